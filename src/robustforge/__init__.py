@@ -1,0 +1,1 @@
+"""Train, attack and honestly compare defenses against adversarial examples."""

@@ -1,0 +1,1 @@
+"""Attacks, written against surfaces: geometry, randomness, engine, and one file an attack."""

@@ -1,0 +1,62 @@
+"""The ball an adversarial example lives in: starting points, steps, projections and distances, for L-infinity and L2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.types import Threat
+
+_TINY = 1e-12
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Views (B,) ``values`` so that they broadcast over ``like`` (B, ...)."""
+    return values.view(-1, *([1] * (like.dim() - 1)))
+
+
+def l2_norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each sample, (B,)."""
+    return x.flatten(1).norm(dim=1)
+
+
+def linf_norm(x: Tensor) -> Tensor:
+    """Largest absolute value of each sample, (B,)."""
+    return x.flatten(1).abs().amax(dim=1)
+
+
+def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
+    """Nearest point of the ball around ``x``, then of [0, 1]; both (B, C, H, W)."""
+    if threat.norm == "linf":
+        return torch.min(torch.max(x_adv, x - threat.eps), x + threat.eps).clamp(0, 1)
+    delta = x_adv - x
+    scale = (threat.eps / l2_norm(delta).clamp_min(_TINY)).clamp(max=1.0)
+    return (x + delta * per_sample(scale, delta)).clamp(0, 1)
+
+
+def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
+    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
+    if threat.norm == "linf":
+        return gradient.sign()
+    return gradient / per_sample(l2_norm(gradient).clamp_min(_TINY), gradient)
+
+
+def random_start(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) -> Tensor:
+    """A uniform point of the ball around ``x`` (B, C, H, W), clipped to [0, 1]."""
+    shape = x.shape[1:]
+    if threat.norm == "linf":
+        noise = (2 * random.uniform(index, shape) - 1) * threat.eps
+    else:
+        direction = random.normal(index, shape)
+        direction = direction / per_sample(l2_norm(direction).clamp_min(_TINY), x)
+        radius = threat.eps * random.uniform(index, (1,), stream=1).pow(1 / x[0].numel())
+        noise = direction * per_sample(radius.flatten(), x)
+    return (x + noise).clamp(0, 1)
+
+
+def inside(x_adv: Tensor, x: Tensor, threat: Threat, slack: float = 1e-5) -> Tensor:
+    """(B,) bool: within the ball and within [0, 1], up to float32 rounding ``slack``."""
+    distance = linf_norm(x_adv - x) if threat.norm == "linf" else l2_norm(x_adv - x)
+    in_range = (x_adv.flatten(1).amin(1) >= 0) & (x_adv.flatten(1).amax(1) <= 1)
+    return (distance <= threat.eps + slack) & in_range

@@ -1,0 +1,69 @@
+"""Counter-based random numbers: each image draws its own, whatever the batch size, order, device or number of processes.
+
+A number is a hash of (seed, name, restart, sample index, position), so that nothing has state and nothing is shared.
+The hash is splitmix64's finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as a signed 64-bit integer
+_MIX_1 = -4658895280553007687
+_MIX_2 = -7723592293110705685
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's is arithmetic and would smear the sign bit)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser on int64 with wrap-around, elementwise."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+@dataclass(frozen=True)
+class SampleRandom:
+    """Random draws addressed by sample.
+
+    Attributes:
+        seed: the run's seed.
+        name: who draws (an attack's name), so that two attacks never share their noise.
+        restart: number of the restart.
+    """
+
+    seed: int
+    name: str
+    restart: int = 0
+
+    def uniform(self, index: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
+        """Uniform numbers in [0, 1).
+
+        Args:
+            index: (B,) int64 sample numbers.
+            shape: shape of one sample's draw.
+            stream: number of the draw, when one sample draws several times.
+
+        Returns:
+            (B, *shape) float32 on ``index``'s device.
+        """
+        text = f"{self.seed}/{self.name}/{self.restart}/{stream}".encode()
+        key = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
+        size = int(torch.Size(shape).numel())
+        rows = _mix(index.to(torch.int64) * _GOLDEN + key).unsqueeze(1)
+        position = torch.arange(1, size + 1, device=index.device, dtype=torch.int64) * _GOLDEN
+        bits = _shift_right(_mix(rows + position), 40)  # the top 24 bits fill a float32 exactly
+        return (bits.to(torch.float32) * 2.0**-24).view(len(index), *shape)
+
+    def normal(self, index: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
+        """Standard normal numbers, (B, *shape) float32, by the inverse cumulative distribution."""
+        centred = self.uniform(index, shape, stream) + 2.0**-25  # never exactly 0, where the inverse is infinite
+        return torch.special.ndtri(centred)

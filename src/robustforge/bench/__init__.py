@@ -1,0 +1,33 @@
+"""Measured comparisons: each module has ``run() -> list[BenchRow]``; ``scripts/bench.py <name>`` prints it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One measured comparison, both sides timed in one run.
+
+    Attributes:
+        name: what was compared.
+        ours: our figure, in ``unit``.
+        theirs: the other side's figure, in ``unit``.
+        unit: for example images/s, or ms.
+        ratio: ours / theirs.
+        bar: what ``ratio`` must reach (or stay under, when ``higher_is_better`` is false).
+        higher_is_better: direction of the bar.
+        note: sample counts and settings.
+    """
+
+    name: str
+    ours: float
+    theirs: float
+    unit: str
+    ratio: float
+    bar: float
+    higher_is_better: bool = True
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is met."""
+        return self.ratio >= self.bar if self.higher_is_better else self.ratio <= self.bar

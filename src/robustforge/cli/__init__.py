@@ -1,0 +1,1 @@
+"""Entry points, thin: they compose, call the pipeline, and turn errors into exit codes."""

@@ -1,0 +1,173 @@
+"""What ``train.py`` does, in order: build, check, train the stages, attack, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from robustforge.attacks.engine import fast_bf16
+from robustforge.cli.loggers import RunLoggers
+from robustforge.config.instantiate import build
+from robustforge.config.run_folder import claim, environment
+from robustforge.data.datamodule import ImageData
+from robustforge.defenses.base import Defense
+from robustforge.defenses.stages import seed_everywhere
+from robustforge.evaluation.gallery import save_gallery
+from robustforge.evaluation.protocol import Protocol
+from robustforge.evaluation.runner import Evaluation
+from robustforge.reporting.curves import training_curves
+from robustforge.reporting.figures import accuracy_bars, security_curve
+from robustforge.reporting.gallery import gallery
+from robustforge.reporting.result import make_result, write_json, write_text
+from robustforge.reporting.tables import markdown_run, render_run
+from robustforge.training import distributed
+from robustforge.training.runner import StageReport, StageRunner
+from robustforge.training.store import ArtifactStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run is made of, built from its configuration."""
+
+    name: str
+    data: ImageData
+    defense: Defense
+    protocol: Protocol
+    device: torch.device
+    quiet: bool
+
+
+def assemble(cfg: DictConfig) -> Job:
+    """Builds the objects and checks that they fit, before anything is trained or written.
+
+    Raises:
+        UserError: an impossible combination, said in one sentence.
+    """
+    seed_everywhere(int(cfg.seed))
+    torch.set_float32_matmul_precision("high")
+    protocol = build(cfg.protocol)
+    data = build(cfg.dataset)
+    defense = build(cfg.defense)
+    defense.eval()
+    name = str(cfg.defense._target_).rsplit(".", 1)[-1] if "name" not in cfg else str(cfg.name).split("_")[0]
+    protocol.cells(name, defense.surfaces(), defense.systems())
+    cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    return Job(_row_name(cfg), data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
+
+
+def _row_name(cfg: DictConfig) -> str:
+    """The row's name is the config's name."""
+    return str(HydraConfig.get().runtime.choices.defense)
+
+
+def train(cfg: DictConfig, folder: Path) -> float | None:
+    """Runs one job and returns its objective (worst-case accuracy of the defense, percent).
+
+    Args:
+        cfg: the composition.
+        folder: the run folder.
+
+    Raises:
+        UserError: whatever the person at the keyboard can mend.
+    """
+    started = time.perf_counter()
+    distributed.join()
+    job = assemble(cfg)
+    store = ArtifactStore(str(cfg.paths.store_dir))
+    if distributed.rank() == 0:
+        claim(folder, cfg)
+    distributed.barrier()
+    job.data.setup()
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    loggers = RunLoggers(config["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), config)
+    exit_code = 1
+    try:
+        reports = _stages(cfg, job, store, loggers)
+        objective = _evaluate(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        exit_code = 0
+    finally:
+        loggers.finish(exit_code)
+    return objective
+
+
+def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers) -> list[StageReport]:
+    precision = str(cfg.trainer.precision)
+    if precision == "auto":
+        precision = "bf16-mixed" if fast_bf16(job.device) else "32-true"
+    callbacks = [build(node) for node in cfg.callbacks.values()]
+    factory = build(cfg.trainer)
+
+    def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
+        bars = callbacks if not job.quiet else []
+        return factory(
+            max_epochs=epochs, precision=precision, callbacks=[*bars, *extra], logger=loggers.of_stage(stage),
+            gradient_clip_val=clip, default_root_dir=str(store.root), num_sanity_val_steps=0,
+        )  # fmt: skip
+
+    limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
+    limits |= {"precision": precision, "processes": distributed.world_size()}
+    return StageRunner(job.data, store, trainer, limits, job.device, job.quiet).run(job.defense)
+
+
+def _evaluate(
+    cfg: DictConfig, job: Job, folder: Path, reports: list[StageReport], loggers: RunLoggers, started: float
+) -> float | None:
+    identity = {"stages": {report.name: report.key for report in reports}, "defense": _evaluation_settings(cfg)}
+    evaluation = Evaluation(job.name, job.defense, job.data, job.protocol, folder, identity, job.device, job.quiet)
+    records, diagnostics = evaluation.run()
+    if distributed.rank() != 0:
+        return None
+    attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
+    save_gallery(job.defense, job.data, attack, job.protocol.budgets[-1], folder / "gallery.npz", job.device)
+    meta = {
+        "name": str(cfg.name),
+        "defense": job.name,
+        "seed": int(cfg.seed),
+        "split": "test",
+        "norm": job.protocol.budgets[-1].norm,
+        "eps": job.protocol.budgets[-1].eps,
+        "diagnostics": diagnostics,
+        "stages": [asdict(report) for report in reports],
+        "seconds": time.perf_counter() - started,
+        "versions": environment()["packages"],
+    }
+    return report(records, meta, folder, loggers)
+
+
+def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers) -> float | None:
+    """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
+    result = make_result(records, meta)
+    figures = training_curves(folder)
+    for figure in (gallery(folder), accuracy_bars(result, folder / "figures" / "accuracy.png"),
+                   security_curve(result, folder / "figures" / "security_curve.png")):  # fmt: skip
+        if figure is not None:
+            figures.append(figure)
+    write_text(folder / "result.md", markdown_run(result))
+    write_json(folder / "result.json", result)
+    console = Console()
+    console.print(render_run(result))
+    for name, value in result["diagnostics"].items():
+        console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
+    console.print(f"Everything is in {folder}")
+    loggers.publish(result, figures)
+    return result["objective"]
+
+
+def _evaluation_settings(cfg: DictConfig) -> Any:
+    """The defense's configuration: some of it (surfaces, variants) matters to the records but to no stage."""
+    return OmegaConf.to_container(cfg.defense, resolve=True)

@@ -1,0 +1,52 @@
+"""``python train.py`` / ``robustforge-train``: train a defense, attack it, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from robustforge.cli.entry import run
+from robustforge.cli.pipeline import train
+from robustforge.config.isolated import launched_by_us, run_job, run_ranks
+from robustforge.config.locate import config_folder
+
+MODULE = "robustforge.cli.train"
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+def _task(cfg: DictConfig) -> float | None:
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder)
+    processes = _processes(cfg)
+    if processes > 1 and not launched_by_us():
+        # quoting keeps commas and equal signs of the folder's name out of Hydra's override grammar
+        code = run_ranks(MODULE, [*overrides, f"hydra.run.dir='{folder}'"], processes)
+        if code:
+            sys.exit(code)
+        return None
+    return train(cfg, folder)
+
+
+def _processes(cfg: DictConfig) -> int:
+    devices = int(cfg.trainer.devices)
+    if devices == -1:
+        devices = torch.cuda.device_count() if cfg.trainer.accelerator == "gpu" else 1
+    return devices
+
+
+def main() -> None:
+    """Console entry point."""
+    run(_task, "train")
+
+
+if __name__ == "__main__":
+    main()

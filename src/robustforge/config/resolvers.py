@@ -1,0 +1,47 @@
+"""Two small OmegaConf resolvers, and the attack options that come from torchattacks itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from robustforge.attacks.torchattacks_adapter import attack_names
+
+_LONGEST = 80
+
+
+def fraction(numerator: float, denominator: float) -> float:
+    """``${frac:8,255}``: a radius as people write it."""
+    return float(numerator) / float(denominator)
+
+
+def run_folder(override_dirname: str) -> str:
+    """``${run_folder:...}``: a folder name from the overrides, readable, file-system safe and the same every time.
+
+    The same command therefore finds its own run folder again, which is how a killed run continues.
+    """
+    if not override_dirname:
+        return "default"
+    readable = re.sub(r"[^A-Za-z0-9=.,_-]+", "_", override_dirname)
+    if readable == override_dirname and len(readable) <= _LONGEST:
+        return readable
+    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
+    return f"{readable[:_LONGEST]}-{digest}"
+
+
+def register() -> None:
+    """Makes ``frac`` and ``run_folder`` known to OmegaConf, and ``attack=torchattacks/<Name>`` to Hydra."""
+    OmegaConf.register_new_resolver("frac", fraction, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    store = ConfigStore.instance()
+    for name in attack_names():
+        node = {
+            "_target_": "robustforge.attacks.torchattacks_adapter.TorchAttack",
+            "attack": name,
+            "options": {},
+            "early_stop": True,
+        }
+        store.store(group="attack/torchattacks", name=name, node=node, provider="torchattacks")

@@ -1,0 +1,35 @@
+"""One summary table at the end of a multirun."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from robustforge.reporting.result import read_result, write_text
+from robustforge.reporting.sweep import summary_of_runs
+
+
+class SweepSummary(Callback):
+    """Hydra callback: collects every job's result.json, prints a table and writes summary.csv and summary.md."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called once, in the sweep's own process."""
+        folder = Path(str(config.hydra.sweep.dir))
+        results = []
+        for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime):
+            overrides = json.loads(path.read_text())
+            done = path.with_name("result.json")
+            failed = path.with_name("FAILED").exists() or not done.exists()
+            results.append((overrides, None if failed else read_result(done)))
+        if not results:
+            return
+        summary = summary_of_runs(results)
+        Console().print(summary.table())
+        write_text(folder / "summary.md", summary.markdown())
+        write_text(folder / "summary.csv", summary.csv())
+        Console().print(f"{len(results)} runs in {folder}")

@@ -1,0 +1,1 @@
+"""Images in memory, batched augmentation, and the data modules that Lightning and the evaluation read."""

@@ -1,0 +1,1 @@
+"""Defenses: one file or folder each, all on :class:`robustforge.defenses.base.Defense`."""

@@ -1,0 +1,128 @@
+"""The base of every defense: a LightningModule that runs the stages which its subclass declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from robustforge.attacks.surfaces import Surface, end_to_end
+from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, seed_everywhere
+from robustforge.types import Batch, DefenseOutput
+
+
+class Defense(pl.LightningModule):
+    """A defense against adversarial examples.
+
+    A subclass writes ``__init__`` (plain values, factories of networks), ``forward(x) -> DefenseOutput`` and either
+    ``losses(batch)`` (one stage that trains everything) or ``stages()``. It may add ``surfaces()`` and ``systems()``.
+
+    Args:
+        seed: of initial weights and of every random draw in training.
+        training: how the single default stage is optimised; None for subclasses that write ``stages()``.
+    """
+
+    def __init__(self, *, seed: int = 0, training: Training | None = None) -> None:
+        super().__init__()
+        self.seed = seed
+        self.training_plan = training
+        self.stage: FitStage | None = None
+
+    # ---- what a subclass writes -------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """Answers images in [0, 1], (B, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x) -> DefenseOutput.")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss terms of the default stage, each a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} must define losses(batch) or stages().")
+
+    def settings(self) -> dict[str, Any]:
+        """What the default stage's product depends on besides its optimisation; part of its key in the store."""
+        return {}
+
+    def stages(self) -> list[Stage]:
+        """The stages in order; by default one fit of every submodule on :meth:`losses`."""
+        if self.training_plan is None:
+            raise ValueError(f"{type(self).__name__} was given no training plan and declares no stages.")
+        trains = tuple(name for name, _ in self.named_children())
+        return [FitStage("fit", trains, self.losses, self.training_plan, self.settings(), validate=self.validate)]
+
+    def surfaces(self) -> dict[str, Surface]:
+        """What an attacker may differentiate, by name; ``end_to_end`` is the whole system by plain autodiff."""
+        return {"end_to_end": end_to_end(self, self)}
+
+    def systems(self) -> dict[str, dict[str, Surface]]:
+        """Other systems shown beside the defense in its tables: row name -> its surfaces."""
+        return {}
+
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-sample figures (B,) that explain the defense, averaged over the evaluated images into the result."""
+        return {}
+
+    # ---- what the base does -----------------------------------------------------------------------------------------
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-sample metrics (B,) on held-out images after each epoch."""
+        return {"accuracy": (self(batch.x).logits.argmax(1) == batch.y).float()}
+
+    def enter(self, stage: FitStage) -> None:
+        """Makes ``stage`` the one that Lightning's hooks run: its modules train, all others are frozen."""
+        self.stage = stage
+        self.eval().requires_grad_(False)
+        for name in stage.trains:
+            getattr(self, name).train().requires_grad_(True)
+
+    def leave(self) -> None:
+        """Ends the stage: everything frozen and in eval mode."""
+        self.stage = None
+        self.eval().requires_grad_(False)
+
+    @property
+    def active_stage(self) -> FitStage:
+        """The stage under way."""
+        if self.stage is None:
+            raise RuntimeError("No stage is active: call enter(stage) before Trainer.fit.")
+        return self.stage
+
+    def attack_seed(self) -> int:
+        """Seed of the attacks inside training: another one each epoch, the same after a resume."""
+        return derive_seed(self.seed, self.active_stage.name, "attack", self.current_epoch)
+
+    def configure_optimizers(self) -> Any:
+        """The stage's optimizer and its schedule, applied every step."""
+        plan = self.active_stage.training
+        optimizer = plan.optimizer([p for p in self.parameters() if p.requires_grad])
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: plan.schedule(min(1.0, done / total)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Reseeds dropout and noise by epoch and rank, so that a resumed run draws what the unbroken one would have."""
+        seed_everywhere(derive_seed(self.seed, self.active_stage.name, self.current_epoch, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sums and logs the stage's loss terms."""
+        stage = self.active_stage
+        terms = stage.losses(batch)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        logged = {f"{stage.name}/train/{name}": term.detach() for name, term in {**terms, "loss": loss}.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.y))
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.y))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logs the stage's held-out metrics."""
+        stage = self.active_stage
+        if stage.validate is None:
+            return
+        metrics = {f"{stage.name}/val/{name}": value.float().mean() for name, value in stage.validate(batch).items()}
+        self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(batch.y))
+
+
+def classify(network: nn.Module) -> dict[str, Surface]:
+    """Surfaces of a plain classifier (B, C, H, W) -> (B, K), for rows that are compared with a defense."""
+    return {"end_to_end": end_to_end(lambda x: DefenseOutput(network(x)), network)}

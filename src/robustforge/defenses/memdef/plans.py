@@ -1,0 +1,88 @@
+"""The two choices of a Memory Defense run as data: how the selector is trained, and how the stack is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustforge.attacks.base import Attack
+from robustforge.defenses.adversarial_training import AdversarialLoss
+from robustforge.defenses.stages import Training
+from robustforge.types import Threat, UserError
+
+SELECTORS = ("clean", "offline", "pgd")
+SLOTS = ("label", "selector")
+
+
+@dataclass(frozen=True)
+class SelectorPlan:
+    """How classifier-A, which opens the slot, is trained.
+
+    Attributes:
+        kind: ``clean`` (the paper's "ben": no robust training), ``offline`` (the paper's "pgd": retrained on the 50/50
+            union of clean images and one static adversarial set) or ``pgd`` (genuine min-max training; ours).
+        training: optimisation of the robust stage; unused for ``clean``.
+        attack: crafts the static set (``offline``) or the examples of each step (``pgd``).
+        threat: the budget of that attack.
+        clean_weight: share of clean cross-entropy in ``pgd``.
+
+    Raises:
+        UserError: unknown kind.
+    """
+
+    kind: str
+    training: Training
+    attack: Attack
+    threat: Threat
+    clean_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in SELECTORS:
+            raise UserError(f"The selector is '{self.kind}': choose one of {', '.join(SELECTORS)}.")
+
+    @property
+    def robust(self) -> AdversarialLoss:
+        """The min-max loss of ``pgd``."""
+        return AdversarialLoss(self.attack, self.threat, "madry", self.clean_weight)
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """How encoder, memory, decoder and classifier-B are trained (Eq. 13 and the joint cross-entropy).
+
+    Attributes:
+        training: optimisation.
+        alpha: weight of the addressing entropy (paper: unstated; 2e-4 as in MemAE's code).
+        beta: weight of the non-target term (paper: 1e-4).
+        gamma: weight of classifier-B's cross-entropy (ours: the paper's Eq. 13 omits it, its text does not).
+        noise: standard deviation of the Gaussian noise on the encoder's input, pixel units.
+        slot: who opens the slot in training: ``label`` (paper) or ``selector`` (as at test time).
+        wrong_slot: share of training images whose slot is replaced by a random class, so that classifier-B must read
+            the image instead of the slot's identity (ours; 0 in the paper).
+        attack: makes adversarial inputs of the stack on the joint soft-slot surface; None trains on clean images only
+            (paper).
+        threat: budget of that attack.
+        clean_weight: share of clean images' loss when an attack is given.
+
+    Raises:
+        UserError: unknown slot source, or a share outside [0, 1].
+    """
+
+    training: Training
+    alpha: float = 2e-4
+    beta: float = 1e-4
+    gamma: float = 1.0
+    noise: float = 0.01
+    slot: str = "label"
+    wrong_slot: float = 0.0
+    attack: Attack | None = None
+    threat: Threat | None = None
+    clean_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.slot not in SLOTS:
+            raise UserError(f"The stack's slot source is '{self.slot}': choose one of {', '.join(SLOTS)}.")
+        for name in ("wrong_slot", "clean_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"The stack's {name} is {getattr(self, name)}: give a share between 0 and 1.")
+        if self.attack is not None and self.threat is None:
+            raise UserError("The stack has an attack but no threat: give stack.threat as well.")

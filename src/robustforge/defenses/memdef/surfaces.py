@@ -1,0 +1,53 @@
+"""What an attacker of Memory Defense may differentiate.
+
+============== ===================================================== ==========================================
+surface        gradient of                                           who uses it
+============== ===================================================== ==========================================
+``slot_given`` the stack, its slot frozen to the label handed in      the paper's released test code
+``selector``   classifier-A alone                                     attack the part that decides
+``end_to_end`` the stack with classifier-A's hard slot                plain autodiff; blind to the slot's choice
+``soft_slot``  both, straight through the argmax, and A's own loss    the adapted attack
+``transfer``   the undefended classifier-A                            the oblivious attacker
+============== ===================================================== ==========================================
+
+All are judged by the deployed system, in which classifier-A sees the attacked image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from robustforge.attacks.surfaces import Surface, transfer
+from robustforge.nn.straight_through import straight_through_one_hot
+
+if TYPE_CHECKING:
+    from robustforge.defenses.memdef.module import MemoryDefense
+
+
+def memdef_surfaces(defense: MemoryDefense) -> dict[str, Surface]:
+    """The surfaces of one defense, by name.
+
+    Notes:
+        Variants without a slot (``selector``, ``no_memory``, ``classifier``) have ``end_to_end`` and ``transfer`` only.
+        The released code evaluates with the slot recomputed on the attacked image, which is what ``system`` does here.
+    """
+
+    def soft_slot(x: Tensor, _: Tensor) -> Tensor:
+        slots = straight_through_one_hot(defense.selector(x).float(), defense.surface_temperature)
+        return defense.stack(x, slots).logits
+
+    end_to_end = Surface("end_to_end", lambda x, y: defense.answer(x, y).logits, defense.answer, defense)
+    surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
+    if defense.variant in ("selector", "no_memory", "classifier"):
+        return surfaces
+    surfaces["slot_given"] = Surface("slot_given", lambda x, y: defense.stack(x, y).logits, defense.answer, defense)
+    if defense.variant == "full":
+        selector = defense.selector
+        surfaces["selector"] = Surface("selector", lambda x, _: selector(x), defense.answer, defense)
+        surfaces["soft_slot"] = Surface(
+            "soft_slot", soft_slot, defense.answer, defense,
+            extra=((defense.selector_weight, lambda x, _: selector(x)),),
+        )  # fmt: skip
+    return surfaces

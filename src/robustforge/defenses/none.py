@@ -1,0 +1,54 @@
+"""No defense: a plain classifier, the row every other row is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustforge.defenses.base import Defense
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.types import Batch, DefenseOutput
+
+
+class PlainClassifier(Defense):
+    """Empirical risk minimisation on clean images.
+
+    Args:
+        model: factory of the classifier, (B, C, H, W) in [0, 1] -> (B, K).
+        training: how it is optimised.
+        seed: of initial weights and batches.
+    """
+
+    def __init__(self, model: Factory, training: Training, seed: int = 0) -> None:
+        super().__init__(seed=seed, training=training)
+        self.model_description = describe(model)
+        self.undefended = build_seeded(model, seed, "undefended")
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """(B, C, H, W) -> logits (B, K)."""
+        return DefenseOutput(self.undefended(x))
+
+    def stages(self) -> list[Stage]:
+        """One stage, shared through the store with every defense that starts from the same classifier."""
+        assert self.training_plan is not None
+        return [plain_stage(self, self.model_description, self.training_plan)]
+
+
+def plain_stage(defense: Defense, model_description: Any, training: Training) -> FitStage:
+    """Trains ``defense.undefended`` on clean images.
+
+    Args:
+        defense: has the classifier as ``undefended``.
+        model_description: plain description of its factory.
+        training: how it is optimised.
+    """
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(defense.undefended(batch.x), batch.y)}
+
+    def validate(batch: Batch) -> dict[str, Tensor]:
+        return {"accuracy": (defense.undefended(batch.x).argmax(1) == batch.y).float()}
+
+    return FitStage("undefended", ("undefended",), losses, training, {"model": model_description}, validate=validate)

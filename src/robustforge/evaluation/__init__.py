@@ -1,0 +1,1 @@
+"""Attacks trained defenses and keeps one record a (sample, attack, surface)."""

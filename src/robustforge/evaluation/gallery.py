@@ -1,0 +1,43 @@
+"""A few images to look at: clean, attacked, rebuilt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustforge.attacks.base import Attack
+from robustforge.attacks.surfaces import fooled
+from robustforge.data.datamodule import ImageData
+from robustforge.defenses.base import Defense
+from robustforge.types import Threat
+
+# the strongest first: the picture shows what the adapted attacker does
+_PREFERRED = ("soft_slot", "end_to_end")
+
+
+def save_gallery(
+    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device, count: int = 10
+) -> None:
+    """Writes ``clean, attacked, rebuilt`` (n, C, H, W), ``label, prediction`` (n,) and ``title`` as npz.
+
+    Args:
+        defense: trained; shown on its most adapted surface.
+        data: its first ``count`` test images are shown.
+        attack: the run's main attack.
+        threat: its budget.
+        path: file to write.
+        device: where it runs.
+        count: number of images.
+    """
+    surfaces = defense.surfaces()
+    surface = next(surfaces[name] for name in _PREFERRED if name in surfaces)
+    x = data.test.images[:count].to(device).float() / 255
+    y = data.test.labels[:count].to(device)
+    x_adv = attack(surface, x, y, threat).x_adv
+    _, output = fooled(surface, x_adv, y)
+    rebuilt = x_adv if output.purified is None else output.purified.clamp(0, 1)
+    arrays = {"clean": x, "attacked": x_adv, "rebuilt": rebuilt, "label": y, "prediction": output.logits.argmax(1)}
+    title = f"{attack.name} on {surface.name}, {threat.norm} {threat.eps:.4g}"
+    np.savez(path, title=title, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})

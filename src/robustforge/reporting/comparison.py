@@ -1,0 +1,198 @@
+"""A paper's cell beside ours: under the paper's own protocol, and under the attack adapted to the defense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
+from robustforge.reporting.records import CLEAN, WORST, same_eps
+from robustforge.reporting.result import make_result
+
+NOT_RUN = "not run"
+COPIED = "copied from the paper"
+REACHED = "reached"
+TOLERANCE = 0.005  # points: half of the papers' last printed digit
+
+
+@dataclass(frozen=True)
+class ComparedCell:
+    """One cell of a paper's table and what we found; accuracies in percent, None where missing.
+
+    Attributes:
+        row: label of the row.
+        column: label of the column.
+        paper: the printed number, or None where the paper prints none.
+        paper_surface: where the paper's protocol attacks.
+        ours: accuracy under the paper's protocol.
+        ours_interval: Wilson's 95 % interval of ``ours``.
+        adapted_surface: the surface of the adapted attack, or ``worst_case`` (per sample, over all recorded attacks).
+        adapted: accuracy under the adapted attack; for the clean column the clean accuracy.
+        adapted_interval: Wilson's 95 % interval of ``adapted``.
+        adapted_n: test images behind ``adapted``: a worst case counts only those that every attack saw.
+        avg_like_code: mean of clean and attacked accuracy under the paper's protocol; some released code prints that
+            under the name of robust accuracy. None in the clean column.
+        n: test images behind ``ours``.
+        seed: of the run.
+        verdict: ``reached``, ``2.90 points short``, ``not run``, ``copied from the paper`` or ``no paper value``.
+        shortfall: paper minus ours in points, or None.
+        reason: why ``ours`` is missing; empty where it is not.
+        adapted_reason: why ``adapted`` is missing; empty where it is not.
+    """
+
+    row: str
+    column: str
+    paper: float | None
+    paper_surface: str
+    ours: float | None
+    ours_interval: tuple[float, float] | None
+    adapted_surface: str
+    adapted: float | None
+    adapted_interval: tuple[float, float] | None
+    adapted_n: int | None
+    avg_like_code: float | None
+    n: int | None
+    seed: int | None
+    verdict: str
+    shortfall: float | None
+    reason: str
+    adapted_reason: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A cell of ours, or the reason why there is none."""
+
+    cell: Mapping[str, Any] | None = None
+    reason: str = ""
+
+    @property
+    def accuracy(self) -> float | None:
+        return None if self.cell is None else self.cell["accuracy"]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.cell is None else tuple(self.cell["interval"])
+
+
+def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[ComparedCell]:
+    """Fills a paper's table, row by row.
+
+    Args:
+        spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
+            only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
+            ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
+            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
+            one was recorded.
+        results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
+            None for a run that is missing, or ``{"failed": reason}``.
+
+    Returns:
+        One cell a row and column, in the order of the specification. Nothing is dropped: what is missing says why.
+
+    Raises:
+        ValueError: the specification names a paper table, row or column that does not exist.
+    """
+    table = load_paper_table(spec["paper_table"])
+    ready = {run: _as_result(result) for run, result in results.items()}
+    cells = []
+    for row in spec["rows"]:
+        printed = paper_row(table, row["paper_row"]) if row.get("paper_row") is not None else None
+        for column in spec["columns"]:
+            key = column.get("paper_key")
+            paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
+            cells.append(_compare_one(row, column, paper, ready))
+    return cells
+
+
+def _as_result(source: Any) -> Mapping[str, Any] | None:
+    if source is None or (isinstance(source, Mapping) and ("failed" in source or "cells" in source)):
+        return source
+    return make_result(source, {})
+
+
+def _compare_one(
+    row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
+) -> ComparedCell:
+    surface, adapted_to = str(row.get("paper_surface", "end_to_end")), str(row.get("adapted", WORST))
+    clean, ours, adapted = _look_up(row, column, results, surface, adapted_to)
+    average = None
+    if column["attack"] != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
+        average = (clean.accuracy + ours.accuracy) / 2
+    shortfall = None if paper is None or ours.accuracy is None else max(0.0, paper - ours.accuracy)
+    return ComparedCell(
+        row=str(row["label"]),
+        column=str(column["label"]),
+        paper=paper,
+        paper_surface=surface,
+        ours=ours.accuracy,
+        ours_interval=ours.interval,
+        adapted_surface=adapted_to,
+        adapted=adapted.accuracy,
+        adapted_interval=adapted.interval,
+        adapted_n=adapted.cell["n"] if adapted.cell else None,
+        avg_like_code=average,
+        n=ours.cell["n"] if ours.cell else None,
+        seed=ours.cell["seed"] if ours.cell else None,
+        verdict=_verdict(paper, ours, shortfall),
+        shortfall=shortfall,
+        reason=ours.reason,
+        adapted_reason=adapted.reason,
+    )
+
+
+def _verdict(paper: float | None, ours: _Found, shortfall: float | None) -> str:
+    if ours.accuracy is None:
+        return ours.reason if ours.reason == COPIED else NOT_RUN
+    if paper is None or shortfall is None:
+        return "no paper value"
+    return REACHED if shortfall <= TOLERANCE + 1e-9 else f"{shortfall:.2f} points short"
+
+
+def _look_up(
+    row: Mapping[str, Any], column: Mapping[str, Any], results: Mapping[str, Any], surface: str, adapted_to: str
+) -> tuple[_Found, _Found, _Found]:
+    """(clean, paper's protocol, adapted) of one cell."""
+    result = results.get(row.get("run", ""))
+    if row.get("run") is None or result is None or "failed" in result:
+        lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
+        return (_Found(reason=lost),) * 3
+    mine = [c for c in result["cells"] if c["system"] == row["system"]]
+    if not mine:
+        return (_Found(reason=f"{NOT_RUN}: no system '{row['system']}'"),) * 3
+    clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
+    if column["attack"] == CLEAN:
+        return clean, clean, clean
+    candidates = [c for c in mine if c["attack"] == column["attack"] and _in_budget(c, column)]
+    ours = _one([c for c in candidates if c["surface"] == surface], f"{column['attack']} on {surface}")
+    if adapted_to != WORST:
+        return (
+            clean,
+            ours,
+            _one([c for c in candidates if c["surface"] == adapted_to], f"{column['attack']} on {adapted_to}"),
+        )
+    # a column without a budget takes that of the attack which was found
+    at = column if column.get("eps") is not None or ours.cell is None else {**column, **_threat(ours.cell)}
+    worst = [c for c in result["worst_case"] if c["system"] == row["system"] and _in_budget(c, at)]
+    if column.get("norm") is None and ours.cell is not None:
+        worst = [c for c in worst if c["norm"] == ours.cell["norm"]]
+    return clean, ours, _one(worst, "any attack at this budget")
+
+
+def _threat(cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {"norm": cell["norm"], "eps": cell["eps"]}
+
+
+def _in_budget(cell: Mapping[str, Any], column: Mapping[str, Any]) -> bool:
+    if column.get("norm") is not None and cell["norm"] != column["norm"]:
+        return False
+    if column.get("eps") is None:
+        return True
+    return cell["eps"] is not None and same_eps(cell["eps"], float(column["eps"]))
+
+
+def _one(cells: Sequence[Mapping[str, Any]], what: str) -> _Found:
+    if len(cells) > 1:
+        return _Found(reason=f"{NOT_RUN} uniquely: {what} has several budgets, give norm and eps")
+    return _Found(cells[0]) if cells else _Found(reason=f"{NOT_RUN}: {what}")

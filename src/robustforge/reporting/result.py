@@ -1,0 +1,140 @@
+"""``result.json``: what a run folder says about itself in numbers, all of them computed from the records."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustforge.reporting.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
+
+SCHEMA = 1
+
+
+def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the content of ``result.json``.
+
+    Args:
+        source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``diagnostics``, ``stages``, ``seconds`` and ``versions`` are
+            copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and
+            ``eps`` are the default budget (default: the only recorded one).
+
+    Returns:
+        Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
+        budget in percent; its clean accuracy when nothing attacked it; None when several budgets were recorded and
+        none of them is the default one.
+    """
+    records = read_records(source)
+    cells = summarise(records)
+    budgets = {(c.system, c.norm, c.eps): None for c in cells if c.attack != CLEAN}
+    worst = [worst_case(records, *budget) for budget in budgets]
+    defense = str(meta.get("defense") or _last_system(records))
+    objective, objective_of = _objective(cells, worst, defense, meta)
+    result = {
+        "schema": SCHEMA,
+        "name": meta.get("name", defense),
+        "seed": meta.get("seed"),
+        "split": meta.get("split", "test"),
+        "n_test": meta.get("n_test", max((c.n for c in cells), default=0)),
+        "defense": defense,
+        "cells": [asdict(c) for c in cells],
+        "worst_case": [asdict(c) for c in worst],
+        "diagnostics": meta.get("diagnostics", {}),
+        "stages": meta.get("stages", []),
+        "seconds": meta.get("seconds"),
+        "objective": objective,
+        "objective_of": objective_of,
+        "versions": meta.get("versions", {}),
+    }
+    return plain(result)
+
+
+def _last_system(records: Records) -> str:
+    names = [name for name in records.systems() if name != "undefended"] or records.systems()
+    if not names:
+        raise ValueError("The records hold no row: evaluate the run on at least one sample.")
+    return names[-1]
+
+
+def _objective(
+    cells: list[Cell], worst: list[Cell], defense: str, meta: Mapping[str, Any]
+) -> tuple[float | None, dict[str, Any] | None]:
+    """The number a sweep maximises, and what it is the accuracy of."""
+    mine = [c for c in worst if c.system == defense]
+    if not mine:
+        mine = [c for c in cells if c.system == defense and c.attack == CLEAN]
+    elif meta.get("eps") is not None:
+        mine = [c for c in mine if same_eps(c.eps, float(meta["eps"])) and c.norm == meta.get("norm", c.norm)]
+    if len(mine) != 1:
+        return None, None
+    cell = mine[0]
+    return cell.accuracy, {"system": defense, "attack": cell.attack, "norm": cell.norm, "eps": cell.eps}
+
+
+def plain(value: Any) -> Any:
+    """Turns numpy scalars, arrays, paths and dataclasses into plain JSON data; NaN and infinities become null.
+
+    JSON has no NaN: a file that holds one cannot be read by a browser or by strict parsers.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes a file whole or not at all: a killed job leaves the old file, never half of a new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; results are there to be shared
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Writes ``data`` (see ``plain``) as indented JSON, atomically."""
+    return write_text(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """Reads ``result.json``.
+
+    Args:
+        path: the file, or the run folder that holds it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it was written by another version of the schema, or is not a result.
+    """
+    path = Path(path)
+    path = path / "result.json" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no result at '{path}': the run has not finished, or was never evaluated.")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise ValueError(f"'{path}' is not a result of schema {SCHEMA}: evaluate the run again with this version.")
+    return result

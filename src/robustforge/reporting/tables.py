@@ -1,0 +1,104 @@
+"""The table of one run, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from robustforge.reporting.sweep import Summary, summary_of_runs
+from robustforge.reporting.text import MISSING, column_words, half_width, markdown_table, percent
+
+__all__ = ["Summary", "markdown_run", "render_run", "summary_of_runs"]
+
+MOST_COLUMNS = 7
+Heading = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of a run by system and heading, before anything is drawn."""
+
+    systems: list[str]
+    headings: list[Heading]
+    cells: dict[tuple[str, Heading], dict[str, Any]]
+
+    def words(self, system: str, heading: Heading) -> tuple[str, str]:
+        """(accuracy, half width of its interval), or (–, nothing) where nothing was recorded."""
+        cell = self.cells.get((system, heading))
+        if cell is None or cell["accuracy"] is None:
+            return MISSING, ""
+        return percent(cell["accuracy"], cell["n"]), half_width(cell["interval"], cell["n"])
+
+
+def run_grid(result: dict[str, Any]) -> Grid:
+    """Orders a result: systems as recorded; clean first, then the attacks by norm, budget and name, worst case last."""
+    everything = [*result["cells"], *result["worst_case"]]
+
+    def rank(cell: dict[str, Any]) -> tuple[Any, ...]:
+        eps = float("inf") if cell["eps"] is None else cell["eps"]
+        if cell["attack"] == "clean":
+            return 0, "", 0.0
+        return (1, cell["norm"], eps) if cell["attack"] != "worst_case" else (2, cell["norm"], eps)
+
+    ordered = sorted(everything, key=rank)  # stable: attacks of one budget stay in the order of recording
+    headings = list(dict.fromkeys(tuple(column_words(c)) for c in ordered))
+    systems = list(dict.fromkeys(c["system"] for c in result["cells"]))
+    return Grid(systems, headings, {(c["system"], tuple(column_words(c))): c for c in everything})
+
+
+def caption(result: dict[str, Any]) -> str:
+    """What a reader must know to read the numbers."""
+    return (
+        f"Accuracy in percent, ± half of Wilson's 95 % interval; {result['n_test']} images of the {result['split']} "
+        f"split, seed {result['seed']}. Under attack a sample is lost when its label is wrong, within the budget, and "
+        "accepted; the worst case is taken per sample over all recorded attacks and counts clean errors and refusals."
+    )
+
+
+def render_run(result: dict[str, Any]) -> Table:
+    """The table of one run; systems become columns when there are more than seven headings."""
+    grid = run_grid(result)
+    table = Table(title=str(result["name"]), caption=caption(result), caption_justify="left")
+
+    def cell(system: str, heading: Heading) -> Text:
+        value, half = grid.words(system, heading)
+        style = "bold" if heading[0] == "worst case" else ""
+        return Text.assemble((value, style), " ", (half, "dim")) if half else Text(value)
+
+    if len(grid.headings) > MOST_COLUMNS:
+        for name in ("attack", "budget", "surface"):
+            table.add_column(name, no_wrap=True)
+        for system in grid.systems:
+            table.add_column(system, justify="right")
+        for heading in grid.headings:
+            table.add_row(*_three(heading), *(cell(system, heading) for system in grid.systems))
+        return table
+    table.add_column("system", no_wrap=True)
+    for heading in grid.headings:
+        table.add_column("\n".join(heading), justify="right")
+    for system in grid.systems:
+        table.add_row(system, *(cell(system, heading) for heading in grid.headings))
+    return table
+
+
+def markdown_run(result: dict[str, Any]) -> str:
+    """The same table as GitHub Markdown, with its title and caption."""
+    grid = run_grid(result)
+
+    def cell(system: str, heading: Heading) -> str:
+        return " ".join(grid.words(system, heading)).strip()
+
+    if len(grid.headings) > MOST_COLUMNS:
+        header = ["attack", "budget", "surface", *grid.systems]
+        rows = [[*_three(h), *(cell(s, h) for s in grid.systems)] for h in grid.headings]
+    else:
+        header = ["system", *(" ".join(h) for h in grid.headings)]
+        rows = [[s, *(cell(s, h) for h in grid.headings)] for s in grid.systems]
+    return f"### {result['name']}\n\n{markdown_table(header, rows)}\n{caption(result)}\n"
+
+
+def _three(heading: Heading) -> Heading:
+    return (*heading, "", "")[:3]

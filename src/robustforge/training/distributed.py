@@ -1,0 +1,43 @@
+"""The few questions that code outside Lightning asks of several processes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """This process's number; 0 when alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Waits for every process."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def agree(value: bool) -> bool:
+    """Rank 0's answer, on every rank: all must take the same branch."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return bool(box[0])
+
+
+def join() -> None:
+    """Joins the process group when a launcher started this process as one of several (RANK and WORLD_SIZE are set)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("nccl")
+        else:
+            dist.init_process_group("gloo")

@@ -1,0 +1,31 @@
+"""Where a killed stage continues: one checkpoint, replaced after every epoch in a single rename."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+
+class ResumePoint(Callback):
+    """Keeps ``<folder>/resume.ckpt`` at the end of the last finished epoch.
+
+    Lightning's own checkpoint callback writes in place: killed at the wrong moment, it leaves half a file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "resume.ckpt"
+
+    @property
+    def found(self) -> str | None:
+        """The checkpoint to continue from, or None."""
+        return str(self.path) if self.path.exists() else None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replaces the checkpoint; every rank takes part, rank 0 writes."""
+        half = self.path.with_suffix(".half")
+        trainer.save_checkpoint(half)
+        if trainer.is_global_zero:
+            os.replace(half, self.path)

@@ -1,0 +1,145 @@
+"""Runs the stages of a defense in order, each one from the store when it is there, else made and stored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from filelock import FileLock
+
+from robustforge.data.datamodule import ImageData
+from robustforge.defenses.base import Defense
+from robustforge.defenses.stages import CraftStage, FitStage, Stage, derive_seed, describe, seed_everywhere
+from robustforge.training import distributed
+from robustforge.training.craft import craft
+from robustforge.training.resume import ResumePoint
+from robustforge.training.store import Artifact, ArtifactStore, key_of, save_modules
+
+log = logging.getLogger(__name__)
+TrainerFactory = Callable[..., pl.Trainer]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What happened to one stage.
+
+    Attributes:
+        name: of the stage.
+        key: of its product in the store.
+        reused: whether the store already had it.
+        seconds: spent on it in this run.
+    """
+
+    name: str
+    key: str
+    reused: bool
+    seconds: float
+
+
+@dataclass
+class StageRunner:
+    """Makes a defense's stages.
+
+    Attributes:
+        data: the data module, set up.
+        store: where products lie.
+        trainer: (stage name, epochs, extra callbacks, gradient clip) -> Trainer.
+        limits: the trainer settings that change what a stage produces (limited batches, fast_dev_run, precision,
+            number of processes); part of every key.
+        device: where crafting runs.
+        quiet: no progress bars.
+    """
+
+    data: ImageData
+    store: ArtifactStore
+    trainer: TrainerFactory
+    limits: dict[str, Any]
+    device: torch.device
+    quiet: bool = False
+
+    def run(self, defense: Defense) -> list[StageReport]:
+        """Runs every stage; afterwards the defense holds all products, frozen and in eval mode."""
+        artifacts: dict[str, Artifact] = {}
+        reports = []
+        stages = defense.stages()
+        for number, stage in enumerate(stages, 1):
+            started = time.perf_counter()
+            description = self._describe(stage, defense.seed, artifacts)
+            key = key_of(description)
+            label = f"stage {number}/{len(stages)} {stage.name}"
+            held = distributed.rank() == 0
+            with FileLock(self.store.lock_path(stage.name, key)) if held else nullcontext():
+                artifact = self.store.find(stage.name, key)
+                reused = distributed.agree(artifact is not None)
+                if not reused:
+                    log.info("%s: making %s", label, key[:16])
+                    self._make(stage, defense, key, artifacts)
+                    distributed.barrier()
+                    if held:
+                        keep = ("weights.safetensors",) if isinstance(stage, FitStage) else ("images.npy",)
+                        self.store.commit(stage.name, key, description, keep)
+                    distributed.barrier()
+            artifact = self.store.find(stage.name, key)
+            assert artifact is not None
+            if isinstance(stage, FitStage):
+                artifact.load_modules(defense, stage.trains)
+            artifacts[stage.name] = artifact
+            seconds = time.perf_counter() - started
+            log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
+            reports.append(StageReport(stage.name, key, reused, seconds))
+        defense.leave()
+        return reports
+
+    def _describe(self, stage: Stage, seed: int, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+        """All that the product depends on, in plain values."""
+        description: dict[str, Any] = {
+            "stage": stage.name,
+            "seed": seed,
+            "data": self.data.fingerprint,
+            "settings": describe(stage.settings),
+            "uses": {name: artifacts[name].key for name in stage.uses},
+        }
+        if isinstance(stage, CraftStage):
+            return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat)}
+        batches = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
+        adversarial = artifacts[stage.adversarial_set].key if stage.adversarial_set else None
+        return {
+            **description,
+            "training": describe(stage.training),
+            "batches": batches,
+            "limits": self.limits,
+            "adversarial": adversarial,
+        }
+
+    def _make(self, stage: Stage, defense: Defense, key: str, artifacts: dict[str, Artifact]) -> None:
+        workspace = self.store.workspace(stage.name, key)
+        seed_everywhere(derive_seed(defense.seed, stage.name))
+        if isinstance(stage, CraftStage):
+            craft(stage, self.data, workspace, derive_seed(defense.seed, stage.name), self.device, self.quiet)
+            return
+        if stage.prepare is not None:
+            stage.prepare()
+        self.data.adversarial = _images(artifacts, stage.adversarial_set)
+        resume = ResumePoint(workspace)
+        defense.enter(stage)
+        trainer = self.trainer(stage.name, stage.training.epochs, [resume], stage.training.gradient_clip)
+        if resume.found:
+            log.info("continuing %s from its last finished epoch", stage.name)
+        trainer.fit(defense, datamodule=self.data, ckpt_path=resume.found)
+        self.data.adversarial = None
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        defense.leave()
+        if distributed.rank() == 0:
+            save_modules(workspace / "weights.safetensors", defense, stage.trains)
+
+
+def _images(artifacts: dict[str, Artifact], name: str | None) -> np.ndarray | None:
+    return None if name is None else artifacts[name].load_images()

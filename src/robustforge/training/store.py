@@ -1,0 +1,120 @@
+"""Content-addressed store of what stages produce: the same description is made once, by whichever run comes first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from robustforge.types import UserError
+
+FORMAT = 1  # raise when the meaning of stored products changes
+
+
+def key_of(description: dict[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of a description, as 64 hexadecimal digits."""
+    text = json.dumps({"format": FORMAT, **description}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One finished product.
+
+    Attributes:
+        folder: where it lies.
+        key: of its description.
+    """
+
+    folder: Path
+    key: str
+
+    def load_modules(self, owner: nn.Module, names: tuple[str, ...]) -> None:
+        """Loads the stored weights into ``owner``'s submodules ``names``."""
+        tensors = load_file(self.folder / "weights.safetensors")
+        for name in names:
+            prefix = f"{name}."
+            getattr(owner, name).load_state_dict(
+                {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            )
+
+    def load_images(self) -> np.ndarray:
+        """The adversarial set, (N, C, H, W) float32 in [0, 1], memory-mapped."""
+        return np.load(self.folder / "images.npy", mmap_mode="r")
+
+
+class ArtifactStore:
+    """A folder of products, ``<stage>-<key>``, each complete or absent.
+
+    Args:
+        root: the folder; made when missing.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"The artifact store {self.root} cannot be written ({error.strerror}): set paths.store_dir to a folder "
+                "you may write."
+            ) from error
+
+    def find(self, name: str, key: str) -> Artifact | None:
+        """The finished product, or None."""
+        folder = self.root / f"{name}-{key[:16]}"
+        return Artifact(folder, key) if (folder / "manifest.json").exists() else None
+
+    def workspace(self, name: str, key: str) -> Path:
+        """Folder of the product in the making; what an interrupted run left there is found again."""
+        folder = self.root / ".partial" / f"{name}-{key[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def lock_path(self, name: str, key: str) -> Path:
+        """File that two runs wanting the same product lock in turn."""
+        (self.root / ".partial").mkdir(exist_ok=True)
+        return self.root / ".partial" / f"{name}-{key[:16]}.lock"
+
+    def commit(self, name: str, key: str, description: dict[str, Any], keep: tuple[str, ...]) -> Artifact:
+        """Moves a workspace into place in one rename, with only the files ``keep`` and a manifest.
+
+        Args:
+            name: of the stage.
+            key: of the description.
+            description: written as the manifest.
+            keep: file names that make up the product.
+        """
+        workspace = self.workspace(name, key)
+        for entry in workspace.iterdir():
+            if entry.name not in keep:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (workspace / "manifest.json").write_text(json.dumps({"key": key, **description}, indent=1, sort_keys=True))
+        target = self.root / f"{name}-{key[:16]}"
+        if target.exists():  # without a manifest it is not a product
+            shutil.rmtree(target)
+        os.replace(workspace, target)
+        return Artifact(target, key)
+
+
+def save_modules(path: Path, owner: nn.Module, names: tuple[str, ...]) -> None:
+    """Writes the weights of ``owner``'s submodules ``names`` as safetensors."""
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        for key, value in getattr(owner, name).state_dict().items():
+            tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
+    save_file(tensors, path)

@@ -1,0 +1,88 @@
+"""The words every layer shares: frozen dataclasses and one error type, no logic beyond validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can mend. The message is one sentence that says what to do; exit code 2."""
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do: a ball of radius ``eps`` around the clean image, intersected with [0, 1].
+
+    Attributes:
+        norm: ``linf`` or ``l2``.
+        eps: radius in pixel units of [0, 1]; for ``linf`` at most 1.
+
+    Raises:
+        UserError: ``eps`` is negative, or more than 1 for ``linf``, or the norm is unknown.
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise UserError(f"threat.norm is '{self.norm}': choose 'linf' or 'l2'.")
+        if not 0 <= self.eps < float("inf") or (self.norm == "linf" and self.eps > 1):
+            raise UserError(
+                f"threat.eps is {self.eps}: give a radius in units of [0, 1] pixels, between 0 and 1 for linf "
+                "(8/255 is written 0.03137)."
+            )
+
+
+@dataclass(frozen=True)
+class DefenseOutput:
+    """What any defense answers.
+
+    Attributes:
+        logits: (B, K) float.
+        risk: (B,) float, higher = more suspicious, or None for a defense that never abstains.
+        purified: (B, C, H, W), the image the classifier saw, or None.
+    """
+
+    logits: Tensor
+    risk: Tensor | None = None
+    purified: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What any attack returns.
+
+    Attributes:
+        x_adv: (B, C, H, W) float32 in [0, 1], inside the threat's ball.
+        success: (B,) bool, judged in float32 on ``x_adv`` as returned, by the attacked system.
+        forwards: (B,) int64, forward passes spent on each image.
+        backwards: (B,) int64, backward passes spent on each image.
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, as every training step receives it.
+
+    Attributes:
+        x: (B, C, H, W) float32 in [0, 1], clean and augmented.
+        y: (B,) int64 labels.
+        index: (B,) int64 position in the split, stable over epochs, runs and devices.
+        x_adv: (B, C, H, W) float32 in [0, 1], the stored adversarial partner under the same augmentation, or None.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    x_adv: Tensor | None = None

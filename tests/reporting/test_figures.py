@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from robustforge.reporting.figures import accuracy_bars, gallery, read_metrics, security_curve, training_curves
+from robustforge.reporting.result import make_result
+
+from .conftest import EPS, held, join, make_cell
+
+
+def assert_drawn(path, least=200):
+    picture = imread(path)[..., :3]
+    assert min(picture.shape[:2]) >= least
+    assert picture.std() > 0.02
+    assert (picture < 0.9).mean() > 0.005
+
+
+def write_metrics(folder, epochs, loss):
+    folder.mkdir(parents=True)
+    lines = [
+        "epoch,selector/train/loss_step,selector/train/loss_epoch,selector/val/loss,selector/val/accuracy,lr-SGD,step"
+    ]
+    for e in epochs:
+        lines += [f"{e},9,,,,0.1,{e}", f"{e},,{loss},,,,{e}", f"{e},,,{2 * loss},{1 - 1 / (e + 2)},,{e}"]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_metrics_of_a_resumed_stage_are_merged(tmp_path):
+    stage = tmp_path / "metrics" / "selector"
+    write_metrics(stage / "version_2", range(3), 1.0)
+    write_metrics(stage / "version_10", range(2, 5), 0.5)  # later, though it sorts before as text
+    series = read_metrics(stage)
+    assert series["selector/train/loss"] == {0: 1.0, 1: 1.0, 2: 0.5, 3: 0.5, 4: 0.5}
+    assert series["selector/val/loss"][2] == 1.0
+    assert "selector/train/loss_step" not in series
+    (made,) = training_curves(tmp_path)
+    assert made == tmp_path / "figures" / "training_selector.png"
+    assert_drawn(made)
+
+
+def test_no_metrics_no_curves(tmp_path):
+    assert training_curves(tmp_path) == []
+
+
+@pytest.mark.parametrize(("channels", "rebuilt"), [(1, True), (3, False)])
+def test_gallery(tmp_path, channels, rebuilt):
+    random = np.random.default_rng(0)
+    clean = random.random((3, channels, 8, 8), dtype=np.float32)
+    attacked = np.clip(clean + 0.03, 0, 1)
+    arrays = {"clean": clean, "attacked": attacked} | ({"rebuilt": clean} if rebuilt else {})
+    np.savez(tmp_path / "gallery.npz", label=[1, 2, 3], prediction=[1, 0, 3], title="PGD", **arrays)
+    made = gallery(tmp_path)
+    assert made == tmp_path / "figures" / "gallery.png"
+    assert_drawn(made)
+
+
+def test_a_run_without_gallery(tmp_path):
+    assert gallery(tmp_path) is None
+
+
+def test_security_curve_needs_two_budgets(tmp_path, large, meta):
+    result = make_result(large, meta)
+    assert_drawn(security_curve(result, tmp_path / "one.png"))
+    assert_drawn(security_curve([result, {**result, "name": "again"}], tmp_path / "two.png"))
+    single = join(
+        make_cell("d", "clean", "none", 0.0, held(5, 4)),
+        make_cell("d", "pgd", "a", EPS, held(5, 2)),
+    )
+    assert security_curve(make_result(single, {}), tmp_path / "none.png") is None
+
+
+def test_accuracy_bars(tmp_path, small, meta):
+    assert_drawn(accuracy_bars(make_result(small, meta), tmp_path / "bars.png"))

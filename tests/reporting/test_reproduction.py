@@ -1,0 +1,148 @@
+import csv
+import json
+
+import pytest
+from rich.console import Console
+
+from robustforge.reporting.paper import list_paper_tables, load_paper_table, paper_row, paper_value
+from robustforge.reporting.reproduction import compare, render, write
+from robustforge.reporting.result import make_result
+
+from .conftest import BIG, EPS
+from .test_figures import assert_drawn
+
+HEADER = ["Made-up table", "cpu profile: ten images"]
+SPEC = {
+    "title": "Made-up table",
+    "paper_table": "000_table1",
+    "rows": [
+        {"label": "undefended", "paper_row": "ResNet-50_ben", "run": "long", "system": "undefended"},
+        {"label": "copied", "paper_row": "PixelDefend"},
+        {"label": "memory", "paper_row": "Memory-Defense", "run": "long", "system": "memdef",
+         "paper_surface": "slot_given", "adapted": "worst_case"},
+        {"label": "memory, selector attack", "paper_row": "Memory-Defense", "run": "long", "system": "memdef",
+         "paper_surface": "slot_given", "adapted": "selector"},
+        {"label": "missing", "paper_row": "Memory-Defense", "run": "short", "system": "memdef"},
+        {"label": "broken", "paper_row": "Memory-Defense", "run": "broken", "system": "memdef"},
+    ],
+    "columns": [
+        {"label": "Clean", "paper_key": "CLEAN", "attack": "clean"},
+        {"label": "FGSM 9/255", "paper_key": "FGSM", "paper_index": 0, "attack": "fgsm", "eps": 0.0352941},
+        {"label": "PGD 9/255", "paper_key": "PGD", "paper_index": 0, "attack": "pgd", "eps": EPS},
+        {"label": "PGD 25/255", "paper_key": "PGD", "paper_index": 1, "attack": "pgd", "eps": BIG},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def cells(small, meta):
+    return compare(SPEC, {"long": make_result(small, meta), "broken": {"failed": "out of memory"}})
+
+
+def at(cells, row, column):
+    return next(c for c in cells if (c.row, c.column) == (row, column))
+
+
+def test_every_paper_table_loads_and_is_named_by_its_id():
+    names = list_paper_tables()
+    assert len(names) == 20
+    assert "000_table1" in names
+    for name in names:
+        table = load_paper_table(name)
+        assert table["id"] == name
+        assert table["rows"]
+        assert {"paper", "caption", "dataset", "metric"} <= set(table)
+    with pytest.raises(ValueError, match="000_table1"):
+        load_paper_table("000_table9")
+
+
+def test_paper_numbers_are_found_in_every_layout():
+    assert paper_value(paper_row(load_paper_table("000_table1"), "Memory-Defense"), "PGD", 1) == 89.8
+    assert paper_value(paper_row(load_paper_table("000_table3"), "Memory-Defense"), "fmnist.FGSM") == 89.4
+    table = load_paper_table("002_table1")
+    assert paper_value(paper_row(table, {"training": "No Defense", "model": "Dynamic"}), "FGSM") == 14.04
+    with pytest.raises(ValueError, match="2 rows"):
+        paper_row(table, "Dynamic")
+    with pytest.raises(ValueError, match="no column 'BIM'"):
+        paper_value(table["rows"][0], "BIM")
+    with pytest.raises(ValueError, match="paper_index, 0 to 1"):
+        paper_value(paper_row(load_paper_table("000_table1"), "Memory-Defense"), "PGD")
+
+
+def test_compare_by_hand(cells):
+    assert len(cells) == 6 * 4
+    cell = at(cells, "memory", "PGD 9/255")
+    assert (cell.paper, cell.ours, cell.adapted, cell.n, cell.seed) == (89.97, 90, 40, 10, 3)
+    assert (cell.verdict, cell.shortfall, cell.avg_like_code) == ("reached", 0, 90)
+    assert at(cells, "memory, selector attack", "PGD 9/255").adapted == 70
+    cell = at(cells, "memory", "PGD 25/255")
+    assert (cell.ours, cell.verdict, cell.avg_like_code) == (50, "39.80 points short", 70)
+    clean = at(cells, "memory", "Clean")
+    assert (clean.ours, clean.adapted, clean.avg_like_code) == (90, 90, None)
+
+
+def test_what_is_missing_says_why(cells):
+    copied = at(cells, "copied", "PGD 9/255")
+    assert (copied.paper, copied.ours, copied.verdict) == (None, None, "copied from the paper")
+    assert at(cells, "copied", "Clean").paper == 89
+    assert at(cells, "missing", "Clean").reason == "not run"
+    assert at(cells, "broken", "Clean").reason == "run failed: out of memory"
+    assert at(cells, "undefended", "FGSM 9/255").reason == "not run: fgsm on end_to_end"
+    assert at(cells, "undefended", "FGSM 9/255").verdict == "not run"
+    assert at(cells, "memory, selector attack", "FGSM 9/255").adapted_reason == "not run: fgsm on selector"
+
+
+def test_reached_allows_the_paper_s_rounding(small):
+    spec = {**SPEC, "rows": SPEC["rows"][2:3], "columns": SPEC["columns"][:1]}
+    result = make_result(small, {})
+    clean = next(c for c in result["cells"] if c["system"] == "memdef" and c["attack"] == "clean")
+    for accuracy, verdict in ((92.355, "reached"), (92.35, "0.01 points short")):
+        clean["accuracy"] = accuracy
+        assert compare(spec, {"long": result})[0].verdict == verdict
+
+
+def test_records_are_taken_as_well(small, cells):
+    again = compare(SPEC, {"long": small, "broken": {"failed": "out of memory"}})
+    assert again == cells
+
+
+def test_a_column_without_budget_takes_the_recorded_one(small):
+    column = {"label": "FGSM", "paper_key": "FGSM", "paper_index": 0, "attack": "fgsm"}
+    (cell,) = compare({**SPEC, "rows": SPEC["rows"][2:3], "columns": [column]}, {"long": small})
+    assert (cell.ours, cell.adapted) == (90, 40)
+    column = {**column, "attack": "pgd"}
+    (cell,) = compare({**SPEC, "rows": SPEC["rows"][2:3], "columns": [column]}, {"long": small})
+    assert "several budgets" in cell.reason
+
+
+def test_render(cells):
+    console = Console(width=180, record=True)
+    console.print(render(cells, HEADER))
+    text = console.export_text()
+    for part in (
+        *HEADER,
+        "89.97",
+        "90.0 ✓",
+        "(-39.80)",
+        "copied from the paper",
+        "run failed: out of memory",
+        "not run",
+    ):
+        assert part in text
+
+
+def test_write(cells, tmp_path):
+    files = write(cells, tmp_path / "out", HEADER)
+    assert [f.name for f in files] == ["table.md", "table.csv", "table.json", "table.png"]
+    markdown = files[0].read_text()
+    for part in (*HEADER, "90.0 ✓", "50.0 (-39.80)", "run failed: out of memory"):
+        assert part in markdown
+    rows = list(csv.DictReader(files[1].open()))
+    assert len(rows) == 24
+    assert {row["statement"] for row in rows} == {" | ".join(HEADER)}
+    pgd = next(row for row in rows if (row["row"], row["column"]) == ("memory", "PGD 25/255"))
+    assert (pgd["ours"], pgd["avg_like_code"], pgd["verdict"]) == ("50.0000", "70.0000", "39.80 points short")
+    data = json.loads(files[2].read_text())
+    assert data["header"] == HEADER
+    assert len(data["cells"]) == 24
+    assert_drawn(files[3])
