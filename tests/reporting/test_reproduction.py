@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import pytest
@@ -113,10 +114,13 @@ def test_a_column_without_budget_takes_the_recorded_one(small):
     column = {**column, "attack": "pgd"}
     (cell,) = compare({**SPEC, "rows": SPEC["rows"][2:3], "columns": [column]}, {"long": small})
     assert "several budgets" in cell.reason
+    column = {**column, "attack": "cw"}
+    (cell,) = compare({**SPEC, "rows": SPEC["rows"][2:3], "columns": [column]}, {"long": small})
+    assert (cell.adapted, cell.adapted_reason) == (None, "not run: cw on slot_given")
 
 
 def test_render(cells):
-    console = Console(width=180, record=True)
+    console = Console(width=180, record=True, file=io.StringIO())
     console.print(render(cells, HEADER))
     text = console.export_text()
     for part in (
@@ -137,7 +141,7 @@ def test_write(cells, tmp_path):
     markdown = files[0].read_text()
     for part in (*HEADER, "90.0 ✓", "50.0 (-39.80)", "run failed: out of memory"):
         assert part in markdown
-    rows = list(csv.DictReader(files[1].open()))
+    rows = list(csv.DictReader(io.StringIO(files[1].read_text())))
     assert len(rows) == 24
     assert {row["statement"] for row in rows} == {" | ".join(HEADER)}
     pgd = next(row for row in rows if (row["row"], row["column"]) == ("memory", "PGD 25/255"))

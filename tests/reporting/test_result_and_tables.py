@@ -1,3 +1,4 @@
+import io
 import json
 import math
 
@@ -14,7 +15,7 @@ from .conftest import BIG, EPS, held, join, make_cell
 
 
 def text_of(table):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 

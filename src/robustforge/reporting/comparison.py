@@ -172,16 +172,19 @@ def _look_up(
             ours,
             _one([c for c in candidates if c["surface"] == adapted_to], f"{column['attack']} on {adapted_to}"),
         )
-    # a column without a budget takes that of the attack which was found
-    at = column if column.get("eps") is not None or ours.cell is None else {**column, **_threat(ours.cell)}
-    worst = [c for c in result["worst_case"] if c["system"] == row["system"] and _in_budget(c, at)]
-    if column.get("norm") is None and ours.cell is not None:
-        worst = [c for c in worst if c["norm"] == ours.cell["norm"]]
-    return clean, ours, _one(worst, "any attack at this budget")
+    return clean, ours, _worst(row, column, result, ours)
 
 
-def _threat(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {"norm": cell["norm"], "eps": cell["eps"]}
+def _worst(row: Mapping[str, Any], column: Mapping[str, Any], result: Mapping[str, Any], ours: _Found) -> _Found:
+    """The worst case at the budget of the attack that was found, or else at the column's own."""
+    worst = [c for c in result["worst_case"] if c["system"] == row["system"]]
+    if ours.cell is not None:
+        worst = [c for c in worst if (c["norm"], c["eps"]) == (ours.cell["norm"], ours.cell["eps"])]
+    elif column.get("eps") is not None:
+        worst = [c for c in worst if _in_budget(c, column)]
+    else:
+        return ours  # neither names a budget: the worst case of another attack would be no answer
+    return _one(worst, "any attack at this budget")
 
 
 def _in_budget(cell: Mapping[str, Any], column: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from robustforge.reporting.style import LINES, colour, drawing, save
 
@@ -103,5 +104,5 @@ def _panel(axes: Axes, kind: str, series: Series, stage: str) -> None:
     if kind == "loss" and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.set(title=_TITLES[kind], xlabel="epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="best", ncols=1 if len(series) < 7 else 2)

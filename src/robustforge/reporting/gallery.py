@@ -49,7 +49,7 @@ def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     difference = data["attacked"].astype(float) - data["clean"].astype(float)
     largest = float(np.abs(difference).max()) or 1.0
     factor = max([f for f in _FACTORS if f * largest <= 0.5], default=1)
-    columns = {name: data[name] for name in ("clean", "attacked", "rebuilt") if name in data}
+    columns: dict[str, NDArray[Any]] = {name: data[name] for name in ("clean", "attacked", "rebuilt") if name in data}
     columns[f"difference ×{factor}"] = 0.5 + factor * difference  # noqa: RUF001
     return columns
 

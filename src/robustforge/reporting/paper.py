@@ -27,7 +27,8 @@ def load_paper_table(table_id: str) -> dict[str, Any]:
     if table_id not in known:
         raise ValueError(f"There is no paper table '{table_id}': choose one of {', '.join(known)}.")
     text = (resources.files("robustforge") / _FOLDER / f"{table_id}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    table: dict[str, Any] = yaml.safe_load(text)
+    return table
 
 
 def paper_row(table: Mapping[str, Any], which: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,7 +48,7 @@ def paper_row(table: Mapping[str, Any], which: str | Mapping[str, Any]) -> Mappi
             return all(key in row and row[key] == value for key, value in which.items())
         return which in [value for value in row.values() if isinstance(value, str)]
 
-    rows = [row for row in table["rows"] if fits(row)]
+    rows: list[Mapping[str, Any]] = [row for row in table["rows"] if fits(row)]
     if len(rows) != 1:
         raise ValueError(
             f"{len(rows)} rows of paper table '{table['id']}' fit {which!r}: name the fields of exactly one, "

@@ -54,7 +54,8 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "objective_of": objective_of,
         "versions": meta.get("versions", {}),
     }
-    return plain(result)
+    tidy: dict[str, Any] = plain(result)
+    return tidy
 
 
 def _last_system(records: Records) -> str:

@@ -15,6 +15,7 @@ from robustforge.reporting.text import MISSING, half_width, markdown_table, perc
 
 Overrides = Mapping[str, Any] | Sequence[str]
 FAILED = "failed"
+OK = "ok"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) 
     keys = [k for k in dict.fromkeys(k for one in overrides for k in one) if len({one.get(k) for one in overrides}) > 1]
     rows, failed = [], []
     for one, (_, result) in zip(overrides, results, strict=True):
-        lost = result is None or FAILED in result
-        rows.append([one.get(k, MISSING) for k in keys] + (_lost(result) if lost else _numbers(result)))
-        failed.append(lost)
+        numbers = _lost(result) if result is None or FAILED in result else _numbers(result)
+        rows.append([one.get(k, MISSING) for k in keys] + numbers)
+        failed.append(numbers[-1] != OK)
     return Summary([*keys, "clean", "worst case", "objective", "state"], rows, failed)
 
 
@@ -86,7 +87,7 @@ def _numbers(result: dict[str, Any]) -> list[str]:
         c for c in mine if c["attack"] == "worst_case" and (c["norm"], c["eps"]) == (at.get("norm"), at.get("eps"))
     ]
     objective = result["objective"]
-    return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", "ok"]
+    return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", OK]
 
 
 def _accuracy(cells: list[dict[str, Any]]) -> str:

@@ -66,8 +66,8 @@ class MemoryStack(nn.Module):
         self.classifier_b = TargetClassifier(shape, num_classes, dropout=dropout)
         if part == "classifier":
             return
-        self.encoder = encoder(shape, reading=reading, first_kernel=first_kernel)
-        self.decoder = decoder(shape, reading=reading, sigmoid=sigmoid)
+        self.encoder = encoder(shape, reading, first_kernel)
+        self.decoder = decoder(shape, reading, sigmoid)
         if part == "full":
             self.memory = MaskedMemory(memory_size, self.encoder.dim, num_classes, temperature, shrink, threshold)
 

@@ -1,0 +1,29 @@
+"""The straight-through estimator of an argmax (Bengio et al. 2013, arXiv:1308.3432)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustforge.types import UserError
+
+
+def straight_through_one_hot(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """One-hot of the argmax going forward, softmax(logits / temperature) going backward.
+
+    Args:
+        logits: (B, K).
+        temperature: T > 0; smaller is closer to the argmax, with gradients that vanish sooner.
+
+    Returns:
+        (B, K), exactly 0 or 1.
+
+    Raises:
+        UserError: a temperature that is not positive.
+    """
+    if not temperature > 0:
+        raise UserError(f"The temperature is {temperature}: give a positive number.")
+    soft = (logits / temperature).softmax(1)
+    hard = F.one_hot(logits.argmax(1), logits.shape[1]).to(soft.dtype)
+    # soft - soft.detach() is exactly zero, so the sum is exactly one-hot; adding in another order would round
+    return hard + (soft - soft.detach())
