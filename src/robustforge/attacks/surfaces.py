@@ -6,7 +6,7 @@ functions and their networks. Attacks never learn which defense they are attacki
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,42 +23,45 @@ class Surface:
 
     Attributes:
         name: as written in configs, records and tables.
-        logits: (x (B, C, H, W), y (B,)) -> (B, K). ``y`` is there for protocols that hand the label to the defense
-            (the released code of Memory Defense opens the slot by it); honest surfaces ignore it.
+        views: (x (B, C, H, W), y (B,)) -> one or more logits (B, K), from one forward pass. The first stands for the
+            system's answer; the others are further parts under attack (such as a selector). ``y`` is there for
+            protocols that hand the label to the defense (the released code of Memory Defense opens the slot by it);
+            honest surfaces ignore it.
         system: the deployed system, (x, y) -> DefenseOutput. Success is always judged here, in float32.
         modules: the networks behind the two functions; the engine freezes them and puts them in eval mode.
-        extra: further (weight, logits function) terms of the objective, for attacks on several parts at once.
+        weights: of the views in the attacker's objective.
     """
 
     name: str
-    logits: Callable[[Tensor, Tensor], Tensor]
+    views: Callable[[Tensor, Tensor], Sequence[Tensor]]
     system: Callable[[Tensor, Tensor], DefenseOutput]
     modules: nn.Module
-    extra: tuple[tuple[float, Callable[[Tensor, Tensor], Tensor]], ...] = ()
+    weights: tuple[float, ...] = (1.0,)
+
+    def logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """The first view, (B, K)."""
+        return self.views(x, y)[0]
 
     def evaluate(self, x: Tensor, y: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
         """The attacker's view of one batch.
 
         Returns:
-            (logits (B, K), value (B,)): ``value`` is what the attacker maximises, extra terms included.
+            (logits (B, K) of the first view, value (B,)): ``value`` is what the attacker maximises.
         """
-        logits = self.logits(x, y)
-        value = objective(logits.float(), y)
-        for weight, term in self.extra:
-            if weight:
-                value = value + weight * objective(term(x, y).float(), y)
-        return logits, value
+        views = self.views(x, y)
+        terms = [weight * objective(view.float(), y) for weight, view in zip(self.weights, views, strict=True)]
+        return views[0], torch.stack(terms).sum(0)
 
 
 def end_to_end(defense: Callable[[Tensor], DefenseOutput], modules: nn.Module, name: str = "end_to_end") -> Surface:
     """The whole system by plain automatic differentiation."""
-    return Surface(name, lambda x, _: defense(x).logits, lambda x, _: defense(x), modules)
+    return Surface(name, lambda x, _: (defense(x).logits,), lambda x, _: defense(x), modules)
 
 
 def transfer(source: nn.Module, target: Surface, name: str = "transfer") -> Surface:
     """Attacks ``source`` (B, C, H, W) -> (B, K) and judges ``target``'s system: the oblivious attacker."""
     both = nn.ModuleList([source, target.modules])
-    return Surface(name, lambda x, _: source(x), target.system, both)
+    return Surface(name, lambda x, _: (source(x),), target.system, both)
 
 
 @torch.no_grad()

@@ -165,7 +165,8 @@ class MemoryDefense(Defense):
     def stack_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 13 with the joint cross-entropy, on clean images and, when the plan has an attack, on attacked ones."""
         plan = self.stack_plan
-        if plan.attack is None or plan.threat is None:
+        warming_up = self.current_epoch < plan.attack_warmup * plan.training.epochs
+        if plan.attack is None or plan.threat is None or warming_up:
             return self._stack_terms(batch.x, batch, 1.0)
         surface = self.surfaces()["soft_slot"]
         x_adv = plan.attack(

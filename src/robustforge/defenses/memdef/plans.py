@@ -61,7 +61,8 @@ class StackPlan:
         attack: makes adversarial inputs of the stack on the joint soft-slot surface; None trains on clean images only
             (paper).
         threat: budget of that attack.
-        clean_weight: share of clean images' loss when an attack is given.
+        attack_warmup: share of the epochs that train on clean images only, before the attack sets in.
+        clean_weight: share of clean images' loss once it has.
 
     Raises:
         UserError: unknown slot source, or a share outside [0, 1].
@@ -76,12 +77,13 @@ class StackPlan:
     wrong_slot: float = 0.0
     attack: Attack | None = None
     threat: Threat | None = None
+    attack_warmup: float = 0.0
     clean_weight: float = 0.5
 
     def __post_init__(self) -> None:
         if self.slot not in SLOTS:
             raise UserError(f"The stack's slot source is '{self.slot}': choose one of {', '.join(SLOTS)}.")
-        for name in ("wrong_slot", "clean_weight"):
+        for name in ("wrong_slot", "clean_weight", "attack_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"The stack's {name} is {getattr(self, name)}: give a share between 0 and 1.")
         if self.attack is not None and self.threat is None:

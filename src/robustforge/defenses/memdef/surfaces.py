@@ -34,20 +34,20 @@ def memdef_surfaces(defense: MemoryDefense) -> dict[str, Surface]:
         The released code evaluates with the slot recomputed on the attacked image, which is what ``system`` does here.
     """
 
-    def soft_slot(x: Tensor, _: Tensor) -> Tensor:
-        slots = straight_through_one_hot(defense.selector(x).float(), defense.surface_temperature)
-        return defense.stack(x, slots).logits
+    def soft_slot(x: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        selected = defense.selector(x)
+        slots = straight_through_one_hot(selected.float(), defense.surface_temperature)
+        return defense.stack(x, slots).logits, selected
 
-    end_to_end = Surface("end_to_end", lambda x, y: defense.answer(x, y).logits, defense.answer, defense)
+    end_to_end = Surface("end_to_end", lambda x, y: (defense.answer(x, y).logits,), defense.answer, defense)
     surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
     if defense.variant in ("selector", "no_memory", "classifier"):
         return surfaces
-    surfaces["slot_given"] = Surface("slot_given", lambda x, y: defense.stack(x, y).logits, defense.answer, defense)
+    surfaces["slot_given"] = Surface("slot_given", lambda x, y: (defense.stack(x, y).logits,), defense.answer, defense)
     if defense.variant == "full":
         selector = defense.selector
-        surfaces["selector"] = Surface("selector", lambda x, _: selector(x), defense.answer, defense)
+        surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.answer, defense)
         surfaces["soft_slot"] = Surface(
-            "soft_slot", soft_slot, defense.answer, defense,
-            extra=((defense.selector_weight, lambda x, _: selector(x)),),
-        )  # fmt: skip
+            "soft_slot", soft_slot, defense.answer, defense, weights=(1.0, defense.selector_weight)
+        )
     return surfaces
