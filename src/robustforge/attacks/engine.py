@@ -23,7 +23,7 @@ Precision = Literal["auto", "float32", "bf16"]
 def fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is computed in hardware (GPUs since Ampere, CPUs with AMX); elsewhere it is emulated and slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
@@ -65,10 +65,13 @@ class Query:
 
     def start(self, count: int, device: torch.device) -> None:
         """Resets the pass counters for ``count`` images."""
-        self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
-        self.backwards = torch.zeros(count, dtype=torch.int64, device=device)
+        with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
+            self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
+            self.backwards = torch.zeros(count, dtype=torch.int64, device=device)
 
-    def gradient(self, x: Tensor, y: Tensor, rows: Tensor, objective: Callable[[Tensor, Tensor], Tensor]) -> tuple:
+    def gradient(
+        self, x: Tensor, y: Tensor, rows: Tensor, objective: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One forward and backward pass.
 
         Args:
@@ -85,8 +88,9 @@ class Query:
         leaf.requires_grad_(True)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits, value = self.surface.evaluate(leaf, y, objective)
-        # None where the surface does not depend on x at all: an honest zero, for the caller to notice
-        (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
+        gradient = torch.zeros_like(leaf)
+        if value.requires_grad:  # else the surface does not depend on x at all: an honest zero
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
         self.forwards[rows] += 1
         self.backwards[rows] += 1
         return gradient.float().contiguous(), logits.detach(), value.detach()

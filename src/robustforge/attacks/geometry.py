@@ -1,4 +1,4 @@
-"""The ball an adversarial example lives in: starting points, steps, projections and distances, for L-infinity and L2."""
+"""The ball an adversarial example lives in: starts, steps, projections and distances, for L-infinity and L2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 def l2_norm(x: Tensor) -> Tensor:
     """Euclidean norm of each sample, (B,)."""
-    return x.flatten(1).norm(dim=1)
+    norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norm
 
 
 def linf_norm(x: Tensor) -> Tensor:
@@ -39,6 +40,8 @@ def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
     """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
     if threat.norm == "linf":
         return gradient.sign()
+    # a confident network's gradients are so small that their squares, or a floor under their norm, would shorten the step
+    gradient = gradient / per_sample(linf_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
     return gradient / per_sample(l2_norm(gradient).clamp_min(_TINY), gradient)
 
 
@@ -56,7 +59,7 @@ def random_start(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom)
 
 
 def inside(x_adv: Tensor, x: Tensor, threat: Threat, slack: float = 1e-5) -> Tensor:
-    """(B,) bool: within the ball and within [0, 1], up to float32 rounding ``slack``."""
+    """(B,) bool: within the ball and within [0, 1], up to float32 rounding ``slack`` (relative above 1)."""
     distance = linf_norm(x_adv - x) if threat.norm == "linf" else l2_norm(x_adv - x)
     in_range = (x_adv.flatten(1).amin(1) >= 0) & (x_adv.flatten(1).amax(1) <= 1)
-    return (distance <= threat.eps + slack) & in_range
+    return (distance <= threat.eps + slack * max(1.0, threat.eps)) & in_range

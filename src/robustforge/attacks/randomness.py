@@ -1,4 +1,4 @@
-"""Counter-based random numbers: each image draws its own, whatever the batch size, order, device or number of processes.
+"""Counter-based random numbers: each image draws its own, whatever the batch, order, device or number of processes.
 
 A number is a hash of (seed, name, restart, sample index, position), so that nothing has state and nothing is shared.
 The hash is splitmix64's finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
@@ -65,5 +65,7 @@ class SampleRandom:
 
     def normal(self, index: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Standard normal numbers, (B, *shape) float32, by the inverse cumulative distribution."""
-        centred = self.uniform(index, shape, stream) + 2.0**-25  # never exactly 0, where the inverse is infinite
-        return torch.special.ndtri(centred)
+        # never exactly 0 or (the largest value plus half a step rounds up) 1, where the inverse is infinite
+        centred = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
+        draws: Tensor = torch.special.ndtri(centred)
+        return draws

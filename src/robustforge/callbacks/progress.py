@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
@@ -22,7 +24,7 @@ class StageProgress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self._stage}: {super()._get_train_description(current_epoch)}"
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Metrics beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
+from robustforge.config.presets import preset_overrides
 from robustforge.config.resolvers import register
 from robustforge.types import UserError
+
+# Lightning's remarks about what is meant here: frozen networks in eval mode, small data sets, resident loaders
+_EXPECTED = (
+    r"Found \d+ module\(s\) in eval mode", r"The number of training batches", r".*does not have many workers",
+    r".*isinstance\(treespec, LeafSpec\)", r".*Experiment logs directory", r".*Checkpoint directory",
+)  # fmt: skip
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """Around the body of a job: its mistakes end here, before Hydra adds its own lines to them."""
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        yield
+    except UserError as error:
+        sys.exit(_say(str(error)))
 
 
 def run(task: Callable[[], None], config_name: str) -> None:
@@ -24,6 +44,11 @@ def run(task: Callable[[], None], config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
     register()
+    if config_name == "train":
+        # before the caller's first override: argparse wants them in one piece, and flags may stand before or after
+        first = (k for k, item in enumerate(sys.argv) if k and (item[0] == "~" or (item[0] != "-" and "=" in item)))
+        place = next(first, len(sys.argv))
+        sys.argv[place:place] = preset_overrides(sys.argv[1:], config_folder())
     try:
         task()
     except UserError as error:

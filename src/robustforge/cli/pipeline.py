@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -62,16 +61,11 @@ def assemble(cfg: DictConfig) -> Job:
     data = build(cfg.dataset)
     defense = build(cfg.defense)
     defense.eval()
-    name = str(cfg.defense._target_).rsplit(".", 1)[-1] if "name" not in cfg else str(cfg.name).split("_")[0]
-    protocol.cells(name, defense.surfaces(), defense.systems())
+    name = str(cfg.defense_name)
+    protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
     cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    return Job(_row_name(cfg), data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
-
-
-def _row_name(cfg: DictConfig) -> str:
-    """The row's name is the config's name."""
-    return str(HydraConfig.get().runtime.choices.defense)
+    return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
@@ -92,9 +86,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         claim(folder, cfg)
     distributed.barrier()
     job.data.setup()
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    loggers = RunLoggers(config["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), config)
+    loggers = _loggers(cfg, folder)
     exit_code = 1
     try:
         reports = _stages(cfg, job, store, loggers)
@@ -105,7 +97,35 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective
 
 
-def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers) -> list[StageReport]:
+def evaluate_run(cfg: DictConfig, folder: Path) -> float | None:
+    """Attacks a run whose stages are in the store, and reports into ``folder``.
+
+    Args:
+        cfg: the run's configuration with another attack, budget or protocol.
+        folder: for this evaluation's results.
+
+    Raises:
+        UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
+    """
+    started = time.perf_counter()
+    job = assemble(cfg)
+    store = ArtifactStore(str(cfg.paths.store_dir))
+    claim(folder, cfg)
+    job.data.setup()
+    loggers = _loggers(cfg, folder)
+    reports = _stages(cfg, job, store, loggers, only_reuse=True)
+    return _evaluate(cfg, job, folder, reports, loggers, started)
+
+
+def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return RunLoggers(config["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), config)
+
+
+def _stages(
+    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, only_reuse: bool = False
+) -> list[StageReport]:
     precision = str(cfg.trainer.precision)
     if precision == "auto":
         precision = "bf16-mixed" if fast_bf16(job.device) else "32-true"
@@ -121,7 +141,7 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
 
     limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
     limits |= {"precision": precision, "processes": distributed.world_size()}
-    return StageRunner(job.data, store, trainer, limits, job.device, job.quiet).run(job.defense)
+    return StageRunner(job.data, store, trainer, limits, job.device, job.quiet, only_reuse).run(job.defense)
 
 
 def _evaluate(

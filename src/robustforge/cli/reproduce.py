@@ -1,4 +1,4 @@
-"""``scripts/reproduce.py <paper>/<table> profile=cpu|paper``: train what is missing, attack, and print paper beside ours."""
+"""``scripts/reproduce.py <paper>/<table> profile=cpu|paper``: train what lacks, attack, print paper beside ours."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def main() -> None:
     if arguments.list or arguments.table is None:
         for name in tables():
             spec = load(name)
-            print(f"{name}: {spec['title']}\n    runs: {', '.join(spec['runs'])}; profiles: {', '.join(spec['profiles'])}")
+            print(
+                f"{name}: {spec['title']}\n    runs: {', '.join(spec['runs'])}; profiles: {', '.join(spec['profiles'])}"
+            )
         return
     profile, extra = "cpu", []
     for item in arguments.overrides:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robustforge.cli.entry import run
+from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import train
 from robustforge.config.isolated import launched_by_us, run_job, run_ranks
 from robustforge.config.locate import config_folder
@@ -33,7 +33,8 @@ def _task(cfg: DictConfig) -> float | None:
         if code:
             sys.exit(code)
         return None
-    return train(cfg, folder)
+    with job():
+        return train(cfg, folder)
 
 
 def _processes(cfg: DictConfig) -> int:

@@ -1,1 +1,1 @@
-"""The only place, with ``cli``, that knows Hydra: locating, composing and instantiating configs, sweeps, run folders."""
+"""The only layer, with ``cli``, that knows Hydra: locating and instantiating configs, sweeps, run folders."""

@@ -25,8 +25,10 @@ def run_folder(override_dirname: str) -> str:
     """
     if not override_dirname:
         return "default"
-    readable = re.sub(r"[^A-Za-z0-9=.,_-]+", "_", override_dirname)
-    if readable == override_dirname and len(readable) <= _LONGEST:
+    # no '=' and ',' in the name: Hydra's grammar would want quotes around it in run=<folder>
+    plain = override_dirname.replace("=", "-").replace(",", "_")
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", plain)
+    if readable == plain and len(readable) <= _LONGEST:
         return readable
     digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
     return f"{readable[:_LONGEST]}-{digest}"

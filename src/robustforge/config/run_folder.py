@@ -17,7 +17,8 @@ from robustforge.types import UserError
 # what may differ between two runs of one experiment: places, dashboards, how it is shown
 _PRESENTATION = ("paths", "logger", "callbacks", "tags", "name")
 _PACKAGES = (
-    "robustforge", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torchattacks", "numpy",
+    "robustforge", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torchattacks",
+    "numpy",
 )  # fmt: skip
 
 

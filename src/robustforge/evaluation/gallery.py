@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from robustforge.attacks.base import Attack
 from robustforge.attacks.surfaces import fooled
 from robustforge.data.datamodule import ImageData
+from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense
 from robustforge.types import Threat
 
@@ -40,4 +42,6 @@ def save_gallery(
     rebuilt = x_adv if output.purified is None else output.purified.clamp(0, 1)
     arrays = {"clean": x, "attacked": x_adv, "rebuilt": rebuilt, "label": y, "prediction": output.logits.argmax(1)}
     title = f"{attack.name} on {surface.name}, {threat.norm} {threat.eps:.4g}"
-    np.savez(path, title=title, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
+    plain: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+    with atomic_write(path) as half:
+        np.savez(half, title=title, **plain)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from robustforge.attacks.base import Attack
+from robustforge.attacks.none import NoAttack
 from robustforge.attacks.surfaces import Surface
 from robustforge.types import Threat, UserError
 
@@ -95,7 +96,7 @@ class Protocol:
                     f"lacks: it has {', '.join(own)}."
                 )
             attacks = {attack.name: attack for attack in suite.attacks.values()}
-            if self.main is not None:
+            if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
                 attacks[self.main.name] = self.main
             for threat in self.budgets:
                 for attack in attacks.values():

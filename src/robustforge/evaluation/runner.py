@@ -103,7 +103,8 @@ class Evaluation:
             _, output = fooled(cell.surface, result.x_adv, batch.y, threshold)
             parts.append(batch_columns(batch, result, output, threshold))
             done, standing = done + len(batch.y), standing + int((~result.success).sum())
-            progress.update(task, completed=done * distributed.world_size(), note=f"{100 * standing / done:.1f} % stand")
+            note = f"{100 * standing / done:.1f} % stand"
+            progress.update(task, completed=done * distributed.world_size(), note=note)
         gathered = _gather(parts)
         surface = cell.surface.name if cell.attack else "none"
         table = cell_table(gathered, cell.system, attack.name, surface, cell.threat, self.protocol.seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.stages import CraftStage
 from robustforge.training import distributed
 
+log = logging.getLogger(__name__)
+
 
 def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """A writable memory map, made by rank 0 when it is not there yet."""
@@ -21,7 +25,10 @@ def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="r+")
 
 
-def craft(stage: CraftStage, data: ImageData, folder: Path, seed: int, device: torch.device, quiet: bool) -> None:
+def craft(
+    stage: CraftStage, data: ImageData, folder: Path, seed: int, device: torch.device, quiet: bool,
+    limit: int | None = None,
+) -> None:  # fmt: skip
     """Attacks every training image once and writes ``<folder>/images.npy``.
 
     Args:
@@ -31,16 +38,17 @@ def craft(stage: CraftStage, data: ImageData, folder: Path, seed: int, device: t
         seed: of the attack's draws.
         device: where the attack runs.
         quiet: no progress bar.
+        limit: attack this many batches only, to try things out; the other images stay clean.
     """
     surface = stage.surface()
     surface.modules.to(device)
     count = len(data.train.labels)
     images = _map(folder / "images.npy", "<f4", (count, *data.shape))
     done = _map(folder / "done.npy", "|b1", (count,))
-    batches = data.batches("train", device=device)
-    total = -(-count // (data.eval_batch_size * distributed.world_size()))
+    batches = data.batches("train", data.batch_size if limit else None, device=device)
+    total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
     hidden = quiet or distributed.rank() != 0
-    for batch in track(batches, description=f"crafting {stage.name}", total=total, disable=hidden):
+    for batch in track(islice(batches, limit), description=f"crafting {stage.name}", total=total, disable=hidden):
         rows = batch.index.cpu().numpy()
         if done[rows].all():
             continue
@@ -49,4 +57,15 @@ def craft(stage: CraftStage, data: ImageData, folder: Path, seed: int, device: t
         images.flush()
         done[rows] = True
         done.flush()
+    if limit and distributed.rank() == 0:
+        log.warning("%s: the limits of the trainer apply, so that only %d batches were attacked", stage.name, limit)
+        _fill_clean(images, done, data)
     distributed.barrier()
+
+
+def _fill_clean(images: np.ndarray, done: np.ndarray, data: ImageData) -> None:
+    """Clean images where nothing was crafted, so that a limited run can go on."""
+    for start in range(0, len(done), data.eval_batch_size):
+        rows = np.arange(start, min(start + data.eval_batch_size, len(done)))
+        rows = rows[~np.asarray(done[rows])]
+        images[rows] = data.train.images[torch.as_tensor(rows)].float().numpy() / 255

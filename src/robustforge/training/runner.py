@@ -21,6 +21,7 @@ from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.resume import ResumePoint
 from robustforge.training.store import Artifact, ArtifactStore, key_of, save_modules
+from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 TrainerFactory = Callable[..., pl.Trainer]
@@ -55,6 +56,7 @@ class StageRunner:
             number of processes); part of every key.
         device: where crafting runs.
         quiet: no progress bars.
+        only_reuse: refuse to make what the store lacks (evaluation must not train).
     """
 
     data: ImageData
@@ -63,6 +65,7 @@ class StageRunner:
     limits: dict[str, Any]
     device: torch.device
     quiet: bool = False
+    only_reuse: bool = False
 
     def run(self, defense: Defense) -> list[StageReport]:
         """Runs every stage; afterwards the defense holds all products, frozen and in eval mode."""
@@ -78,6 +81,11 @@ class StageRunner:
             with FileLock(self.store.lock_path(stage.name, key)) if held else nullcontext():
                 artifact = self.store.find(stage.name, key)
                 reused = distributed.agree(artifact is not None)
+                if not reused and self.only_reuse:
+                    raise UserError(
+                        f"The store {self.store.root} lacks this run's stage {stage.name}: give the same command to "
+                        "train.py again, which makes it."
+                    )
                 if not reused:
                     log.info("%s: making %s", label, key[:16])
                     self._make(stage, defense, key, artifacts)
@@ -97,6 +105,14 @@ class StageRunner:
         defense.leave()
         return reports
 
+    @property
+    def craft_limit(self) -> int | None:
+        """Batches that a crafting pass is limited to, when the trainer is limited to a number of batches."""
+        if self.limits.get("fast_dev_run"):
+            return 1
+        batches = self.limits.get("limit_train_batches")
+        return batches if isinstance(batches, int) and not isinstance(batches, bool) else None
+
     def _describe(self, stage: Stage, seed: int, artifacts: dict[str, Artifact]) -> dict[str, Any]:
         """All that the product depends on, in plain values."""
         description: dict[str, Any] = {
@@ -107,7 +123,8 @@ class StageRunner:
             "uses": {name: artifacts[name].key for name in stage.uses},
         }
         if isinstance(stage, CraftStage):
-            return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat)}
+            limited = {"limit": self.craft_limit} if self.craft_limit else {}
+            return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat), **limited}
         batches = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
         adversarial = artifacts[stage.adversarial_set].key if stage.adversarial_set else None
         return {
@@ -122,7 +139,8 @@ class StageRunner:
         workspace = self.store.workspace(stage.name, key)
         seed_everywhere(derive_seed(defense.seed, stage.name))
         if isinstance(stage, CraftStage):
-            craft(stage, self.data, workspace, derive_seed(defense.seed, stage.name), self.device, self.quiet)
+            seed = derive_seed(defense.seed, stage.name)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit)
             return
         if stage.prepare is not None:
             stage.prepare()

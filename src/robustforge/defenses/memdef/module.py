@@ -69,9 +69,7 @@ class MemoryDefense(Defense):
         self.undefended = build_seeded(model, seed, "undefended")
         # the paper's "ben" selector is classifier-A as trained clean: the same network, not a copy
         self.selector = self.undefended if selector.kind == "clean" else build_seeded(model, seed, "selector")
-        self.stack = build_seeded(
-            lambda: MemoryStack(shape, num_classes, **self.stack_description), seed, "stack"
-        )
+        self.stack = build_seeded(lambda: MemoryStack(shape, num_classes, **self.stack_description), seed, "stack")
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
@@ -114,12 +112,12 @@ class MemoryDefense(Defense):
         if self.variant != "selector":
             settings = {"stack": self.stack_description, "plan": describe(self.stack_plan)}
             needs_selector = self.stack_plan.attack is not None or self.stack_plan.slot == "selector"
-            uses = (("undefended" if self.selector_plan.kind == "clean" else "selector",) if needs_selector else ())
+            uses = ("undefended" if self.selector_plan.kind == "clean" else "selector",) if needs_selector else ()
             if needs_selector:
                 settings["surface"] = [self.surface_temperature, self.selector_weight]
+            training = self.stack_plan.training
             stages.append(
-                FitStage("stack", ("stack",), self.stack_losses, self.stack_plan.training, settings, uses,
-                         validate=self.stack_metrics)  # fmt: skip
+                FitStage("stack", ("stack",), self.stack_losses, training, settings, uses, validate=self.stack_metrics)
             )
         return stages
 
@@ -130,19 +128,18 @@ class MemoryDefense(Defense):
             return []
         if plan.kind == "pgd":
             settings["robust"] = describe(plan.robust)
-            return [
-                FitStage("selector", ("selector",), self.selector_losses, plan.training, settings, ("undefended",),
-                         validate=self.selector_metrics, prepare=self._copy_selector)  # fmt: skip
-            ]
+            return [self._selector_fit(settings, ("undefended",), None)]
         craft = CraftStage(
             "adversarial_set", lambda: classify(self.undefended)["end_to_end"], plan.attack, plan.threat,
             ("undefended",), {"model": self.model_description},
         )  # fmt: skip
-        fit = FitStage(
-            "selector", ("selector",), self.selector_losses, plan.training, settings, ("undefended", "adversarial_set"),
-            adversarial_set="adversarial_set", validate=self.selector_metrics, prepare=self._copy_selector,
+        return [craft, self._selector_fit(settings, ("undefended", "adversarial_set"), "adversarial_set")]
+
+    def _selector_fit(self, settings: dict[str, Any], uses: tuple[str, ...], adversarial_set: str | None) -> FitStage:
+        return FitStage(
+            "selector", ("selector",), self.selector_losses, self.selector_plan.training, settings, uses,
+            adversarial_set=adversarial_set, validate=self.selector_metrics, prepare=self._copy_selector,
         )  # fmt: skip
-        return [craft, fit]
 
     def _copy_selector(self) -> None:
         self.selector.load_state_dict(self.undefended.state_dict())
@@ -169,9 +166,7 @@ class MemoryDefense(Defense):
         if plan.attack is None or plan.threat is None or warming_up:
             return self._stack_terms(batch.x, batch, 1.0)
         surface = self.surfaces()["soft_slot"]
-        x_adv = plan.attack(
-            surface, batch.x, batch.y, plan.threat, index=batch.index, seed=self.attack_seed()
-        ).x_adv
+        x_adv = plan.attack(surface, batch.x, batch.y, plan.threat, index=batch.index, seed=self.attack_seed()).x_adv
         attacked = self._stack_terms(x_adv, batch, 1 - plan.clean_weight)
         if plan.clean_weight == 0:
             return attacked
@@ -202,9 +197,8 @@ class MemoryDefense(Defense):
     def stack_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out accuracy of the deployed system and the wrong-slot diagnostic."""
         with torch.no_grad():
-            output = self.answer(batch.x, batch.y)
-            metrics = {"accuracy": (output.logits.argmax(1) == batch.y).float(), **self.diagnostics(batch)}
-        return metrics
+            correct = self.answer(batch.x, batch.y).logits.argmax(1) == batch.y
+            return {"accuracy": correct.float(), **self.diagnostics(batch)}
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,63 @@
+"""``python scripts/evaluate.py`` / ``robustforge-evaluate``: attack a run that is trained already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from robustforge.cli.entry import job, run
+from robustforge.cli.pipeline import evaluate_run
+from robustforge.config.locate import config_folder
+from robustforge.types import UserError
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
+def _task(cfg: DictConfig) -> None:
+    with job():
+        _evaluate(cfg)
+
+
+def _evaluate(cfg: DictConfig) -> None:
+    folder = Path(str(cfg.run))
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder} is no run folder (it has no config.yaml): give run=<folder that train.py wrote>.")
+    trained = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(trained, DictConfig)
+    merged = _merge(trained, cfg)
+    settings = OmegaConf.to_container(merged.protocol, resolve=True)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    out = folder / "evaluations" / f"{merged.protocol.name}-{digest}"
+    if cfg.overwrite and out.exists():
+        shutil.rmtree(out)
+    evaluate_run(merged, out)
+
+
+def _merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
+    """The run's configuration with this evaluation's attack, budget, protocol and places."""
+    merged = trained.copy()
+    with open_dict(merged):
+        if cfg.dataset.eps is not None:
+            merged.dataset.eps = cfg.dataset.eps
+        for key in ("threat", "attack", "protocol"):
+            merged[key] = OmegaConf.create(OmegaConf.to_container(cfg[key], resolve=False))
+        merged.protocol.seed = cfg.seed
+        merged.paths.data_dir = cfg.paths.data_dir
+        merged.trainer.accelerator = cfg.device
+        merged.trainer.devices = 1
+        merged.trainer.enable_progress_bar = cfg.progress
+        merged.logger = {"kind": "csv"}
+    return merged
+
+
+def main() -> None:
+    """Console entry point."""
+    run(_task, "evaluate")
+
+
+if __name__ == "__main__":
+    main()

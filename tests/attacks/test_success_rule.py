@@ -1,0 +1,180 @@
+"""Who decides on success (the system, in float32), who is attacked (survivors), and what is counted."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from robustforge.attacks.bim import BIM
+from robustforge.attacks.engine import Query
+from robustforge.attacks.fgsm import FGSM
+from robustforge.attacks.pgd import PGD
+from robustforge.attacks.surfaces import Surface, fooled, transfer
+from robustforge.defenses.base import classify
+from robustforge.losses.classification import cross_entropy_per_sample
+from robustforge.nn.small_cnn import small_cnn
+from robustforge.types import DefenseOutput, Threat
+
+THREAT = Threat("linf", 0.08)
+
+
+def right(y):
+    return 9.0 * F.one_hot(y, 10)
+
+
+def wrong(y):
+    return right((y + 1) % 10)
+
+
+@pytest.mark.parametrize("attack", [FGSM(), BIM(steps=4), PGD(steps=4)], ids=lambda a: a.name)
+def test_a_surface_that_claims_success_does_not_stop_the_attack(trained, images, surface_of, attack):
+    x, y = images
+    boasting = surface_of(lambda x, y: (trained(x) + wrong(y) * 100,), lambda x, y: right(y), trained)
+    result = attack(boasting, x, y, THREAT)
+    assert not result.success.any()
+    assert (result.backwards == getattr(attack, "steps", 1)).all()
+
+
+def test_a_surface_that_denies_success_does_not_hide_it(trained, images, surface_of):
+    x, y = images
+    moved = lambda x_adv: (x_adv - x[: len(x_adv)]).flatten(1).abs().amax(1) > 0.01  # noqa: E731
+    denying = surface_of(
+        lambda x, y: (trained(x) + right(y) * 100,),
+        lambda x_adv, y: torch.where(moved(x_adv)[:, None], wrong(y), right(y)), trained,
+    )  # fmt: skip
+    result = PGD(steps=3)(denying, x, y, THREAT)
+    assert result.success.all()
+    assert (result.backwards == 3).all()
+
+
+def test_early_stop_returns_the_first_iterate_that_fools_the_system(victim, images):
+    x, y = images
+    stopped = BIM(steps=8, relative_step=0.2, precision="float32")(victim, x, y, THREAT)
+    standing = ~fooled(victim, x, y)[0]
+    assert torch.equal(stopped.x_adv[~standing], x[~standing])
+    for steps in range(1, 9):
+        run = BIM(steps=steps, step_size=0.2 * THREAT.eps, early_stop=False, precision="float32")(victim, x, y, THREAT)
+        first = standing & run.success
+        assert ((stopped.x_adv[first] - run.x_adv[first]).abs() < 1e-5).float().mean() > 0.998 or not first.any()
+        standing &= ~run.success
+    assert torch.equal(stopped.success, ~standing)
+    assert 0 < standing.sum() < len(y)
+
+
+class Counting:
+    """A surface that counts the images that pass."""
+
+    def __init__(self, network):
+        self.views, self.system = 0, 0
+
+        def views(x, _):
+            self.views += len(x)
+            return (network(x),)
+
+        def system(x, _):
+            self.system += len(x)
+            return DefenseOutput(network(x))
+
+        self.surface = Surface("counting", views, system, network)
+
+
+@pytest.mark.parametrize(
+    "attack", [FGSM(), BIM(steps=5), PGD(steps=4, restarts=3), PGD(steps=4, restarts=2, early_stop=False)], ids=str
+)
+def test_every_pass_is_counted_and_only_survivors_pay(trained, images, attack):
+    x, y = images[0], images[1].clone()
+    y[:10] = (trained(x[:10]).argmax(1) + 1) % 10  # misclassified already
+    counting = Counting(trained)
+    result = attack(counting.surface, x, y, THREAT)
+    assert counting.views == result.backwards.sum()
+    # the first judgement, of what was handed in, and the last, of what is returned, are nobody's pass
+    free = len(y) * (2 if attack.early_stop else 1)
+    assert counting.views + counting.system - free == result.forwards.sum()
+    if attack.early_stop:
+        assert result.backwards[:10].sum() == result.forwards[:10].sum() == 0
+        assert torch.equal(result.x_adv[:10], x[:10])
+        survivors = ~result.success
+        assert survivors.any()
+        assert (result.backwards[survivors] == getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)).all()
+        assert (result.backwards[result.success] <= result.backwards[survivors][0]).all()
+
+
+def test_pass_counts_by_hand(trained, images, surface_of):
+    x, y = images
+    immovable = surface_of(lambda x, _: (trained(x) * 0 + right(y[:1]),), lambda x, y: right(y), trained)
+    same = torch.full_like(y, int(y[0]))  # the surface nominates nobody
+    for attack, forwards, backwards in (
+        (FGSM(), 2, 1), (FGSM(early_stop=False), 1, 1), (BIM(steps=7), 8, 7), (BIM(steps=7, early_stop=False), 7, 7),
+        (PGD(steps=7, restarts=3), 24, 21), (PGD(steps=7, restarts=3, early_stop=False), 23, 21),
+    ):  # fmt: skip
+        result = attack(immovable, x, same, THREAT)
+        assert set(result.forwards.tolist()) == {forwards}
+        assert set(result.backwards.tolist()) == {backwards}
+
+
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_restarts_help_or_change_nothing(victim, images, early_stop):
+    x, y = images
+    threat = Threat("linf", 0.06)
+    runs = [
+        PGD(steps=1, step_size=0.03, restarts=n, early_stop=early_stop, precision="float32")(victim, x, y, threat) for n in (1, 2, 8)
+    ]
+    for fewer, more in zip(runs, runs[1:], strict=False):
+        assert (more.success >= fewer.success).all()
+        torch.testing.assert_close(more.x_adv[fewer.success], fewer.x_adv[fewer.success])
+    assert runs[-1].success.sum() > runs[0].success.sum()
+
+
+def test_weights_of_two_views(trained, images, surface_of):
+    x, y = images[0][:8], images[1][:8]
+    torch.manual_seed(3)
+    other = small_cnn((1, 28, 28), 10, (0.3,), (0.3,), (4,), 8).eval()
+
+    def gradient(views, weights):
+        surface = surface_of(views, lambda x, y: trained(x), trained, weights)
+        query = Query(surface, THREAT, "float32")
+        query.start(8, x.device)
+        return query.gradient(x, y, torch.arange(8), cross_entropy_per_sample)
+
+    first = gradient(lambda x, _: (trained(x),), (1.0,))
+    second = gradient(lambda x, _: (other(x),), (1.0,))
+    both = gradient(lambda x, _: (trained(x), other(x)), (1.0, 2.5))
+    torch.testing.assert_close(both[0], first[0] + 2.5 * second[0])
+    torch.testing.assert_close(both[2], first[2] + 2.5 * second[2])
+    torch.testing.assert_close(both[1], first[1])
+    only_second = gradient(lambda x, _: (trained(x), other(x)), (0.0, 1.0))
+    torch.testing.assert_close(only_second[0], second[0])
+    with pytest.raises(ValueError, match="longer"):
+        gradient(lambda x, _: (trained(x), other(x)), (1.0,))
+
+
+def test_transfer_differentiates_the_source_and_judges_the_target(victim, trained, images):
+    x, y = images
+    torch.manual_seed(3)
+    source = small_cnn((1, 28, 28), 10, (0.3,), (0.3,), (4,), 8).train()
+    surface = transfer(source, victim)
+    attack = PGD(steps=3, early_stop=False)
+    result = attack(surface, x, y, THREAT)
+    assert torch.equal(result.x_adv, attack(classify(source)["end_to_end"], x, y, THREAT).x_adv)
+    assert torch.equal(result.success, trained(result.x_adv).argmax(1) != y)
+    assert source.training
+    assert result.success.sum() < attack(victim, x, y, THREAT).success.sum()
+
+
+def test_rejected_is_not_fooled(trained, images):
+    x, y = images
+    surface = Surface(
+        "s", lambda x, _: (trained(x),), lambda x, _: DefenseOutput(trained(x), x.flatten(1).mean(1)), trained
+    )
+    free = PGD(steps=5, precision="float32")(surface, x, y, THREAT)
+    threshold = float(x.flatten(1).mean(1).median())
+    strict = PGD(steps=5, precision="float32")(surface, x, y, THREAT, threshold=threshold)
+    risk = strict.x_adv.flatten(1).mean(1)
+    assert torch.equal(strict.success, (trained(strict.x_adv).argmax(1) != y) & (risk <= threshold))
+    assert 0 < strict.success.sum() < free.success.sum()
+    # at the threshold itself an input is accepted
+    label = (trained(x).argmax(1) + 1) % 10
+    exactly = surface.system(x[:1], y[:1]).risk.item()
+    assert fooled(surface, x[:1], label[:1], exactly)[0].item()
+    assert not fooled(surface, x[:1], label[:1], exactly - 1e-4)[0].item()
+    # a system without a risk accepts everything
+    assert fooled(classify(trained)["end_to_end"], x[:1], label[:1], -1.0)[0].item()

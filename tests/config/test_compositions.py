@@ -1,0 +1,161 @@
+"""Every file under conf/ composes, and every node fits the signature of its target."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from robustforge.config.presets import preset_overrides
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+NOT_GROUPS = ("preset", "reproduce", "hydra")
+# what these data sets leave to the caller
+REQUIRED = {
+    "npz": ("dataset.path=a.npz", "dataset.shape=[3,32,32]", "dataset.num_classes=10"),
+    "imagefolder": ("dataset.path=folder", "dataset.num_classes=10"),
+}
+
+
+def options():
+    """(group, option) of every file that is picked by group=option."""
+    found = []
+    for path in sorted(CONF.rglob("*.yaml")):
+        group, _, option = path.relative_to(CONF).with_suffix("").as_posix().partition("/")
+        if option and group not in NOT_GROUPS:
+            found.append((group, option))
+    return found
+
+
+def nodes(value, path=""):
+    """Every mapping with a _target_ inside plain values, innermost included."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield path, value
+        for key, item in value.items():
+            yield from nodes(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for k, item in enumerate(value):
+            yield from nodes(item, f"{path}[{k}]")
+
+
+def located(target):
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def misfits(path, node):
+    """What is wrong with one node, in words."""
+    parameters = inspect.signature(located(node["_target_"])).parameters
+    given = set(node) - HYDRA_KEYS
+    takes = {p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        yield f"{path}: {node['_target_']} takes **anything, so that a mistyped key would pass"
+    for key in sorted(given - takes):
+        yield f"{path}: {node['_target_']} has no parameter '{key}'"
+    if not node.get("_partial_"):
+        for p in parameters.values():
+            if p.default is p.empty and p.name in takes and p.name not in given:
+                yield f"{path}: {node['_target_']} needs '{p.name}'"
+
+
+def check(cfg):
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    found = list(nodes(plain))
+    assert {"dataset", "model", "defense", "protocol", "trainer", "optimizer"} <= {path for path, _ in found}
+    wrong = [line for path, node in found for line in misfits(path, node)]
+    assert not wrong, "\n".join(wrong)
+    return plain
+
+
+def test_the_checker_finds_what_it_is_there_for():
+    node = {"_target_": "robustforge.types.Threat", "norm": "linf", "epsilon": 0.1}
+    assert list(misfits("threat", node)) == ["threat: robustforge.types.Threat has no parameter 'epsilon'"]
+    needy = {"_target_": "robustforge.data.datamodule.ImageData", "kind": "npz", "shape": [1, 8, 8]}
+    assert {line.rsplit(" ", 1)[-1] for line in misfits("dataset", needy)} == {"'name'", "'num_classes'"}
+    with pytest.raises(AttributeError):
+        located("robustforge.types.Thraet")
+
+
+def test_every_promised_group_is_there():
+    promised = {
+        "dataset", "model", "defense", "attack", "threat", "protocol", "optimizer", "scheduler", "trainer", "callbacks",
+        "logger", "paths", "selector", "stack", "debug", "experiment",
+    }  # fmt: skip
+    assert promised <= {group for group, _ in options()}
+
+
+@pytest.mark.parametrize(("group", "option"), options(), ids=lambda part: part)
+def test_option_composes_and_fits(compose, group, option):
+    cfg = compose(f"{group}={option}", *REQUIRED.get(option, ()))
+    plain = check(cfg)
+    if group in ("dataset", "protocol"):
+        assert plain[group]["name"] == option  # the file's name is the config's and the row's
+    if group == "attack":
+        assert plain[group].get("name", "none") == option
+
+
+@pytest.mark.parametrize("option", sorted(REQUIRED))
+def test_data_of_ones_own_names_what_it_needs(compose, option):
+    missing = {f"dataset.{key.rsplit('.')[-1]}" for key in OmegaConf.missing_keys(compose(f"dataset={option}").dataset)}
+    assert missing == {item.partition("=")[0] for item in REQUIRED[option]}
+
+
+# ---- presets: a list of overrides for a pair -------------------------------------------------------------------------
+
+PRESETS = sorted((CONF / "preset").glob("*.yaml"))
+
+
+def pair(path):
+    """(defense, dataset) of a preset's name; either may hold underscores."""
+    defenses, datasets = ({p.stem for p in (CONF / group).glob("*.yaml")} for group in ("defense", "dataset"))
+    fits = [(d, path.stem[len(d) + 1 :]) for d in defenses if path.stem.startswith(f"{d}_")]
+    return [(d, s) for d, s in fits if s in datasets]
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_names_a_pair_and_composes(compose, path):
+    assert len(pair(path)) == 1, f"{path.name} is not <defense>_<dataset>.yaml of existing ones"
+    defense, dataset = pair(path)[0]
+    written = OmegaConf.load(path)
+    assert list(written) == ["overrides"], "a preset is a list of overrides and nothing else"
+    call = [f"defense={defense}", f"dataset={dataset}"]
+    inserted = preset_overrides(call, CONF)
+    assert inserted[:-1] == list(written.overrides)  # all of it, in order; the last one names the run folder
+    plain = check(compose(*[item for item in inserted if not item.startswith("hydra.")], *call))
+    for item in written.overrides:
+        key, _, value = item.partition("=")
+        node = OmegaConf.select(OmegaConf.create(plain), key)
+        if not isinstance(node, dict) and not OmegaConf.is_config(node):
+            assert node == OmegaConf.create(f"value: {value}").value, item
+
+
+def test_the_caller_wins_over_the_preset():
+    given = preset_overrides(["defense=memdef", "dataset=cifar10", "model=lenet", "defense.memory_size=20"], CONF)
+    keys = [item.partition("=")[0] for item in given]
+    assert keys  # the rest of the preset still applies
+    assert "defense.memory_size" not in keys
+    assert not any(key.split(".")[0] == "model" for key in keys), "model=lenet must not be given resnet50's options"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-m"], ["--multirun"], ["experiment=memory_defense/ablation"], ["defense=none"]]
+)
+def test_no_preset_where_none_belongs(arguments):
+    assert preset_overrides(arguments, CONF) == []
+
+
+# ---- attacks of torchattacks, which have no file ---------------------------------------------------------------------
+
+
+def test_every_torchattack_constructs_and_two_compose(compose):
+    from robustforge.attacks.torchattacks_adapter import TorchAttack, attack_names
+
+    names = attack_names()
+    assert len(names) > 25
+    for name in names:
+        assert TorchAttack(name).name == f"torchattacks/{name}"
+    for name in (names[0], names[-1]):
+        assert check(compose(f"attack=torchattacks/{name}"))["attack"]["attack"] == name

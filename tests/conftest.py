@@ -1,0 +1,111 @@
+"""What the command line's tests share: compose, run in this process, call main() as the shell would."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+
+# one batch of everything on a handful of digits; what a test wants otherwise comes after
+TINY = (
+    "debug=fast", "dataset.limit_train=64", "dataset.batch_size=32", "trainer.enable_progress_bar=false",
+)  # fmt: skip
+
+
+def _composed(*overrides, hydra=False):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        cfg = hydra_compose("train", overrides=list(overrides), return_hydra_config=hydra)
+        if not hydra:
+            # ${hydra:...} needs its own configuration, which is not part of the composition
+            HydraConfig.instance().set_config(
+                hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
+            )
+    return cfg
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """compose(*overrides): the composition of train.yaml, and Hydra's own configuration set to match."""
+    from robustforge.config.resolvers import register
+
+    register()
+
+    def call(*overrides):
+        whole = _composed(*overrides, hydra=True)
+        HydraConfig.instance().set_config(whole)
+        cfg = whole.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    yield call
+    HydraConfig.instance().cfg = None
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def quiet_figures(monkeypatch):
+    """No pictures: matplotlib is most of a tiny run's time, and has its own tests."""
+    from robustforge.cli import pipeline
+
+    monkeypatch.setattr(pipeline, "training_curves", lambda folder: [])
+    for name in ("gallery", "accuracy_bars", "security_curve"):
+        monkeypatch.setattr(pipeline, name, lambda *_: None)
+
+
+@pytest.fixture
+def train_run(compose, tmp_path):
+    """train_run(*overrides, name="run"): a run in this process; its folder, result, records and objective."""
+    from robustforge.cli import pipeline
+
+    def call(*overrides, name="run"):
+        folder = tmp_path / name
+        cfg = compose(*TINY, f"paths.output_dir={tmp_path}", f"paths.store_dir={tmp_path / 'store'}", *overrides)
+        objective = pipeline.train(cfg, folder)
+        result = json.loads((folder / "result.json").read_text())
+        records = pq.read_table(folder / "records.parquet")
+        return SimpleNamespace(folder=folder, result=result, records=records, objective=objective, cfg=cfg)
+
+    return call
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """command(*arguments): ``train.py <arguments>`` in this process; exit code, stdout and stderr."""
+    from robustforge.cli.train import main
+
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+
+    def call(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    yield call
+    # Hydra configured logging onto a terminal that is gone after the test
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    HydraConfig.instance().cfg = None
+    GlobalHydra.instance().clear()

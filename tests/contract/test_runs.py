@@ -1,0 +1,304 @@
+"""Every option of every group in a real, tiny run: one record a sample and cell, in the ball, summed up in result.json.
+
+A new YAML is in here the moment it exists: the cases are made from the files of conf/.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robustforge.cli import pipeline
+from robustforge.types import DefenseOutput
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+N = 8  # test images of debug=fast
+SHORT = "attack.steps=2"  # of the main attack, PGD, which also replaces the protocol's own PGD
+BIG = {"resnet34", "resnet50", "vgg16", "wide_resnet28_10"}
+LIGHT = ("defense=none", "model=lenet", "protocol.suites.all.attacks.bim.steps=2")
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+DEFENSES = names("defense")
+
+
+def cells(records):
+    columns = {name: records.column(name).to_numpy(zero_copy_only=False) for name in records.column_names}
+    found = defaultdict(list)
+    keys = zip(*(columns[name] for name in ("system", "attack", "surface", "norm", "eps")), strict=True)
+    for row, key in enumerate(keys):
+        found[key].append(row)
+    return columns, found
+
+
+def same(one, two, without=()):
+    """Whether two tables of records agree; the risk of a defense without one is NaN, which equals NaN here."""
+    assert one.column_names == two.column_names
+    pairs = [
+        (one.column(name).to_numpy(), two.column(name).to_numpy()) for name in one.column_names if name not in without
+    ]
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
+
+
+def check(run, n=N):
+    """One record a sample and cell; budgets kept; result.json agrees with the records."""
+    columns, found = cells(run.records)
+    images = np.sort(np.unique(columns["index"]))
+    assert len(images) == n
+    for key, rows in found.items():
+        assert np.array_equal(columns["index"][rows], images), f"{key} has not each sample exactly once"
+        distance = columns["l2" if key[3] == "l2" else "linf"][rows]
+        assert (distance <= key[4] + 1e-5).all(), f"{key} left its budget"
+        clean = np.asarray(columns["label"])[rows] == np.asarray(columns["prediction"])[rows]
+        assert np.array_equal(columns["success"][rows], ~clean & columns["accepted"][rows])
+    attacked = {key for key in found if key[1] != "clean"}
+    assert len(found) - len(attacked) == len({key[0] for key in found}), "one clean cell a system"
+    told = {(c["system"], c["attack"], c["surface"], c["norm"], round(c["eps"], 6)): c for c in run.result["cells"]}
+    assert set(told) == {(*key[:4], round(key[4], 6)) for key in found}
+    for key, rows in found.items():
+        cell = told[(*key[:4], round(key[4], 6))]
+        assert cell["n"] == n
+        if key[1] != "clean":
+            assert cell["accuracy"] == pytest.approx(100 * np.mean(~columns["success"][rows]))
+    assert run.result["objective"] == run.objective
+    return found
+
+
+# ---- what is true of each defense ------------------------------------------------------------------------------------
+
+
+def tiny(defense):
+    extra = ["defense.robust.attack.steps=1"] if defense == "adversarial_training" else []
+    return (f"defense={defense}", "model=lenet", SHORT, "protocol.suites.all.attacks.bim.steps=2", *extra)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_defense_keeps_its_contract(train_run, tmp_path, defense, monkeypatch):
+    jobs = []
+    assemble = pipeline.assemble
+    monkeypatch.setattr(pipeline, "assemble", lambda cfg: jobs.append(assemble(cfg)) or jobs[-1])
+    run = train_run(*tiny(defense))
+    found = check(run)
+    job = jobs[0]
+
+    # the row is named after the file; every surface it names was attacked
+    assert run.result["defense"] == job.name == defense
+    assert {key[2] for key in found if key[0] == defense and key[1] == "pgd"} == set(job.defense.surfaces())
+    assert "end_to_end" in job.defense.surfaces()
+
+    # forward, as trained: logits (B, K), risk (B,) and purified (B, C, H, W) where there are any
+    x = job.data.test.images[:5].float() / 255
+    output = job.defense(x)
+    assert isinstance(output, DefenseOutput)
+    assert output.logits.shape == (5, job.data.num_classes)
+    assert output.logits.dtype == torch.float32
+    assert output.logits.isfinite().all()
+    assert output.risk is None or (output.risk.shape == (5,) and output.risk.dtype == torch.float32)
+    assert output.purified is None or output.purified.shape == x.shape
+    assert torch.equal(output.logits, job.defense(x).logits), "asked twice, answered twice alike"
+    assert not any(module.training for module in job.defense.modules())
+    assert not any(p.requires_grad for p in job.defense.parameters())
+
+    # each surface is differentiable, or says so by an honest zero; the system's answer does not need the label
+    for surface in job.defense.surfaces().values():
+        leaf = x.clone().requires_grad_(True)
+        views = surface.views(leaf, torch.zeros(5, dtype=torch.int64))
+        assert all(view.shape == (5, job.data.num_classes) for view in views)
+        assert len(views) == len(surface.weights)
+        (gradient,) = torch.autograd.grad(sum(view.sum() for view in views), leaf, allow_unused=False)
+        assert gradient.isfinite().all()
+
+    # what lies in the store is what the defense holds
+    stages = {stage["name"]: stage for stage in run.result["stages"]}
+    assert not any(stage["reused"] for stage in stages.values())
+    assert list(stages) == [stage.name for stage in job.defense.stages()]
+    state = job.defense.state_dict()
+    stored = 0
+    for stage in stages.values():
+        folder = tmp_path / "store" / f"{stage['name']}-{stage['key'][:16]}"
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["key"] == stage["key"]
+        if (folder / "weights.safetensors").exists():
+            for name, value in load_file(folder / "weights.safetensors").items():
+                assert torch.equal(value, state[name].cpu()), name
+                stored += 1
+        assert {path.name for path in folder.iterdir()} <= {"manifest.json", "weights.safetensors", "images.npy"}
+    assert stored
+
+    # the same again in another store: the same records. In the same store: nothing is trained
+    again = train_run(*tiny(defense), f"paths.store_dir={tmp_path / 'elsewhere'}", name="again")
+    assert same(again.records, run.records)
+    assert not any(stage["reused"] for stage in again.result["stages"])
+    third = train_run(*tiny(defense), name="third")
+    assert all(stage["reused"] for stage in third.result["stages"])
+    assert same(third.records, run.records)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_another_seed_trains_other_weights(train_run):
+    one = train_run(*LIGHT, SHORT)
+    two = train_run(*LIGHT, SHORT, "seed=1", name="two")
+    assert one.result["stages"][0]["key"] != two.result["stages"][0]["key"]
+    assert not same(one.records, two.records, without=["seed"])
+
+
+# ---- every option of the small groups, several at once ----------------------------------------------------------------
+
+
+def covering(**groups):
+    """As few runs as there are options in the largest group, so that each option of each group is in one."""
+    length = max(len(values) for values in groups.values())
+    return [tuple(f"{key}={values[k % len(values)]}" for key, values in groups.items()) for k in range(length)]
+
+
+SMALL = covering(
+    model=[name for name in names("model") if name not in BIG],
+    optimizer=names("optimizer"),
+    scheduler=names("scheduler"),
+    threat=names("threat"),
+    attack=[*names("attack"), "torchattacks/CW", "torchattacks/FGSM", "torchattacks/Square"],
+    callbacks=names("callbacks"),
+)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning")
+@pytest.mark.parametrize("case", SMALL, ids=" ".join)
+def test_small_options_run(train_run, case):
+    attack = case[4].partition("=")[2]
+    steps = [SHORT] if attack in ("pgd", "bim") else []
+    # Square takes 5,000 queries by default, CW 50 steps
+    steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
+    steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []
+    bar = "trainer.enable_progress_bar=true"
+    run = train_run(
+        "defense=none", *case, *steps, bar, "protocol.suites.all.attacks={bim: {steps: 2}, pgd: {steps: 2}}"
+    )
+    found = check(run)
+    own = {"clean", "fgsm", "bim", "pgd"} | ({attack} - {"none"})  # no attack of its own: nothing more than the suite
+    assert {key[1] for key in found} == own
+    assert run.result["objective_of"]["norm"] == run.cfg.threat.norm
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("model", sorted(BIG))
+def test_big_backbones_run(train_run, tmp_path, model):
+    data = np.random.default_rng(0)
+    shapes = {"x_train": 40, "x_test": N}
+    arrays = {k: data.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for k, n in shapes.items()}
+    arrays |= {k.replace("x", "y"): np.arange(n) % 4 for k, n in shapes.items()}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    own = (
+        "dataset=npz", f"dataset.path={tmp_path / 'tiny.npz'}", "dataset.shape=[3,32,32]", "dataset.num_classes=4",
+        "dataset.batch_size=2",
+    )  # fmt: skip
+    extra = ["model.pretrained=false"] if model == "vgg16" else []
+    run = train_run("defense=none", f"model={model}", *own, *extra, "attack=fgsm", "protocol.n_test=4",
+                    "protocol.suites.all.attacks={bim: {steps: 1}, pgd: {steps: 1}}")  # fmt: skip
+    check(run, 4)
+
+
+# ---- Memory Defense's groups ------------------------------------------------------------------------------------------
+
+QUICK = (
+    "defense=memdef", "model=lenet", "defense.memory_size=20", SHORT, "protocol.suites.all.attacks.bim.steps=2",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("case", covering(selector=names("selector"), stack=names("stack")), ids=" ".join)
+def test_selectors_and_stacks_run(train_run, tmp_path, case):
+    run = train_run(*QUICK, *case)
+    found = check(run)
+    kind = case[0].partition("=")[2]
+    stages = [stage["name"] for stage in run.result["stages"]]
+    made = {"clean": [], "pgd": ["selector"], "offline": ["adversarial_set", "selector"]}[kind]
+    assert stages == ["undefended", *made, "stack"]
+    assert {key[0] for key in found} == {"undefended", "memdef"} | ({"selector"} if made else set())
+    if kind == "offline":
+        (images,) = (tmp_path / "store").glob("adversarial_set-*/images.npy")
+        stored = np.load(images)
+        assert stored.shape == (64, 1, 28, 28)
+        assert 0 <= stored.min() <= stored.max() <= 1
+        assert stored.any(axis=(1, 2, 3)).all(), "an image that was never crafted"
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("variant", ["classifier", "no_memory", "selector", "oracle_slot", "random_slot"])
+def test_variants_run_under_the_ablations_protocol(train_run, variant):
+    run = train_run(*QUICK[:3], f"defense.variant={variant}", "selector=clean", "stack=short",
+                    "protocol=memory_defense_ablation",
+                    "protocol.suites.adapted.attacks.adapted.steps=2")  # fmt: skip
+    found = check(run)
+    assert ("memdef", "fgsm", "end_to_end") in {key[:3] for key in found}
+    # the result's default budget is the protocol's, not the run's own
+    assert run.result["objective_of"]["eps"] == pytest.approx(25 / 255)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_the_tables_protocol_runs(train_run):
+    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted"]
+    run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=memory_defense",
+                    *(f"protocol.suites.{step}.steps=2" for step in steps))  # fmt: skip
+    found = check(run)
+    assert {round(key[4] * 255) for key in found} == {0, 9, 25}
+    assert {key[2] for key in found if key[:2] == ("memdef", "bim")} == {"slot_given", "selector", "soft_slot"}
+    assert {key[2] for key in found if key[:2] == ("memdef", "adapted_pgd")} == {"selector", "soft_slot", "end_to_end"}
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_a_false_positive_rate_rejects_and_counts(train_run):
+    run = train_run(*QUICK, "selector=clean", "stack=short", "protocol.false_positive_rate=0.3",
+                    "dataset.limit_train=200", "protocol.n_test=64")  # fmt: skip
+    columns, found = cells(run.records)
+    clean = next(rows for key, rows in found.items() if key[:2] == ("memdef", "clean"))
+    rejected = 1 - np.mean(columns["accepted"][clean])
+    assert 0.05 < rejected < 0.6
+    undefended = next(rows for key, rows in found.items() if key[:2] == ("undefended", "clean"))
+    assert columns["accepted"][undefended].all(), "a classifier without a risk accepts everything"
+    check(run, 64)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("loss", ["madry", "trades", "mart"])
+def test_robust_losses_run(train_run, loss):
+    run = train_run(*tiny("adversarial_training"), f"defense.robust.loss={loss}", "defense.warm_start=true",
+                    "protocol.suites.all.attacks={fgsm: {}, pgd: {}, bim: {steps: 1}}")  # fmt: skip
+    check(run)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize(("debug", "train", "n"), [("limit", 64, 64), ("overfit", 200, 64)])
+def test_debug_options_run(train_run, debug, train, n):
+    run = train_run(*LIGHT, SHORT, f"debug={debug}", "defense.training.epochs=2",
+                    *([] if debug == "overfit" else ["dataset.limit_train=64"]))  # fmt: skip
+    check(run, n)
+
+
+def test_a_whole_run_explains_itself(train_run):
+    """Nothing patched away: every promised file, and the resolved composition that makes the run again."""
+    run = train_run(*LIGHT, SHORT, "~debug", "protocol.n_test=8", "defense.training.epochs=2")
+    check(run)
+    names_there = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "environment.json",
+        "records.parquet",
+        "result.json",
+        "result.md",
+        "gallery.npz",
+    } <= names_there
+    assert {"figures/accuracy.png", "metrics/undefended/version_0/metrics.csv"} <= names_there
+    assert not [name for name in names_there if ".half" in name or name.startswith(".")]
+    assert "${" not in (run.folder / "config.yaml").read_text()
+    assert json.loads((run.folder / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    assert "pgd" in (run.folder / "result.md").read_text()

@@ -1,0 +1,62 @@
+"""The layers of the architecture, held by import-linter and by a fresh interpreter."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_import_contracts_hold(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None)
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "4 kept, 0 broken" in shown, "a contract is gone, or was not checked"
+
+
+def test_a_breach_is_noticed(tmp_path, monkeypatch, capsys):
+    """The same layers over a package in which an attack imports a defense."""
+    for name, text in {
+        "toy/__init__.py": "", "toy/defenses.py": "", "toy/attacks.py": "import toy.defenses\n",
+        "linter.toml": '[tool.importlinter]\nroot_package = "toy"\n[[tool.importlinter.contracts]]\nname = "one way"\n'
+                       'type = "layers"\nlayers = ["toy.defenses", "toy.attacks"]\n',
+    }.items():  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert lint_imports(config_filename=str(tmp_path / "linter.toml"), cache_dir=None) != 0
+    assert "toy.attacks -> toy.defenses" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (
+            "from robustforge.reporting import comparison, curves, figures, gallery, paper, record_table, records, "
+            "reproduction, result, statistics, sweep, tables, text",
+            ("torch", "lightning", "hydra", "omegaconf", "wandb"),
+        ),
+        (
+            "import robustforge.types, robustforge.attacks.pgd, robustforge.nn.memory, robustforge.losses.robust",
+            ("lightning", "hydra", "omegaconf", "wandb"),
+        ),
+        ("import robustforge", ("torch", "numpy")),
+    ],
+    ids=["reporting", "maths", "package"],
+)
+def test_what_a_fresh_interpreter_loads(modules, absent):
+    code = f"import sys; {modules}; print([name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_every_module_of_reporting_is_in_that_list():
+    folder = ROOT / "src" / "robustforge" / "reporting"
+    named = Path(__file__).read_text()
+    assert not [path.stem for path in folder.glob("[a-z]*.py") if f"{path.stem}" not in named]
