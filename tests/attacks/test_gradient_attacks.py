@@ -11,7 +11,7 @@ from robustforge.attacks.none import NoAttack
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.base import classify
 from robustforge.nn.small_cnn import small_cnn
-from robustforge.types import Threat
+from robustforge.types import Threat, UserError
 
 SHAPES = [(5, 1, 28, 28), (4, 3, 32, 32), (1, 1, 28, 28), (3, 3, 17, 23)]
 ATTACKS = [
@@ -157,6 +157,19 @@ def test_bf16_passes_are_judged_in_float32(victim, trained, images):
     with torch.autocast("cpu", dtype=torch.bfloat16):  # inside somebody's mixed-precision training
         within = PGD(steps=5, precision="bf16")(victim, x, y, Threat("linf", 0.08))
     assert torch.equal(within.success, trained(within.x_adv).argmax(1) != y)
+
+
+@pytest.mark.xfail(strict=True, reason="the attacks' settings are not checked: restarts=0 passes for a robust defense")
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (PGD, {"restarts": 0}), (PGD, {"steps": 0}), (BIM, {"steps": -1}), (FGSM, {"loss": "dlrr"}),
+        (PGD, {"precision": "fp16"}), (BIM, {"step_size": -0.1}),
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused_at_construction(kind, settings):
+    with pytest.raises(UserError):
+        kind(**settings)
 
 
 def test_empty_batch(victim):

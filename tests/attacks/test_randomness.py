@@ -19,7 +19,9 @@ def splitmix(x):
 
 def reference(seed, name, restart, stream, index, position):
     golden = 0x9E3779B97F4A7C15
-    key = int.from_bytes(hashlib.blake2b(f"{seed}/{name}/{restart}/{stream}".encode(), digest_size=8).digest(), "little")
+    key = int.from_bytes(
+        hashlib.blake2b(f"{seed}/{name}/{restart}/{stream}".encode(), digest_size=8).digest(), "little"
+    )
     row = splitmix((index * golden + key) % WORD)
     return (splitmix((row + (position + 1) * golden) % WORD) >> 40) / 2**24
 

@@ -1,5 +1,7 @@
 """Who decides on success (the system, in float32), who is attacked (survivors), and what is counted."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -112,16 +114,21 @@ def test_pass_counts_by_hand(trained, images, surface_of):
 
 
 @pytest.mark.parametrize("early_stop", [True, False])
-def test_restarts_help_or_change_nothing(victim, images, early_stop):
-    x, y = images
-    threat = Threat("linf", 0.06)
-    runs = [
-        PGD(steps=1, step_size=0.03, restarts=n, early_stop=early_stop, precision="float32")(victim, x, y, threat) for n in (1, 2, 8)
-    ]
-    for fewer, more in zip(runs, runs[1:], strict=False):
+def test_restarts_keep_what_fell_and_try_the_rest_again(surface_of, early_stop):
+    # a system that falls where the noise at one pixel is in its upper tenth, and gradients that lead nowhere
+    x, y = torch.full((500, 1, 4, 4), 0.5), torch.zeros(500, dtype=torch.int64)
+    surface = surface_of(
+        lambda x, y: (right(y) + 0 * x.sum(),),
+        lambda x, y: torch.where((x[:, 0, 0, :1] > 0.5 + 0.8 * THREAT.eps), wrong(y), right(y)),
+    )
+    runs = [PGD(steps=2, restarts=n, early_stop=early_stop)(surface, x, y, THREAT) for n in (1, 2, 8)]
+    for fewer, more in pairwise(runs):
         assert (more.success >= fewer.success).all()
-        torch.testing.assert_close(more.x_adv[fewer.success], fewer.x_adv[fewer.success])
-    assert runs[-1].success.sum() > runs[0].success.sum()
+        assert torch.equal(more.x_adv[fewer.success], fewer.x_adv[fewer.success])
+    for run, n in zip(runs, (1, 2, 8), strict=True):
+        assert run.success.float().mean() == pytest.approx(1 - 0.9**n, abs=0.06)
+        assert run.backwards.max() == 2 * n
+    assert (runs[2].backwards[runs[0].success] == 2).all()
 
 
 def test_weights_of_two_views(trained, images, surface_of):

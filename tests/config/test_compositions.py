@@ -103,7 +103,7 @@ def test_data_of_ones_own_names_what_it_needs(compose, option):
     assert missing == {item.partition("=")[0] for item in REQUIRED[option]}
 
 
-# ---- presets: a list of overrides for a pair -------------------------------------------------------------------------
+# ---- presets: a list of overrides for a pair ------------------------------------------------------------------------
 
 PRESETS = sorted((CONF / "preset").glob("*.yaml"))
 
@@ -147,7 +147,7 @@ def test_no_preset_where_none_belongs(arguments):
     assert preset_overrides(arguments, CONF) == []
 
 
-# ---- attacks of torchattacks, which have no file ---------------------------------------------------------------------
+# ---- attacks of torchattacks, which have no file --------------------------------------------------------------------
 
 
 def test_every_torchattack_constructs_and_two_compose(compose):

@@ -105,12 +105,13 @@ def test_the_summary_counts_failed_jobs(tmp_path, capsys):
     assert "failed" in capsys.readouterr().out
 
 
-# ---- names of run folders ---------------------------------------------------------------------------------------------
+# ---- names of run folders -------------------------------------------------------------------------------------------
 
 NAMES = [
     "", "seed=1", "seed=2", "seed=1,model=lenet", "model=lenet,seed=1", "a=/x/y", "a=_x_y", "a={b: 1}", "a={b: 2}",
-    "threat.eps=0.1", "threat.eps=0.10", "tags=[a,b]", "tags=[a_b]", "x=" + "y" * 300, "x=" + "y" * 299 + "z", "a=b-c",
-    "a-b=c", "a=é", "seed=1_model=lenet",
+    "threat.eps=0.1", "threat.eps=0.10", "tags=[a,b]", "tags=[a_b]", "x=" + "y" * 300, "x=" + "y" * 299 + "z", 
+    "a=b-c", "a=-1", "a=1",
+    "a=é",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every file of conf/reproduce: its runs compose under every profile, its rows and columns exist in the paper's table."""
+"""Every file of conf/reproduce: its runs compose in every profile, its rows and columns are the paper's."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
     """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
     if threat.norm == "linf":
         return gradient.sign()
-    # a confident network's gradients are so small that their squares, or a floor under their norm, would shorten the step
+    # confident networks' gradients are so small that their squares, or a floor under their norm, would shorten it
     gradient = gradient / per_sample(linf_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
     return gradient / per_sample(l2_norm(gradient).clamp_min(_TINY), gradient)
 

@@ -33,6 +33,8 @@ def job() -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(_say(str(error)))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(_say(explain(error, config_folder(), "train")))
 
 
 def run(task: Callable[[], None], config_name: str) -> None:

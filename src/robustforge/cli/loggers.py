@@ -33,8 +33,7 @@ class RunLoggers:
     def __init__(
         self, settings: Mapping[str, Any], folder: Path, name: str, tags: list[str], config: dict[str, Any]
     ) -> None:
-        if settings["kind"] not in KINDS:
-            raise UserError(f"logger.kind is '{settings['kind']}': choose one of {', '.join(KINDS)}.")
+        check_kind(settings["kind"])
         self.kind, self.folder = settings["kind"], folder
         self.wandb: WandbLogger | None = None
         if self.kind == "wandb":
@@ -93,6 +92,12 @@ class RunLoggers:
             import wandb
 
             wandb.finish(exit_code=exit_code)
+
+
+def check_kind(kind: str) -> None:
+    """Raises UserError unless there is such a logger."""
+    if kind not in KINDS:
+        raise UserError(f"logger.kind is '{kind}': choose one of {', '.join(KINDS)}.")
 
 
 def _metric_name(cell: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.attacks.engine import fast_bf16
-from robustforge.cli.loggers import RunLoggers
+from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
@@ -33,6 +33,7 @@ from robustforge.reporting.tables import markdown_run, render_run
 from robustforge.training import distributed
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
+from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ def assemble(cfg: DictConfig) -> Job:
     Raises:
         UserError: an impossible combination, said in one sentence.
     """
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
+    check_kind(str(cfg.logger.kind))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
     protocol = build(cfg.protocol)
@@ -83,6 +87,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
+        job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
         claim(folder, cfg)
     distributed.barrier()
     job.data.setup()
@@ -110,8 +115,8 @@ def evaluate_run(cfg: DictConfig, folder: Path) -> float | None:
     started = time.perf_counter()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
-    claim(folder, cfg)
     job.data.setup()
+    claim(folder, cfg)
     loggers = _loggers(cfg, folder)
     reports = _stages(cfg, job, store, loggers, only_reuse=True)
     return _evaluate(cfg, job, folder, reports, loggers, started)
@@ -147,8 +152,15 @@ def _stages(
 def _evaluate(
     cfg: DictConfig, job: Job, folder: Path, reports: list[StageReport], loggers: RunLoggers, started: float
 ) -> float | None:
-    identity = {"stages": {report.name: report.key for report in reports}, "defense": _evaluation_settings(cfg)}
-    evaluation = Evaluation(job.name, job.defense, job.data, job.protocol, folder, identity, job.device, job.quiet)
+    stages = {report.name: report.key for report in reports}
+    # some of the defense's configuration (surfaces, variants) matters to its records but to no stage
+    settings = OmegaConf.to_container(cfg.defense, resolve=True)
+    assert isinstance(settings, dict)
+    cells = Path(str(cfg.paths.store_dir)) / "cells"
+    evaluation = Evaluation(
+        job.name, job.defense, job.data, job.protocol, folder, cells, stages,
+        {str(key): value for key, value in settings.items()}, job.device, job.quiet,
+    )  # fmt: skip
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None
@@ -186,8 +198,3 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     console.print(f"Everything is in {folder}")
     loggers.publish(result, figures)
     return result["objective"]
-
-
-def _evaluation_settings(cfg: DictConfig) -> Any:
-    """The defense's configuration: some of it (surfaces, variants) matters to the records but to no stage."""
-    return OmegaConf.to_container(cfg.defense, resolve=True)

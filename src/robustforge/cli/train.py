@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import train
-from robustforge.config.isolated import launched_by_us, run_job, run_ranks
+from robustforge.config.isolated import forwarded, launched_by_us, run_job, run_ranks
 from robustforge.config.locate import config_folder
 
 MODULE = "robustforge.cli.train"
@@ -29,7 +29,9 @@ def _task(cfg: DictConfig) -> float | None:
     processes = _processes(cfg)
     if processes > 1 and not launched_by_us():
         # quoting keeps commas and equal signs of the folder's name out of Hydra's override grammar
-        code = run_ranks(MODULE, [*overrides, f"hydra.run.dir='{folder}'"], processes)
+        code = run_ranks(
+            MODULE, [*overrides, *forwarded(hydra_config.overrides.hydra), f"hydra.run.dir='{folder}'"], processes
+        )
         if code:
             sys.exit(code)
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 
 def explain(error: Exception, folder: Path, config_name: str) -> str:
@@ -17,8 +18,14 @@ def explain(error: Exception, folder: Path, config_name: str) -> str:
     text = str(error).strip()
     words = _mistyped(text)
     near = _near_miss(words, folder, config_name) if words else None
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "full_key" not in line]
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not re.search(r"full_key|object_type", line)
+    ]
     message = " ".join(lines[:2]) if lines else repr(error)
+    if isinstance(error, OverrideParseException):
+        return f"The override '{error.override}' cannot be read: {lines[0] if lines else 'see the override grammar'}."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{message}: add {message.rsplit(' ', 1)[-1]}=<value> to the command."
     message = message.split("To append to your config")[0].strip()
     return f"{message} Did you mean '{near}'?" if near else message
 

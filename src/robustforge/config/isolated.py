@@ -56,7 +56,8 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     if code:
         (folder / "FAILED").write_text(f"exit code {code}\n")
         return float("-inf")
-    objective = json.loads((folder / "result.json").read_text()).get("objective")
+    result = folder / "result.json"  # evaluate=false writes none
+    objective = json.loads(result.read_text()).get("objective") if result.exists() else None
     return float("-inf") if objective is None else float(objective)
 
 

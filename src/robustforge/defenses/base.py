@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustforge.attacks.surfaces import Surface, end_to_end
-from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, seed_everywhere
+from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, describe, seed_everywhere
 from robustforge.types import Batch, DefenseOutput
 
 
@@ -49,7 +49,8 @@ class Defense(pl.LightningModule):
         if self.training_plan is None:
             raise ValueError(f"{type(self).__name__} was given no training plan and declares no stages.")
         trains = tuple(name for name, _ in self.named_children())
-        return [FitStage("fit", trains, self.losses, self.training_plan, self.settings(), validate=self.validate)]
+        settings = {"defense": describe(type(self)), **self.settings()}
+        return [FitStage("fit", trains, self.losses, self.training_plan, settings, validate=self.validate)]
 
     def surfaces(self) -> dict[str, Surface]:
         """What an attacker may differentiate, by name; ``end_to_end`` is the whole system by plain autodiff."""

@@ -105,7 +105,7 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, functools.partial):
-        return {"_target_": _qualified(value.func), "args": describe(value.args), **describe(value.keywords)}
+        return {"_target_": describe(value.func), "args": describe(value.args), **describe(value.keywords)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"_target_": _qualified(type(value)), **fields}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ class Evaluation:
         defense: trained, frozen, on ``device``.
         data: the data module, set up.
         protocol: what is run.
-        folder: finished cells go to ``<folder>/cells``, all records to ``<folder>/records.parquet``.
-        identity: what else the records depend on (stage keys, evaluation-time settings).
+        folder: all records go to ``<folder>/records.parquet``.
+        cells: finished cells go here, under a hash of all they depend on; runs may share the folder.
+        stages: key of every stage's product. A row named like a stage depends on that stage alone.
+        settings: evaluation-time settings that the defense's own row depends on besides.
         device: where it runs.
         quiet: no progress bar.
     """
@@ -49,9 +51,12 @@ class Evaluation:
     data: ImageData
     protocol: Protocol
     folder: Path
-    identity: Mapping[str, Any]
+    cells: Path
+    stages: Mapping[str, str]
+    settings: Mapping[str, Any]
     device: torch.device
     quiet: bool = False
+    thresholds: dict[str, float | None] = field(default_factory=dict, init=False)  # by row, fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
         """Runs every cell.
@@ -88,10 +93,12 @@ class Evaluation:
         return np.sort(np.random.default_rng(0).permutation(count)[: self.protocol.n_test])
 
     def _cell(self, cell: Cell, rows: np.ndarray, progress: Progress, task: Any) -> pa.Table:
-        path = self.folder / "cells" / f"{self._key(cell)}.parquet"
+        path = self.cells / f"{self._key(cell)}.parquet"
         if distributed.agree(path.exists()):
             return pq.read_table(path)
-        threshold = self._threshold(cell)
+        if cell.system not in self.thresholds:
+            self.thresholds[cell.system] = self._threshold(cell)
+        threshold = self.thresholds[cell.system]
         attack = cell.attack or NoAttack()
         threat = cell.threat or Threat(eps=0.0)
         parts, done, standing = [], 0, 0
@@ -114,10 +121,12 @@ class Evaluation:
         return table
 
     def _key(self, cell: Cell) -> str:
+        one = self.stages.get(cell.system)
+        identity = {"stage": one} if one else {"stages": dict(self.stages), "settings": dict(self.settings)}
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": self.protocol.false_positive_rate, "data": self.data.fingerprint, "identity": dict(self.identity),
+            "fpr": self.protocol.false_positive_rate, "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -96,7 +96,7 @@ class MemoryDefense(Defense):
 
     def surfaces(self) -> dict[str, Surface]:
         """``end_to_end``, ``slot_given``, ``selector``, ``soft_slot`` and ``transfer``: see the module of that name."""
-        return memdef_surfaces(self)
+        return memdef_surfaces(self, self.variant)
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier-A and the selector alone, beside the defense."""
@@ -165,7 +165,9 @@ class MemoryDefense(Defense):
         warming_up = self.current_epoch < plan.attack_warmup * plan.training.epochs
         if plan.attack is None or plan.threat is None or warming_up:
             return self._stack_terms(batch.x, batch, 1.0)
-        surface = self.surfaces()["soft_slot"]
+        # the bounds share the full variant's stack in the store, so that it must be trained the same way
+        surfaces = memdef_surfaces(self, "full" if self.stack.part == "full" else self.variant)
+        surface = surfaces.get("soft_slot", surfaces["end_to_end"])
         x_adv = plan.attack(surface, batch.x, batch.y, plan.threat, index=batch.index, seed=self.attack_seed()).x_adv
         attacked = self._stack_terms(x_adv, batch, 1 - plan.clean_weight)
         if plan.clean_weight == 0:

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from robustforge.defenses.memdef.module import MemoryDefense
 
 
-def memdef_surfaces(defense: MemoryDefense) -> dict[str, Surface]:
+def memdef_surfaces(defense: MemoryDefense, variant: str) -> dict[str, Surface]:
     """The surfaces of one defense, by name.
+
+    Args:
+        defense: whose networks.
+        variant: its own, or another one's with the same networks.
 
     Notes:
         Variants without a slot (``selector``, ``no_memory``, ``classifier``) have ``end_to_end`` and ``transfer`` only.
@@ -41,10 +45,10 @@ def memdef_surfaces(defense: MemoryDefense) -> dict[str, Surface]:
 
     end_to_end = Surface("end_to_end", lambda x, y: (defense.answer(x, y).logits,), defense.answer, defense)
     surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
-    if defense.variant in ("selector", "no_memory", "classifier"):
+    if variant in ("selector", "no_memory", "classifier"):
         return surfaces
     surfaces["slot_given"] = Surface("slot_given", lambda x, y: (defense.stack(x, y).logits,), defense.answer, defense)
-    if defense.variant == "full":
+    if variant == "full":
         selector = defense.selector
         surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.answer, defense)
         surfaces["soft_slot"] = Surface(
