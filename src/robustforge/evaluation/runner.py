@@ -121,7 +121,7 @@ class Evaluation:
         return table
 
     def _key(self, cell: Cell) -> str:
-        one = self.stages.get(cell.system)
+        one = None if cell.system == self.name else self.stages.get(cell.system)  # the defense's own row has settings
         identity = {"stage": one} if one else {"stages": dict(self.stages), "settings": dict(self.settings)}
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
