@@ -63,6 +63,7 @@ def test_the_preset_is_part_of_what_is_run(command):
     assert yaml.safe_load(mine.out)["dataset"]["batch_size"] == 7
 
 
+@pytest.mark.slow
 def test_the_real_script_prints_the_composition():
     """One subprocess for the file at the root; everything else runs in this process."""
     done = subprocess.run(

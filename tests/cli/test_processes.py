@@ -179,9 +179,9 @@ def test_two_ranks_make_each_record_once_and_agree_with_one_process(tmp_path):
 def test_a_failing_rank_does_not_hang(tmp_path):
     began = time.time()
     process = start("trainer=ddp_cpu", "defense.memory_size=55", *FEW, **{"paths.output_dir": tmp_path})
-    code, _, err = finish(process, 180)
+    code, _, err = finish(process, 400)
     assert code != 0
-    assert time.time() - began < 180
+    assert time.time() - began < 400
     assert "55" in err
 
 

@@ -19,7 +19,7 @@ from robustforge.types import DefenseOutput
 CONF = Path(__file__).resolve().parents[2] / "conf"
 N = 8  # test images of debug=fast
 SHORT = "attack.steps=2"  # of the main attack, PGD, which also replaces the protocol's own PGD
-BIG = {"resnet34", "resnet50", "vgg16", "wide_resnet28_10"}
+BIG = {"resnet18", "resnet34", "resnet50", "vgg16", "wide_resnet28_10"}
 LIGHT = ("defense=none", "model=lenet", "protocol.suites.all.attacks.bim.steps=2")
 
 

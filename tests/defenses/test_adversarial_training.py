@@ -12,7 +12,10 @@ from robustforge.attacks.geometry import inside
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.defenses.adversarial_training import (
-    AdversarialLoss, AdversarialTraining, robust_metrics, trades_examples,
+    AdversarialLoss,
+    AdversarialTraining,
+    robust_metrics,
+    trades_examples,
 )  # fmt: skip
 from robustforge.defenses.base import classify
 from robustforge.losses.robust import trades_kl

@@ -1,0 +1,53 @@
+"""The two measuring commands: rows beside bars, exit codes, tables by name."""
+
+import sys
+
+import pytest
+
+from robustforge.bench import BenchRow
+from robustforge.cli import bench, reproduce
+from robustforge.types import UserError
+
+
+def row(ratio: float, *, higher: bool = True) -> BenchRow:
+    return BenchRow("made up", ratio, 1.0, "images/s", ratio, 2.0, higher_is_better=higher)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "higher", "passed"), [(2.0, True, True), (1.9, True, False), (1.9, False, True), (2.1, False, False)]
+)
+def test_a_row_knows_its_bar(ratio, higher, passed):
+    assert row(ratio, higher=higher).passed is passed
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(3.0, 0), (1.0, 1)])
+def test_bench_exits_1_when_a_row_falls_short(monkeypatch, capsys, ratio, code):
+    import robustforge.bench.memory
+
+    monkeypatch.setattr(robustforge.bench.memory, "run", lambda: [row(ratio)])
+    monkeypatch.setattr(sys, "argv", ["bench.py", "memory"])
+    with pytest.raises(SystemExit) as stop:
+        bench.main()
+    assert stop.value.code == code
+    assert ("reached" if code == 0 else "short") in capsys.readouterr().out
+
+
+def test_reproduce_lists_tables_and_refuses_others(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--list"])
+    reproduce.main()
+    assert "memory_defense/table1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="memory_defense/table1"):
+        reproduce.load("memory_defense/table9")
+
+
+def test_reproduce_says_which_profiles_exist(tmp_path):
+    with pytest.raises(UserError, match="cpu, paper"):
+        reproduce.reproduce("memory_defense/table1", "gpu", [], tmp_path)
+
+
+def test_a_table_without_runs_shows_every_cell_as_not_run(tmp_path, capsys):
+    assert reproduce.reproduce("memory_defense/table1", "cpu", [], tmp_path, only=[]) == 0
+    text = (tmp_path / "memory_defense" / "table1" / "cpu" / "table.md").read_text()
+    assert "not run" in text
+    assert "cpu profile" in text
+    assert "90.02" in text  # the paper's number stands all the same
