@@ -57,7 +57,6 @@ def test_csv_is_always_written_and_tensorboard_when_asked_for(train_run):
     assert scalars(result)["objective"] == pytest.approx([run.objective])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_figures")
 def test_wandb_offline_writes_a_run_and_ends_it_well(train_run, finished):
     run = train_run(*FIT, "logger=wandb", "logger.offline=true", "tags=[a, b]")
@@ -76,7 +75,6 @@ def test_wandb_offline_writes_a_run_and_ends_it_well(train_run, finished):
     assert finished == [0, 0]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_figures")
 def test_wandb_is_told_that_a_run_failed(train_run, finished, monkeypatch, tmp_path):
     def broken(*_):

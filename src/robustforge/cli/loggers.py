@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,7 @@ class RunLoggers:
         """One id a run folder, so that a continued run continues in the dashboard too."""
         path = self.folder / "wandb_id.txt"
         if distributed.rank() == 0 and not path.exists():
-            import wandb
-
-            write_text(path, wandb.util.generate_id())
+            write_text(path, secrets.token_hex(4))
         distributed.barrier()
         return path.read_text().strip()
 
