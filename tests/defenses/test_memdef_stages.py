@@ -103,7 +103,16 @@ def test_clean_stack_loss_is_eq_13(memdef, batch):
     defense = memdef("pgd", {"noise": 0.0, "alpha": 0.3, "beta": 0.2, "gamma": 2.0}).eval()
     out = defense.stack(batch.x, batch.y, others=True)
     expected = memory_defense_terms(
-        out.logits, out.rebuilt, out.weights, out.other, out.other_weights, batch.x, batch.y, alpha=0.3, beta=0.2, gamma=2.0
+        out.logits,
+        out.rebuilt,
+        out.weights,
+        out.other,
+        out.other_weights,
+        batch.x,
+        batch.y,
+        alpha=0.3,
+        beta=0.2,
+        gamma=2.0,
     )
     torch.testing.assert_close(defense.stack_losses(batch), expected)
     assert set(expected) == {"classification", "reconstruction", "entropy", "non_target"}

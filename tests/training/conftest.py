@@ -1,5 +1,6 @@
 """Digits, a quiet trainer and a runner on them."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -7,13 +8,25 @@ import pytest
 import torch
 
 from robustforge.data.datamodule import ImageData
+from robustforge.data.sources import Arrays, load_arrays
 from robustforge.training.runner import StageRunner
 from robustforge.training.store import ArtifactStore
 
 
+@pytest.fixture(scope="session")
+def arrays():
+    """The digits, read once."""
+    return load_arrays("digits", "digits", shape=(1, 28, 28), num_classes=10)
+
+
 @pytest.fixture
-def make_data():
+def make_data(arrays, monkeypatch):
     """make_data(**changed): 96 digits in batches of 32, set up."""
+
+    def load(*_):
+        return Arrays(**{field.name: getattr(arrays, field.name).copy() for field in fields(arrays)})
+
+    monkeypatch.setattr(ImageData, "_load", load)
 
     def call(**changed):
         data = ImageData(**{

@@ -116,5 +116,6 @@ def save_modules(path: Path, owner: nn.Module, names: tuple[str, ...]) -> None:
     tensors: dict[str, Tensor] = {}
     for name in names:
         for key, value in getattr(owner, name).state_dict().items():
-            tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
+            # a copy: safetensors refuses tied weights that share memory
+            tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
     save_file(tensors, path)

@@ -1,0 +1,167 @@
+"""Evaluations end to end: records, thresholds, cells that are kept, and a kill in the middle."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from robustforge.attacks.fgsm import FGSM
+from robustforge.data.datamodule import ImageData
+from robustforge.evaluation.gallery import save_gallery
+from robustforge.evaluation.protocol import Suite
+from robustforge.evaluation.records import SCHEMA, batch_columns
+from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
+
+
+def frame(path):
+    return {name: np.array(values) for name, values in pq.read_table(path).to_pydict().items()}
+
+
+def test_records_of_a_detector(evaluate, defense, data, watched):
+    evaluation = evaluate(false_positive_rate=0.1, seed=7)
+    path, diagnostics = evaluation.run()
+    assert pq.read_schema(path).equals(SCHEMA)
+    records = frame(path)
+    # clean and two budgets, two rows each, fifty images
+    assert len(records["index"]) == 6 * 50
+    keys = set(zip(*(records[k] for k in ("system", "attack", "surface", "eps", "index")), strict=True))
+    assert len(keys) == 6 * 50
+    assert set(zip(records["attack"], records["surface"], records["norm"], records["eps"], strict=True)) == {
+        ("clean", "none", "none", 0.0), ("watched", "end_to_end", "linf", 0.05), ("watched", "end_to_end", "linf", 0.15),
+    }  # fmt: skip
+    assert (records["linf"] <= records["eps"] + 1e-6).all()
+    assert set(records["seed"]) == {7}
+    assert (records["label"] == data.test.labels.numpy()[records["index"]]).all()
+    # the one success rule
+    assert (records["success"] == (records["label"] != records["prediction"]) & records["accepted"]).all()
+    own = records["system"] == "detector"
+    calibration = data.calibration.images.float() / 255
+    with torch.no_grad():
+        risks = defense(calibration).risk
+    (threshold,) = {call[4] for call in watched.calls if call[4] is not None}
+    assert (risks > threshold).float().mean() == pytest.approx(0.1, abs=0.01)
+    assert (records["accepted"][own] == (records["risk"][own] <= threshold)).all()
+    assert np.isnan(records["risk"][~own]).all()
+    assert records["accepted"][~own].all()
+    wrong_but_rejected = own & (records["label"] != records["prediction"]) & ~records["accepted"]
+    assert wrong_but_rejected.any()
+    assert not records["success"][wrong_but_rejected].any()
+    assert records["success"][own & (records["eps"] > 0.1)].any()
+    mean = (data.test.images.float() / 255).mean().item()
+    assert diagnostics == {"brightness": pytest.approx(mean, rel=1e-4)}
+
+
+def test_without_a_rate_everything_is_accepted(evaluate, watched):
+    records = frame(evaluate().run()[0])
+    assert records["accepted"].all()
+    assert (records["success"] == (records["label"] != records["prediction"])).all()
+    assert {call[4] for call in watched.calls} == {None}
+    assert not np.isnan(records["risk"][records["system"] == "detector"]).any()
+
+
+def test_twice_attacks_once(evaluate, watched):
+    first = frame(evaluate().run()[0])
+    calls = len(watched.calls)
+    assert calls == 2 * 2 * 3  # rows, budgets, batches
+    second = frame(evaluate().run()[0])
+    assert len(watched.calls) == calls
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_kept_cells_answer_the_same_question_only(evaluate, watched):
+    evaluate().run()
+    for changed in (
+        {"seed": 1}, {"n_test": 30}, {"false_positive_rate": 0.1}, {"suites": {"a": Suite({"x": watched("watched", 2)})}},
+        {"budgets": (Threat("linf", 0.051), Threat("l2", 0.15))},
+    ):  # fmt: skip
+        watched.calls.clear()
+        evaluate(**changed).run()
+        assert len(watched.calls) == 2 * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
+    watched.calls.clear()
+    evaluate(settings={"temperature": 2}).run()
+    assert len(watched.calls) > 0
+    watched.calls.clear()
+    evaluate(budgets=(Threat("linf", 0.15),)).run()
+    assert watched.calls == []
+
+
+@pytest.mark.parametrize("dies_at", [0, 4, 10])
+def test_killed_and_continued(evaluate, watched, dies_at):
+    unbroken = frame(evaluate("unbroken").run()[0])
+    watched.calls.clear()
+    watched.dies_at = dies_at
+    with pytest.raises(KeyboardInterrupt):
+        evaluate().run()
+    assert not (evaluate().folder / "records.parquet").exists()
+    watched.dies_at = None
+    watched.calls.clear()
+    continued = frame(evaluate().run()[0])
+    assert len(watched.calls) == 12 - dies_at // 3 * 3  # whole cells are kept, three batches each
+    for name in unbroken:
+        np.testing.assert_array_equal(unbroken[name], continued[name])
+
+
+def test_the_subset_is_fixed_and_grows(evaluate, watched):
+    seen = {}
+    for count in (10, 20, 50, 99):
+        records = frame(evaluate(f"n{count}", n_test=count, budgets=(Threat("linf", 0.1),)).run()[0])
+        for row in ("detector", "undefended"):
+            for attack in ("clean", "watched"):
+                index = records["index"][(records["system"] == row) & (records["attack"] == attack)]
+                seen.setdefault(count, index)
+                np.testing.assert_array_equal(index, seen[count])
+    np.testing.assert_array_equal(seen[10], np.sort(np.random.default_rng(0).permutation(50)[:10]))
+    assert set(seen[10]) < set(seen[20]) < set(seen[50]) == set(range(50)) == set(seen[99])
+
+
+def test_a_sample_has_the_same_record_in_every_subset(evaluate):
+    whole = frame(evaluate("whole", budgets=(Threat("linf", 0.1),)).run()[0])
+    part = frame(evaluate("part", n_test=10, budgets=(Threat("linf", 0.1),)).run()[0])
+    for i, index in enumerate(part["index"]):
+        same = (
+            (whole["index"] == index) & (whole["system"] == part["system"][i]) & (whole["attack"] == part["attack"][i])
+        )
+        (j,) = same.nonzero()[0]
+        for name in ("success", "prediction", "backwards"):
+            assert whole[name][j] == part[name][i]
+        assert whole["linf"][j] == pytest.approx(part["linf"][i], abs=1e-6)
+
+
+def test_a_rate_needs_held_out_images(evaluate):
+    bare = ImageData("digits", "digits", (1, 28, 28), 10, held_out=0, limit_test=20)
+    bare.setup()
+    with pytest.raises((UserError, ValueError), match=r"held_out"):
+        evaluate(data=bare, false_positive_rate=0.1).run()
+
+
+def test_columns_by_hand():
+    x = torch.full((3, 1, 2, 2), 0.5)
+    x_adv = x.clone()
+    x_adv[0, 0, 0] += torch.tensor([0.3, -0.4])
+    batch = Batch(x, torch.tensor([0, 1, 1]), torch.tensor([5, 3, 9]))
+    result = AttackResult(x_adv, torch.tensor([True, False, False]), torch.tensor([4, 0, 2]), torch.tensor([3, 0, 1]))
+    output = DefenseOutput(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.1, 0.7, 0.2]))
+    columns = batch_columns(batch, result, output, 0.2)
+    assert columns["index"].tolist() == [5, 3, 9]
+    assert columns["prediction"].tolist() == [1, 0, 1]
+    assert columns["accepted"].tolist() == [True, False, True]
+    assert columns["linf"] == pytest.approx([0.4, 0, 0])
+    assert columns["l2"] == pytest.approx([0.5, 0, 0])
+    assert columns["forwards"].tolist() == [4, 0, 2]
+    assert batch_columns(batch, result, output, None)["accepted"].all()
+    assert np.isnan(batch_columns(batch, result, DefenseOutput(output.logits), 0.2)["risk"]).all()
+
+
+def test_gallery(defense, data, tmp_path):
+    save_gallery(defense, data, FGSM(), Threat("linf", 0.1), tmp_path / "gallery.npz", torch.device("cpu"), count=4)
+    with np.load(tmp_path / "gallery.npz") as kept:
+        clean = data.test.images[:4].float().numpy() / 255
+        np.testing.assert_allclose(kept["clean"], clean)
+        assert 0 < np.abs(kept["attacked"] - clean).max() <= 0.1 + 1e-6
+        np.testing.assert_allclose(kept["rebuilt"], kept["attacked"] * 0.5, atol=1e-6)
+        assert str(kept["title"]) == "fgsm on end_to_end, linf 0.1"
+        with torch.no_grad():
+            predicted = defense(torch.from_numpy(kept["attacked"])).logits.argmax(1).numpy()
+        assert (kept["prediction"] == predicted).all()
+        assert (kept["label"] == data.test.labels[:4].numpy()).all()
