@@ -159,7 +159,6 @@ def test_bf16_passes_are_judged_in_float32(victim, trained, images):
     assert torch.equal(within.success, trained(within.x_adv).argmax(1) != y)
 
 
-@pytest.mark.xfail(strict=True, reason="the attacks' settings are not checked: restarts=0 passes for a robust defense")
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

@@ -110,7 +110,6 @@ def test_seeds(victim, images):
     assert not torch.equal(attack(victim, x, y, Threat("linf", 0.1), seed=5).x_adv, first)
 
 
-@pytest.mark.xfail(strict=True, reason="torchattacks_adapter seeds torch alone; Pixle and OnePixel draw from numpy")
 def test_attacks_that_draw_from_numpy_are_seeded_and_leave_no_trace(victim, images):
     x, y = images[0][:3], images[1][:3]
     attack = TorchAttack("Pixle", {"max_iterations": 3, "restarts": 2}, early_stop=False)

@@ -122,19 +122,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command, tmp_path, name):
     assert not files(tmp_path), "something was written before the mistake was found"
 
 
-HYDRA_MAKES_IT = pytest.mark.xfail(
-    raises=OSError, strict=True, reason="Hydra makes the run folder before our code runs: a traceback, see the report"
-)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        pytest.param("paths.output_dir", marks=HYDRA_MAKES_IT),
-        "paths.store_dir",
-        pytest.param("hydra.run.dir", marks=HYDRA_MAKES_IT),
-    ],
-)
+@pytest.mark.parametrize("key", ["paths.output_dir", "paths.store_dir", "hydra.run.dir"])
 def test_a_place_that_cannot_be_written(command, tmp_path, key):
     (tmp_path / "file").write_text("in the way")
     places = {"paths.output_dir": tmp_path / "out", key: tmp_path / "file" / "below"}

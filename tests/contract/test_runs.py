@@ -189,23 +189,33 @@ def test_small_options_run(train_run, case):
     assert run.result["objective_of"]["norm"] == run.cfg.threat.norm
 
 
+@pytest.fixture
+def rgb(tmp_path):
+    """Overrides for a few generated 3 x 32 x 32 images of one's own."""
+    data = np.random.default_rng(0)
+    counts = {"x_train": 40, "x_test": N}
+    arrays = {k: data.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for k, n in counts.items()}
+    arrays |= {k.replace("x", "y"): np.arange(n) % 4 for k, n in counts.items()}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    return (
+        "dataset=npz", f"dataset.path={tmp_path / 'tiny.npz'}", "dataset.shape=[3,32,32]", "dataset.num_classes=4",
+        "dataset.batch_size=2", "defense=none", "attack=fgsm", "protocol.n_test=4",
+        "protocol.suites.all.attacks={bim: {steps: 1}, pgd: {steps: 1}}",
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet_figures")
 @pytest.mark.parametrize("model", sorted(BIG))
-def test_big_backbones_run(train_run, tmp_path, model):
-    data = np.random.default_rng(0)
-    shapes = {"x_train": 40, "x_test": N}
-    arrays = {k: data.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for k, n in shapes.items()}
-    arrays |= {k.replace("x", "y"): np.arange(n) % 4 for k, n in shapes.items()}
-    np.savez(tmp_path / "tiny.npz", **arrays)
-    own = (
-        "dataset=npz", f"dataset.path={tmp_path / 'tiny.npz'}", "dataset.shape=[3,32,32]", "dataset.num_classes=4",
-        "dataset.batch_size=2",
-    )  # fmt: skip
+def test_big_backbones_run(train_run, rgb, model):
     extra = ["model.pretrained=false"] if model == "vgg16" else []
-    run = train_run("defense=none", f"model={model}", *own, *extra, "attack=fgsm", "protocol.n_test=4",
-                    "protocol.suites.all.attacks={bim: {steps: 1}, pgd: {steps: 1}}")  # fmt: skip
+    run = train_run(*rgb, f"model={model}", *extra, "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.5,0.5,0.5]")
     check(run, 4)
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_rgb_arrays_of_ones_own_run_as_documented(train_run, rgb):
+    check(train_run(*rgb, "model=lenet"), 4)
 
 
 # ---- Memory Defense's groups ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from robustforge.training.store import ArtifactStore
 @pytest.fixture(scope="session")
 def arrays():
     """The digits, read once."""
-    return load_arrays("digits", "digits", shape=(1, 28, 28), num_classes=10)
+    return load_arrays("digits", "digits", None, False, shape=(1, 28, 28), num_classes=10)
 
 
 @pytest.fixture

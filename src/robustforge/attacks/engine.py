@@ -18,6 +18,7 @@ from robustforge.attacks.surfaces import Surface, fooled
 from robustforge.types import AttackResult, Threat
 
 Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS = ("auto", "float32", "bf16")
 
 
 def fast_bf16(device: torch.device) -> bool:

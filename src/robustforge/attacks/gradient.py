@@ -5,14 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustforge.attacks.engine import Query, check_images, finish, frozen
+from robustforge.attacks.engine import PRECISIONS, Query, check_images, finish, frozen
 from robustforge.attacks.geometry import ascent_direction, project, random_start
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Objective, Surface
 from robustforge.losses.classification import cross_entropy_per_sample, margin
-from robustforge.types import AttackResult, Threat
+from robustforge.types import AttackResult, Threat, UserError
 
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy_per_sample, "margin": margin}
+
+
+def check_settings(
+    name: str, loss: str, precision: str, steps: int = 1, restarts: int = 1, step_size: float | None = None
+) -> None:
+    """Refuses settings under which an attack would do nothing and a defense would look robust.
+
+    Raises:
+        UserError: which setting, and what it may be.
+    """
+    if steps < 1 or restarts < 1:
+        raise UserError(f"Attack {name} has steps={steps} and restarts={restarts}: give at least 1 of each.")
+    if step_size is not None and not step_size > 0:
+        raise UserError(f"Attack {name} has step_size={step_size}: give a length above 0 in pixel units, or null.")
+    if loss not in OBJECTIVES:
+        raise UserError(f"Attack {name} has loss='{loss}': choose one of {', '.join(OBJECTIVES)}.")
+    if precision not in PRECISIONS:
+        raise UserError(f"Attack {name} has precision='{precision}': choose one of {', '.join(PRECISIONS)}.")
 
 
 def ascend(

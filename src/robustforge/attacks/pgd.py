@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.gradient import gradient_attack
+from robustforge.attacks.gradient import check_settings, gradient_attack
 from robustforge.attacks.surfaces import Surface
 from robustforge.types import AttackResult, Threat
 
@@ -23,6 +23,9 @@ class PGD:
         loss: ``cross_entropy`` or ``margin``.
         early_stop: stop an image at its first fooling iterate; False returns last iterates, as released code does.
         precision: ``auto``, ``float32`` or ``bf16``.
+
+    Raises:
+        UserError: settings under which it would do nothing.
     """
 
     name: str = "pgd"
@@ -32,6 +35,9 @@ class PGD:
     loss: str = "cross_entropy"
     early_stop: bool = True
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_settings(self.name, self.loss, self.precision, self.steps, self.restarts, self.step_size)
 
     def __call__(
         self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,

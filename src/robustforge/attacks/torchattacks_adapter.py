@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +38,21 @@ def attack_names() -> list[str]:
         if inspect.isclass(value) and issubclass(value, torchattacks.attack.Attack) and name != "Attack"
         and list(inspect.signature(value).parameters)[:1] == ["model"]
     )  # fmt: skip
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds every global generator that torchattacks draws from, and puts all of them back."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 class _LabelledModel(nn.Module):
@@ -99,8 +118,7 @@ class TorchAttack:
             warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=2)
         query = Query(surface, threat, "float32", threshold)
         query.start(len(x), x.device)
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), frozen(surface.modules):
-            torch.manual_seed(seed)
+        with _seeded(seed, x.device), frozen(surface.modules):
             best = x.detach().clone()
             rows = torch.arange(len(x), device=x.device)
             if self.early_stop:

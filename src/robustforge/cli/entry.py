@@ -57,6 +57,12 @@ def run(task: Callable[[], None], config_name: str) -> None:
         sys.exit(_say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_say(explain(error, config_folder(), config_name)))
+    except (
+        PermissionError,
+        NotADirectoryError,
+        FileExistsError,
+    ) as error:  # Hydra makes the run folder before our code
+        sys.exit(_say(f"{error.filename} cannot be written ({error.strerror}): set paths.output_dir or hydra.run.dir."))
     except KeyboardInterrupt:
         print("Interrupted. The same command continues where this one stopped.", file=sys.stderr)
         sys.exit(130)

@@ -21,5 +21,5 @@ def risk_threshold(risk: Tensor, false_positive_rate: float) -> float:
     if not len(risk):
         raise ValueError("A threshold needs held-out images: raise dataset.held_out.")
     ordered = risk.sort().values
-    allowed = int(false_positive_rate * len(ordered))  # images that may lie above
+    allowed = int(false_positive_rate * len(ordered) + 1e-9)  # images that may lie above
     return float(ordered[len(ordered) - 1 - allowed])

@@ -103,4 +103,5 @@ class Protocol:
                     if suite.others:
                         cells += [Cell(row, s["end_to_end"], attack, threat) for row, s in others.items()]
                     cells += [Cell(name, own[surface], attack, threat) for surface in wanted]
-        return cells
+        # the main attack joins every suite, and suites may overlap: one record a sample, attack and surface
+        return [cell for number, cell in enumerate(cells) if cell not in cells[:number]]

@@ -26,7 +26,7 @@ from robustforge.evaluation.calibration import risk_threshold
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.evaluation.records import batch_columns, cell_table, write_table
 from robustforge.training import distributed
-from robustforge.types import Batch, Threat
+from robustforge.types import Batch, Threat, UserError
 
 
 @dataclass
@@ -141,6 +141,8 @@ class Evaluation:
             if output.risk is None:
                 return None
             risks.append(output.risk)
+        if not risks:
+            raise UserError("protocol.false_positive_rate needs held-out images: raise dataset.held_out.")
         return risk_threshold(torch.cat(risks), rate)
 
     def _batches(self, split: Split, rows: np.ndarray, shard: bool = True) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ class Normalize(nn.Module):
     """(x - mean) / std, channel by channel.
 
     Args:
-        mean: one value a channel, in [0, 1] pixel units.
+        mean: one value a channel, in [0, 1] pixel units; a single value stands for all of them.
         std: one positive value a channel, likewise.
         channels: of the images to come; None takes the length of ``mean``.
 
@@ -30,6 +30,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int | None = None) -> None:
         super().__init__()
         channels = len(mean) if channels is None else channels
+        mean, std = (list(values) * channels if len(values) == 1 else list(values) for values in (mean, std))
         if not len(mean) == len(std) == channels:
             raise UserError(
                 f"The images have {_channels(channels)} but mean has {len(mean)} values and std {len(std)}: "

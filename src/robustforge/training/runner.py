@@ -125,7 +125,9 @@ class StageRunner:
         if isinstance(stage, CraftStage):
             limited = {"limit": self.craft_limit} if self.craft_limit else {}
             return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat), **limited}
-        batches = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
+        batches: dict[str, Any] = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
+        if self.data.seed != seed:  # the order of the batches has the run's seed unless told otherwise
+            batches["seed"] = self.data.seed
         adversarial = artifacts[stage.adversarial_set].key if stage.adversarial_set else None
         return {
             **description,
