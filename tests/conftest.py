@@ -109,3 +109,13 @@ def command(monkeypatch, capfd):
     root.setLevel(level)
     HydraConfig.instance().cfg = None
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_stay_on():
+    """Libraries that reconfigure logging switch existing loggers off; the next test of this worker wants them on."""
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger) and logger.name.startswith("robustforge"):
+            logger.disabled = False
+            logger.propagate = True
+    logging.disable(logging.NOTSET)

@@ -88,8 +88,10 @@ def test_normalisation_is_inside():
 
 
 def test_channels_are_checked():
-    with pytest.raises(UserError, match=r"3 channels \(RGB\) but mean has 1"):
-        small_cnn(COLOUR, 10, [0.1], [0.3])
+    with pytest.raises(UserError, match=r"3 channels \(RGB\) but mean has 2"):
+        small_cnn(COLOUR, 10, [0.1, 0.2], [0.3, 0.3])
+    one_for_all = Normalize([0.1], [0.3], channels=3)
+    torch.testing.assert_close(one_for_all(torch.full((1, 3, 2, 2), 0.4)), torch.ones(1, 3, 2, 2))
     with pytest.raises(UserError, match="positive"):
         Normalize([0.1], [0.0])
     with pytest.raises(ValueError, match=r"1 channel \(grey\).*3, 32, 32"):

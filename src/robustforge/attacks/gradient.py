@@ -25,8 +25,8 @@ def check_settings(
     """
     if steps < 1 or restarts < 1:
         raise UserError(f"Attack {name} has steps={steps} and restarts={restarts}: give at least 1 of each.")
-    if step_size is not None and not step_size > 0:
-        raise UserError(f"Attack {name} has step_size={step_size}: give a length above 0 in pixel units, or null.")
+    if step_size is not None and not step_size >= 0:
+        raise UserError(f"Attack {name} has step_size={step_size}: give a length of 0 or more in pixel units, or null.")
     if loss not in OBJECTIVES:
         raise UserError(f"Attack {name} has loss='{loss}': choose one of {', '.join(OBJECTIVES)}.")
     if precision not in PRECISIONS:
