@@ -22,10 +22,10 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware (GPUs since Ampere, CPUs with AMX); elsewhere it is emulated and slower."""
+    """Whether bf16 is computed in hardware (GPUs since Ampere, CPUs with AMX or AVX512-BF16); else it is emulated."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager
