@@ -47,11 +47,29 @@ class DefenseOutput:
         logits: (B, K) float.
         risk: (B,) float, higher = more suspicious, or None for a defense that never abstains.
         purified: (B, C, H, W), the image the classifier saw, or None.
+        parts: (B, J), several scores whose maximum is ``risk``, for attackers that treat each as a constraint of its
+            own; None for a single score.
     """
 
     logits: Tensor
     risk: Tensor | None = None
     purified: Tensor | None = None
+    parts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Evidence on whether an attack's optimisation worked; NaN for images that it took no gradient of.
+
+    Attributes:
+        zero_gradient: (B,) share in [0, 1] of exactly zero entries in the image's first gradient.
+        loss_gain: (B,) best value of the attacker's objective minus its first; at least 0.
+        best_at: (B,) where on the way the best value was met, from 0 (first gradient) to 1 (last).
+    """
+
+    zero_gradient: Tensor
+    loss_gain: Tensor
+    best_at: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,12 +81,14 @@ class AttackResult:
         success: (B,) bool, judged in float32 on ``x_adv`` as returned, by the attacked system.
         forwards: (B,) int64, forward passes spent on each image.
         backwards: (B,) int64, backward passes spent on each image.
+        trace: what the gradients looked like on the way, or None for attacks without gradients.
     """
 
     x_adv: Tensor
     success: Tensor
     forwards: Tensor
     backwards: Tensor
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)

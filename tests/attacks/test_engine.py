@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robustforge.attacks.bim import BIM
-from robustforge.attacks.engine import Query, finish
+from robustforge.attacks.engine import Query
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.pgd import PGD
@@ -150,9 +150,8 @@ def test_refuses_what_is_not_an_image(attack):
 
 def test_finish_catches_an_attack_that_cheats():
     surface = classify(network().eval())["end_to_end"]
-    query = Query(surface, Threat("linf", 0.1), "float32")
-    query.start(4, X.device)
+    query = Query(surface, X, Y, Threat("linf", 0.1), precision="float32")
     for cheat in (X + 0.2, (X + 0.2).clamp(0, 1), X * float("nan")):
         with pytest.raises(RuntimeError, match="outside its budget"):
-            finish(query, X, cheat, Y)
-    assert torch.equal(finish(query, X, X, Y).x_adv, X)
+            query.finish(cheat)
+    assert torch.equal(query.finish(X).x_adv, X)

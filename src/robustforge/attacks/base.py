@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from robustforge.attacks.engine import Query, attacking, check_precision
 from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.targets import check_target
 from robustforge.types import AttackResult, Threat
 
 
@@ -41,3 +45,41 @@ class Attack(Protocol):
             Images, success, and passes spent.
         """
         ...
+
+
+@dataclass(frozen=True)
+class QueryAttack:
+    """Base of our own attacks: a subclass says how a batch is perturbed, and the engine does the rest.
+
+    Attributes:
+        name: row name in records, and part of the address of random draws.
+        precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
+        target: None for an untargeted attack; ``next``, ``random``, ``least_likely``, ``runner_up`` or a class number.
+            A targeted attack stops at its target; what it reports as success is a wrong label all the same.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+    """
+
+    name: str
+    precision: str = "auto"
+    target: str | int | None = None
+
+    def __post_init__(self) -> None:
+        check_precision(self.name, self.precision)
+        check_target(self.name, self.target)
+
+    def __call__(
+        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
+        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
+    ) -> AttackResult:  # fmt: skip
+        """See :class:`Attack`."""
+        with attacking(
+            surface, x, y, threat,
+            index=index, precision=self.precision, threshold=threshold, target=self.target, seed=seed,
+        ) as query:  # fmt: skip
+            return query.finish(self.perturb(query, seed))
+
+    @abstractmethod
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """Adversarial images (B, C, H, W) for ``query``'s, inside its budget; networks are frozen meanwhile."""

@@ -1,4 +1,4 @@
-"""BIM: iterated FGSM from the clean image (Kurakin et al. 2017, arXiv:1607.02533)."""
+"""BIM: iterated FGSM from the clean image (Kurakin et al. 2017, arXiv:1607.02533); with momentum it is MIM."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.gradient import check_settings, gradient_attack
-from robustforge.attacks.surfaces import Surface
-from robustforge.types import AttackResult, Threat
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
+from robustforge.types import UserError
 
 
 @dataclass(frozen=True)
-class BIM:
+class BIM(QueryAttack):
     """Gradient steps without a random start.
 
     Attributes:
-        name: row name in records.
         steps: number of steps.
         step_size: step in pixel units, or None for ``relative_step * eps``.
         relative_step: step as a share of eps, used when ``step_size`` is None.
+        momentum: decay of the accumulated gradient, each normalised to unit L1 norm (MIM, Dong et al. 2018,
+            arXiv:1710.06081, uses 1.0); 0 for none.
         loss: ``cross_entropy`` or ``margin``.
         early_stop: stop an image at its first fooling iterate.
-        precision: ``auto``, ``float32`` or ``bf16``.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -32,20 +33,24 @@ class BIM:
     steps: int = 10
     step_size: float | None = None
     relative_step: float = 0.25
+    momentum: float = 0.0
     loss: str = "cross_entropy"
     early_stop: bool = True
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
+        if not self.momentum >= 0:
+            raise UserError(f"Attack {self.name} has momentum={self.momentum}: give a decay of 0 or more (MIM: 1).")
 
-    def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """See :class:`robustforge.attacks.base.Attack`."""
-        step = self.relative_step * threat.eps if self.step_size is None else self.step_size
-        return gradient_attack(
-            surface, x, y, threat, name=self.name, steps=self.steps, step_size=step, random_init=False, index=index,
-            seed=seed, loss=self.loss, early_stop=self.early_stop, precision=self.precision, threshold=threshold,
-        )  # fmt: skip
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        step = self.relative_step * query.threat.eps if self.step_size is None else self.step_size
+
+        def run(start: Tensor, rows: Tensor) -> Tensor:
+            return ascend(
+                query, start, rows, steps=self.steps, step_size=step, momentum=self.momentum,
+                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
+            )  # fmt: skip
+
+        return climb(query, lambda rows, _: query.x[rows], restarts=1, early_stop=self.early_stop, run=run)

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.gradient import check_settings, gradient_attack
-from robustforge.attacks.surfaces import Surface
-from robustforge.types import AttackResult, Threat
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import project, random_sign
+from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.types import UserError
+
+LABELS = ("true", "predicted")
 
 
 @dataclass(frozen=True)
-class FGSM:
-    """One step of length eps along the true label's loss gradient; the normalised gradient for L2.
+class FGSM(QueryAttack):
+    """One step of length eps along the loss gradient; the normalised gradient for L2.
 
     Attributes:
-        name: row name in records.
         loss: ``cross_entropy`` or ``margin``.
+        label: whose loss is raised: ``true``, or the model's own ``predicted`` label, which leaks nothing about the
+            true one into the perturbation (Kurakin et al. 2017, arXiv:1611.01236, "label leaking").
+        random_share: share of eps spent on random signs before the step (R+FGSM, Tramer et al. 2018, arXiv:1705.07204,
+            uses 0.5); 0 for none.
         early_stop: leave images alone that are misclassified already.
-        precision: ``auto``, ``float32`` or ``bf16``.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -27,18 +34,33 @@ class FGSM:
 
     name: str = "fgsm"
     loss: str = "cross_entropy"
+    label: str = "true"
+    random_share: float = 0.0
     early_stop: bool = True
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_settings(self.name, self.loss, self.precision)
+        if self.label not in LABELS:
+            raise UserError(f"Attack {self.name} has label='{self.label}': choose one of {', '.join(LABELS)}.")
+        if not 0 <= self.random_share < 1:
+            raise UserError(f"Attack {self.name} has random_share={self.random_share}: give a share in [0, 1).")
 
-    def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """See :class:`robustforge.attacks.base.Attack`."""
-        return gradient_attack(
-            surface, x, y, threat, name=self.name, steps=1, step_size=threat.eps, random_init=False, index=index,
-            seed=seed, loss=self.loss, early_stop=self.early_stop, precision=self.precision, threshold=threshold,
-        )  # fmt: skip
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        eps = query.threat.eps
+
+        def starts(rows: Tensor, restart: int) -> Tensor:
+            if not self.random_share:
+                return query.x[rows]
+            noise = random_sign(query.x[rows], query.index[rows], query.threat, SampleRandom(seed, self.name, restart))
+            return project(query.x[rows] + self.random_share * eps * noise, query.x[rows], query.threat)
+
+        def run(start: Tensor, rows: Tensor) -> Tensor:
+            predicted = query.logits(query.x[rows], rows).argmax(1) if self.label == "predicted" else None
+            return ascend(
+                query, start, rows, steps=1, step_size=(1 - self.random_share) * eps, goal=predicted,
+                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
+            )  # fmt: skip
+
+        return climb(query, starts, restarts=1, early_stop=self.early_stop, run=run)

@@ -22,6 +22,11 @@ def l2_norm(x: Tensor) -> Tensor:
     return norm
 
 
+def l1_norm(x: Tensor) -> Tensor:
+    """Sum of absolute values of each sample, (B,), never 0 so that one may divide by it."""
+    return x.flatten(1).abs().sum(1).clamp_min(torch.finfo(x.dtype).tiny)
+
+
 def linf_norm(x: Tensor) -> Tensor:
     """Largest absolute value of each sample, (B,)."""
     return x.flatten(1).abs().amax(dim=1)
@@ -51,11 +56,18 @@ def random_start(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom)
     if threat.norm == "linf":
         noise = (2 * random.uniform(index, shape) - 1) * threat.eps
     else:
-        direction = random.normal(index, shape)
-        direction = direction / per_sample(l2_norm(direction).clamp_min(_TINY), x)
+        direction = random_sign(x, index, threat, random)
         radius = threat.eps * random.uniform(index, (1,), stream=1).pow(1 / x[0].numel())
         noise = direction * per_sample(radius.flatten(), x)
     return (x + noise).clamp(0, 1)
+
+
+def random_sign(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) -> Tensor:
+    """A random direction like ``x`` (B, C, H, W): signs for L-infinity, a unit vector for L2."""
+    if threat.norm == "linf":
+        return torch.where(random.uniform(index, x.shape[1:]) < 0.5, -1.0, 1.0)
+    direction = random.normal(index, x.shape[1:])
+    return direction / per_sample(l2_norm(direction).clamp_min(_TINY), x)
 
 
 def inside(x_adv: Tensor, x: Tensor, threat: Threat, slack: float = 1e-5) -> Tensor:

@@ -1,16 +1,17 @@
-"""Projected gradient ascent, written once: FGSM, BIM and PGD are its settings."""
+"""Projected gradient ascent, written once: FGSM, R+FGSM, BIM, MIM and PGD are its settings."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from robustforge.attacks.engine import PRECISIONS, Query, check_images, finish, frozen
-from robustforge.attacks.geometry import ascent_direction, project, random_start
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Objective, Surface
+from robustforge.attacks.engine import Query, check_precision
+from robustforge.attacks.geometry import ascent_direction, l1_norm, per_sample, project
+from robustforge.attacks.surfaces import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, margin
-from robustforge.types import AttackResult, Threat, UserError
+from robustforge.types import UserError
 
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy_per_sample, "margin": margin}
 
@@ -29,14 +30,11 @@ def check_settings(
         raise UserError(f"Attack {name} has step_size={step_size}: give a length of 0 or more in pixel units, or null.")
     if loss not in OBJECTIVES:
         raise UserError(f"Attack {name} has loss='{loss}': choose one of {', '.join(OBJECTIVES)}.")
-    if precision not in PRECISIONS:
-        raise UserError(f"Attack {name} has precision='{precision}': choose one of {', '.join(PRECISIONS)}.")
+    check_precision(name, precision)
 
 
 def ascend(
     query: Query,
-    x: Tensor,
-    y: Tensor,
     start: Tensor,
     rows: Tensor,
     *,
@@ -44,105 +42,105 @@ def ascend(
     step_size: float,
     objective: Objective,
     early_stop: bool,
+    goal: Tensor | None = None,
+    momentum: float = 0.0,
 ) -> Tensor:
-    """Projected ascent of the images ``rows`` of the batch under attack.
+    """Projected ascent of some images.
 
     Args:
-        query: the surface, the budget and the counters.
-        x: (n, C, H, W) clean images.
-        y: (n,) labels, or any per-image targets of ``objective`` when ``early_stop`` is off (TRADES hands in the
-            clean logits).
+        query: the surface, the images and the budget.
         start: (n, C, H, W) first iterates.
-        rows: (n,) their positions in the batch, for the counters.
+        rows: (n,) whose they are; a row may stand several times (restarts).
         steps: number of steps.
         step_size: in pixel units, in the threat's norm.
         objective: what is maximised.
-        early_stop: stop an image at its first iterate that fools the system.
+        early_stop: stop an image at its first iterate that fools the system, and with it those further down that
+            start from the same image: the earlier restart counts, however many run side by side.
+        goal: (n, ...) second argument of ``objective``; labels (or the query's targets) by default.
+        momentum: decay of the accumulated gradient (Dong et al. 2018, arXiv:1710.06081, Eq. 6); 0 for none.
 
     Returns:
         (n, C, H, W): last, or first fooling, iterates.
     """
-    result = start.clone()
-    active = torch.arange(len(rows), device=x.device)
+    result, place, current, clean = start.clone(), torch.arange(len(rows), device=start.device), start, query.x[rows]
+    velocity = torch.zeros_like(start) if momentum else None
     for _ in range(steps):
-        if not len(active):
-            break
-        current = result[active]
-        gradient, logits, _ = query.gradient(current, y[active], rows[active], objective)
+        gradient, logits, _ = query.gradient(current, rows, objective, goal)
         if early_stop:
-            suspects = (logits.argmax(1) != y[active]).nonzero().flatten()
-            if len(suspects):
-                # the attacker's pass only nominates; the system's float32 answer decides who stops
-                done = query.fools(current[suspects], y[active][suspects], rows[active][suspects])
-                keep = torch.ones(len(active), dtype=torch.bool, device=x.device)
-                keep[suspects[done]] = False
-                active, current, gradient = active[keep], current[keep], gradient[keep]
-        moved = current + step_size * ascent_direction(gradient, query.threat)
-        result[active] = project(moved, x[active], query.threat)
+            keep = _still_standing(query, current, logits, rows)
+            if keep is not None:
+                result[place] = current
+                place, rows, current, clean, gradient = (t[keep] for t in (place, rows, current, clean, gradient))
+                goal = None if goal is None else goal[keep]
+                velocity = None if velocity is None else velocity[keep]
+                if not len(rows):
+                    return result
+        if velocity is not None:
+            velocity = gradient = momentum * velocity + gradient / per_sample(l1_norm(gradient), gradient)
+        current = project(current + step_size * ascent_direction(gradient, query.threat), clean, query.threat)
+    result[place] = current
     return result
 
 
-def gradient_attack(
-    surface: Surface,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
+def _still_standing(query: Query, current: Tensor, logits: Tensor, rows: Tensor) -> Tensor | None:
+    """Positions that go on, or None for all of them."""
+    suspects = query.suspects(logits, rows).nonzero().flatten()
+    if not len(suspects):
+        return None
+    # the attacker's pass only nominates; the system's float32 answer decides who stops
+    done = suspects[query.fools(current[suspects], rows[suspects])]
+    if not len(done):
+        return None
+    first = torch.full((len(query.x),), len(rows), device=rows.device)
+    first.scatter_reduce_(0, rows[done], done, "amin")
+    keep = torch.arange(len(rows), device=rows.device) < first[rows]
+    return keep.nonzero().flatten()
+
+
+def climb(
+    query: Query,
+    starts: Callable[[Tensor, int], Tensor],
     *,
-    name: str,
-    steps: int,
-    step_size: float,
-    index: Tensor | None = None,
-    seed: int = 0,
-    restarts: int = 1,
-    random_init: bool = True,
-    loss: str = "cross_entropy",
-    early_stop: bool = True,
-    precision: str = "auto",
-    threshold: float | None = None,
-) -> AttackResult:
-    """Projected gradient ascent with restarts on survivors.
+    restarts: int,
+    early_stop: bool,
+    run: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Restarts around an ascent: the first one alone, the others side by side on what still stands.
 
     Args:
-        surface: what is differentiated and what judges.
-        x: clean images in [0, 1], (B, C, H, W).
-        y: true labels, (B,).
-        threat: ball the result stays in.
-        name: of the attack, part of the random address.
-        steps: gradient steps a restart.
-        step_size: length of a step in pixel units (in the threat's norm).
-        index: (B,) sample numbers for the random draws; default 0..B-1.
-        seed: of the random draws.
-        restarts: runs from fresh random starts; later ones attack only what still stands.
-        random_init: start at a uniform point of the ball instead of at ``x``.
-        loss: ``cross_entropy`` or ``margin``.
-        early_stop: stop an image at its first iterate that fools the system. Without it every image takes every step
-            and the last iterate is returned (what most released code does).
-        precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
-        threshold: risk above which the attacked system rejects.
+        query: the surface, the images and the budget.
+        starts: (rows (n,), restart) -> first iterates (n, C, H, W).
+        restarts: how many.
+        early_stop: leave images alone that the system already gets wrong.
+        run: (first iterates, rows) -> iterates, such as :func:`ascend`.
 
     Returns:
-        AttackResult; an image that no restart fooled carries its last iterate.
+        (B, C, H, W): of each image the first restart that fooled, else the last one.
     """
-    check_images(x)
-    index = torch.arange(len(x), device=x.device) if index is None else index
-    query = Query(surface, threat, precision, threshold)  # type: ignore[arg-type]
-    query.start(len(x), x.device)
-    with frozen(surface.modules):
-        best = x.detach().clone()
-        # an image the system already gets wrong needs no attack when stopping early: it counts as it stands
-        fooled_now = query.fools(best, y) if early_stop else torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for restart in range(restarts if threat.eps > 0 else 0):
-            rows = (~fooled_now).nonzero().flatten()
-            if not len(rows):
-                break
-            start = x[rows]
-            if random_init:
-                start = random_start(start, index[rows], threat, SampleRandom(seed, name, restart))
-                start = project(start, x[rows], threat)
-            best[rows] = ascend(
-                query, x[rows], y[rows], start, rows,
-                steps=steps, step_size=step_size, objective=OBJECTIVES[loss], early_stop=early_stop,
-            )  # fmt: skip
-            if early_stop or restart + 1 < restarts:
-                fooled_now[rows] = query.fools(best[rows], y[rows], rows)
-        return finish(query, x, best, y)
+    best = query.x.clone()
+    if query.threat.eps == 0 or not len(best):
+        return best
+    rows = (~query.fools(best, count=False)).nonzero().flatten() if early_stop else query.everyone()
+    if len(rows):
+        best[rows] = run(starts(rows, 0), rows)
+    query.tracing = False
+    for restart_rows in _survivors(query, best, rows, restarts):
+        count = len(restart_rows)
+        # restart 1 of all rows first: an ascent drops later restarts of a row once an earlier one has fooled
+        tiled = restart_rows.repeat(restarts - 1)
+        begin = torch.cat([starts(restart_rows, restart) for restart in range(1, restarts)])
+        ends = run(begin, tiled)
+        fooled = query.fools(ends, tiled).view(restarts - 1, count)
+        # argmax finds the first of equal values
+        choice = torch.where(fooled.any(0), fooled.int().argmax(0), restarts - 2)
+        best[restart_rows] = ends[choice * count + torch.arange(count, device=best.device)]
+    return best
+
+
+def _survivors(query: Query, best: Tensor, rows: Tensor, restarts: int) -> list[Tensor]:
+    """Rows that the first restart left standing, in chunks whose restarts together fill one batch."""
+    if restarts == 1 or not len(rows):
+        return []
+    standing = rows[~query.fools(best[rows], rows)]
+    size = max(1, len(query.x) // (restarts - 1))
+    return list(torch.split(standing, size)) if len(standing) else []

@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.gradient import check_settings, gradient_attack
-from robustforge.attacks.surfaces import Surface
-from robustforge.types import AttackResult, Threat
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import project, random_start
+from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(QueryAttack):
     """Gradient steps from uniform random starts in the ball.
 
     Attributes:
-        name: row name in records.
         steps: number of steps a restart.
         step_size: step in pixel units, or None for ``2.5 * eps / steps``.
-        restarts: random starts; later ones attack only survivors.
-        loss: ``cross_entropy`` or ``margin``.
+        restarts: random starts; later ones attack only survivors, side by side.
+        loss: ``cross_entropy``, or ``margin`` (PGD on Carlini & Wagner's loss).
         early_stop: stop an image at its first fooling iterate; False returns last iterates, as released code does.
-        precision: ``auto``, ``float32`` or ``bf16``.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -34,19 +34,23 @@ class PGD:
     restarts: int = 1
     loss: str = "cross_entropy"
     early_stop: bool = True
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_settings(self.name, self.loss, self.precision, self.steps, self.restarts, self.step_size)
 
-    def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """See :class:`robustforge.attacks.base.Attack`."""
-        step = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
-        return gradient_attack(
-            surface, x, y, threat, name=self.name, steps=self.steps, step_size=step, restarts=self.restarts,
-            index=index, seed=seed, loss=self.loss, early_stop=self.early_stop, precision=self.precision,
-            threshold=threshold,
-        )  # fmt: skip
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+
+        def starts(rows: Tensor, restart: int) -> Tensor:
+            x, random = query.x[rows], SampleRandom(seed, self.name, restart)
+            return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
+
+        def run(start: Tensor, rows: Tensor) -> Tensor:
+            return ascend(
+                query, start, rows, steps=self.steps, step_size=step,
+                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
+            )  # fmt: skip
+
+        return climb(query, starts, restarts=self.restarts, early_stop=self.early_stop, run=run)

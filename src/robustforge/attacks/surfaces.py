@@ -30,6 +30,8 @@ class Surface:
         system: the deployed system, (x, y) -> DefenseOutput. Success is always judged here, in float32.
         modules: the networks behind the two functions; the engine freezes them and puts them in eval mode.
         weights: of the views in the attacker's objective.
+        answer: the whole answer as the attacker differentiates it, (x, y) -> DefenseOutput with its risk, for attacks
+            that evade a detector; None: ``system`` itself.
     """
 
     name: str
@@ -37,19 +39,27 @@ class Surface:
     system: Callable[[Tensor, Tensor], DefenseOutput]
     modules: nn.Module
     weights: tuple[float, ...] = (1.0,)
+    answer: Callable[[Tensor, Tensor], DefenseOutput] | None = None
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """The first view, (B, K)."""
         return self.views(x, y)[0]
 
-    def evaluate(self, x: Tensor, y: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor, y: Tensor, objective: Objective, aim: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The attacker's view of one batch.
+
+        Args:
+            x: (B, C, H, W).
+            y: (B,) true labels, for protocols that hand them to the defense.
+            objective: what is maximised.
+            aim: its second argument (such as target classes); ``y`` by default.
 
         Returns:
             (logits (B, K) of the first view, value (B,)): ``value`` is what the attacker maximises.
         """
         views = self.views(x, y)
-        terms = [weight * objective(view.float(), y) for weight, view in zip(self.weights, views, strict=True)]
+        aim = y if aim is None else aim
+        terms = [weight * objective(view.float(), aim) for weight, view in zip(self.weights, views, strict=True)]
         return views[0], torch.stack(terms).sum(0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.engine import Query, check_images, finish, frozen
+from robustforge.attacks.engine import attacking
 from robustforge.attacks.geometry import project
 from robustforge.attacks.surfaces import Surface
 from robustforge.types import AttackResult, Threat, UserError
@@ -113,20 +113,20 @@ class TorchAttack:
             one batch size only. Results are projected into the threat's ball, which for its unbounded attacks (CW,
             DeepFool) means "cut to the budget". Pass counts are not known and stay 0.
         """
-        check_images(x)
         if self.attack in DEFECTS:
             warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=2)
-        query = Query(surface, threat, "float32", threshold)
-        query.start(len(x), x.device)
-        with _seeded(seed, x.device), frozen(surface.modules):
-            best = x.detach().clone()
-            rows = torch.arange(len(x), device=x.device)
+        with (
+            _seeded(seed, x.device),
+            attacking(surface, x, y, threat, index=index, precision="float32", threshold=threshold) as query,
+        ):
+            best = query.x.clone()
+            rows = query.everyone()
             if self.early_stop:
-                rows = (~query.fools(x, y)).nonzero().flatten()
+                rows = (~query.fools(x)).nonzero().flatten()
             if len(rows) and threat.eps > 0:
                 adversary = self._build(_LabelledModel(surface, y[rows]), threat)
                 best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], threat)
-            return finish(query, x, best, y)
+            return query.finish(best)
 
     def _build(self, model: nn.Module, threat: Threat) -> Any:
         """The torchattacks object, with the threat's radius and norm where the class takes them."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.attacks.base import Attack
-from robustforge.attacks.engine import Query, frozen
+from robustforge.attacks.engine import attacking
 from robustforge.attacks.geometry import project
 from robustforge.attacks.gradient import ascend
 from robustforge.attacks.randomness import SampleRandom
@@ -92,15 +92,13 @@ def trades_examples(network: nn.Module, batch: Batch, attack: Attack, threat: Th
     """
     steps, step_size = getattr(attack, "steps", 10), getattr(attack, "step_size", None)
     surface = end_to_end(lambda x: DefenseOutput(network(x)), network)
-    query = Query(surface, threat, getattr(attack, "precision", "auto"))
-    query.start(len(batch.x), batch.x.device)
-    with frozen(network):
+    precision = getattr(attack, "precision", "auto")
+    with attacking(surface, batch.x, batch.y, threat, index=batch.index, precision=precision) as query:
         with torch.no_grad():
             clean = network(batch.x).float()
         noise = SampleRandom(seed, "trades").normal(batch.index, batch.x.shape[1:])
         return ascend(
-            query, batch.x, clean, project(batch.x + 1e-3 * noise, batch.x, threat),
-            torch.arange(len(batch.x), device=batch.x.device), steps=steps,
+            query, project(batch.x + 1e-3 * noise, batch.x, threat), query.everyone(), goal=clean, steps=steps,
             step_size=2.5 * threat.eps / steps if step_size is None else step_size,
             objective=trades_kl, early_stop=False,
         )  # fmt: skip
