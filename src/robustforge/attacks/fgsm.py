@@ -13,7 +13,7 @@ from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, cli
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.types import UserError
 
-LABELS = ("true", "predicted")
+LABELS = ("given", "predicted")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class FGSM(QueryAttack):
 
     Attributes:
         loss: ``cross_entropy`` or ``margin``.
-        label: whose loss is raised: ``true``, or the model's own ``predicted`` label, which leaks nothing about the
-            true one into the perturbation (Kurakin et al. 2017, arXiv:1611.01236, "label leaking").
+        label: whose loss is raised: that of the ``given`` (true) label, or of the model's own ``predicted`` one, which
+            leaks nothing about the true one into the perturbation (Kurakin et al. 2017, arXiv:1611.01236).
         random_share: share of eps spent on random signs before the step (R+FGSM, Tramer et al. 2018, arXiv:1705.07204,
             uses 0.5); 0 for none.
         early_stop: leave images alone that are misclassified already.
@@ -34,7 +34,7 @@ class FGSM(QueryAttack):
 
     name: str = "fgsm"
     loss: str = "cross_entropy"
-    label: str = "true"
+    label: str = "given"
     random_share: float = 0.0
     early_stop: bool = True
 
