@@ -15,7 +15,7 @@ WITHOUT_SLOT = {"end_to_end", "transfer"}
 @pytest.mark.parametrize(
     ("variant", "names"),
     [
-        ("full", {"end_to_end", "slot_given", "selector", "soft_slot", "transfer"}),
+        ("full", {"end_to_end", "slot_given", "selector", "soft_slot", "slot_aimed", "transfer"}),
         ("oracle_slot", {"end_to_end", "slot_given", "transfer"}),
         ("random_slot", {"end_to_end", "slot_given", "transfer"}),
         ("selector", WITHOUT_SLOT), ("no_memory", WITHOUT_SLOT), ("classifier", WITHOUT_SLOT),

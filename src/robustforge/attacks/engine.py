@@ -107,8 +107,7 @@ class Query:
             return [sign * value], logits
 
         (gradient,), (value,), logits = self.differentiate(x, rows, function)
-        if self.tracing:
-            self._record(rows, gradient, value)
+        self.record(rows, gradient, value)
         return gradient, logits.detach(), value
 
     def differentiate(
@@ -141,8 +140,8 @@ class Query:
                 gradients.append(gradient.float().nan_to_num(0.0).contiguous())
             else:
                 gradients.append(torch.zeros_like(x))
-        self._count(self.forwards, rows)
-        self._count(self.backwards, rows, len(gradients))
+        self._count(self.forwards, rows, self.surface.draws)
+        self._count(self.backwards, rows, self.surface.draws * len(gradients))
         return gradients, [value.detach() for value in values], logits
 
     @torch.no_grad()
@@ -197,7 +196,10 @@ class Query:
     def _count(counter: Tensor, rows: Tensor, passes: int = 1) -> None:
         counter.index_add_(0, rows, torch.full_like(rows, passes))  # a row that stands twice (restarts) counts twice
 
-    def _record(self, rows: Tensor, gradient: Tensor, value: Tensor) -> None:
+    def record(self, rows: Tensor, gradient: Tensor, value: Tensor) -> None:
+        """Enters one step of the rows (n,) into the trace: its gradient (n, C, H, W) and objective (n,)."""
+        if not self.tracing:
+            return
         first = self._first[rows]
         new = first.isnan()
         if bool(new.any()):
@@ -232,7 +234,10 @@ def attacking(
     """
     check_images(x)
     query = Query(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
-    with frozen(surface.modules):
+    devices = [x.device] if x.device.type == "cuda" else []
+    # randomised defenses draw from the global generator: the same numbers for the same images, and the caller's kept
+    with frozen(surface.modules), torch.random.fork_rng(devices):
+        torch.manual_seed(hash((seed, int(query.index[0]))) % 2**63 if len(x) else seed)
         if target is not None and len(x):
             query.targets = choose_targets(target, query.logits(x, query.everyone()), y, query.index, seed)
         yield query

@@ -7,12 +7,13 @@ functions and their networks. Attacks never learn which defense they are attacki
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from robustforge.types import DefenseOutput
+from robustforge.nn.straight_through import backward_pass
+from robustforge.types import DefenseOutput, UserError
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), y (B,)) -> (B,), higher = more adversarial
 
@@ -32,6 +33,10 @@ class Surface:
         weights: of the views in the attacker's objective.
         answer: the whole answer as the attacker differentiates it, (x, y) -> DefenseOutput with its risk, for attacks
             that evade a detector; None: ``system`` itself.
+        draws: forward passes over whose randomness the objective is averaged (expectation over transformation, Athalye
+            et al. 2018, arXiv:1707.07397); 1 for deterministic defenses.
+        aimed: hand ``views`` the class that a targeted attack wants in place of the label, for parts that can be told
+            which way to go (the slot of a memory).
     """
 
     name: str
@@ -40,6 +45,8 @@ class Surface:
     modules: nn.Module
     weights: tuple[float, ...] = (1.0,)
     answer: Callable[[Tensor, Tensor], DefenseOutput] | None = None
+    draws: int = 1
+    aimed: bool = False
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """The first view, (B, K)."""
@@ -55,12 +62,17 @@ class Surface:
             aim: its second argument (such as target classes); ``y`` by default.
 
         Returns:
-            (logits (B, K) of the first view, value (B,)): ``value`` is what the attacker maximises.
+            (logits (B, K) of the first view, mean over draws; value (B,)): ``value`` is what the attacker maximises.
         """
-        views = self.views(x, y)
         aim = y if aim is None else aim
+        if self.draws > 1:
+            x, y, aim = (tensor.repeat(self.draws, *[1] * (tensor.dim() - 1)) for tensor in (x, y, aim))
+        views = self.views(x, aim if self.aimed else y)
         terms = [weight * objective(view.float(), aim) for weight, view in zip(self.weights, views, strict=True)]
-        return views[0], torch.stack(terms).sum(0)
+        value = torch.stack(terms).sum(0)
+        if self.draws == 1:
+            return views[0], value
+        return views[0].view(self.draws, -1, views[0].shape[1]).mean(0), value.view(self.draws, -1).mean(0)
 
 
 def end_to_end(defense: Callable[[Tensor], DefenseOutput], modules: nn.Module, name: str = "end_to_end") -> Surface:
@@ -72,6 +84,38 @@ def transfer(source: nn.Module, target: Surface, name: str = "transfer") -> Surf
     """Attacks ``source`` (B, C, H, W) -> (B, K) and judges ``target``'s system: the oblivious attacker."""
     both = nn.ModuleList([source, target.modules])
     return Surface(name, lambda x, _: (source(x),), target.system, both)
+
+
+def eot(surface: Surface, draws: int, name: str = "eot") -> Surface:
+    """The same surface with its objective averaged over ``draws`` passes, for defenses that draw random numbers.
+
+    Raises:
+        UserError: fewer than one draw.
+    """
+    if draws < 1:
+        raise UserError(f"Expectation over transformation with draws={draws}: give at least 1.")
+    return replace(surface, name=name, draws=draws)
+
+
+def bpda(
+    purify: Callable[[Tensor], Tensor], classify: Callable[[Tensor], Tensor], target: Surface,
+    surrogate: Callable[[Tensor], Tensor] | None = None, name: str = "bpda",
+) -> Surface:  # fmt: skip
+    """A purifier without usable gradients, replaced on the way back (Athalye et al. 2018, arXiv:1802.00420).
+
+    Args:
+        purify: (B, C, H, W) -> (B, C, H, W), run as it is going forward.
+        classify: purified images -> logits (B, K), differentiable.
+        target: whose system judges.
+        surrogate: differentiable stand-in for ``purify``; None: the identity.
+        name: of the surface.
+    """
+    return replace(target, name=name, views=lambda x, _: (classify(backward_pass(purify, x, surrogate)),), answer=None)
+
+
+def compiled(surface: Surface, backend: str = "inductor") -> Surface:
+    """The same surface with its differentiated part through ``torch.compile``; judging stays as it is."""
+    return replace(surface, views=torch.compile(surface.views, dynamic=True, backend=backend))
 
 
 @torch.no_grad()

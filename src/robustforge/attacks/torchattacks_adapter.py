@@ -116,8 +116,8 @@ class TorchAttack:
         if self.attack in DEFECTS:
             warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=2)
         with (
-            _seeded(seed, x.device),
             attacking(surface, x, y, threat, index=index, precision="float32", threshold=threshold) as query,
+            _seeded(seed, x.device),
         ):
             best = query.x.clone()
             rows = query.everyone()

@@ -17,7 +17,8 @@ class Suite:
 
     Attributes:
         attacks: the attacks; the keys are for overriding, records carry each attack's own name.
-        surfaces: surface names of the defense, or None for all it has. Rows of other systems are attacked end to end.
+        surfaces: surface names of the defense, or None for all it has but the aimed ones, which only targeted attacks
+            understand. Rows of other systems are attacked end to end.
         others: whether the other systems (undefended, selector) are attacked with it too.
     """
 
@@ -88,7 +89,8 @@ class Protocol:
         """
         cells = [Cell(row, surfaces["end_to_end"]) for row, surfaces in {**others, name: own}.items()]
         for label, suite in self.suites.items():
-            wanted = list(own) if suite.surfaces is None else list(suite.surfaces)
+            unaimed = [key for key, surface in own.items() if not surface.aimed]
+            wanted = unaimed if suite.surfaces is None else list(suite.surfaces)
             missing = [surface for surface in wanted if surface not in own]
             if missing:
                 raise UserError(

@@ -1,7 +1,10 @@
-"""The straight-through estimator of an argmax (Bengio et al. 2013, arXiv:1308.3432)."""
+"""Gradients past what has none: the straight-through argmax and the backward pass differentiable approximation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,7 +12,7 @@ from robustforge.types import UserError
 
 
 def straight_through_one_hot(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """One-hot of the argmax going forward, softmax(logits / temperature) going backward.
+    """One-hot of the argmax going forward, softmax(logits / temperature) going backward (arXiv:1308.3432).
 
     Args:
         logits: (B, K).
@@ -27,3 +30,22 @@ def straight_through_one_hot(logits: Tensor, temperature: float = 1.0) -> Tensor
     hard = F.one_hot(logits.argmax(1), logits.shape[1]).to(soft.dtype)
     # soft - soft.detach() is exactly zero, so the sum is exactly one-hot; adding in another order would round
     return hard + (soft - soft.detach())
+
+
+def backward_pass(
+    function: Callable[[Tensor], Tensor], x: Tensor, surrogate: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """``function(x)`` going forward, the gradient of ``surrogate`` going backward (BPDA, arXiv:1802.00420).
+
+    Args:
+        function: run without gradients.
+        x: its input.
+        surrogate: differentiable, same output shape; None: the identity.
+
+    Returns:
+        Exactly ``function(x)``.
+    """
+    with torch.no_grad():
+        value = function(x)
+    stand_in = x if surrogate is None else surrogate(x)
+    return value + (stand_in - stand_in.detach())

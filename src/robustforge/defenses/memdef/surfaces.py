@@ -7,6 +7,7 @@ surface        gradient of                                           who uses it
 ``selector``   classifier-A alone                                     attack the part that decides
 ``end_to_end`` the stack with classifier-A's hard slot                plain autodiff; blind to the slot's choice
 ``soft_slot``  both, straight through the argmax, and A's own loss    the adapted attack
+``slot_aimed`` the stack with the slot an attack aims at, and A       ``multi_targeted``: every slot in turn
 ``transfer``   the undefended classifier-A                            the oblivious attacker
 ============== ===================================================== ==========================================
 
@@ -43,6 +44,9 @@ def memdef_surfaces(defense: MemoryDefense, variant: str) -> dict[str, Surface]:
         slots = straight_through_one_hot(selected.float(), defense.surface_temperature)
         return defense.stack(x, slots).logits, selected
 
+    def slot_aimed(x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        return defense.stack(x, slots).logits, defense.selector(x)
+
     end_to_end = Surface("end_to_end", lambda x, y: (defense.answer(x, y).logits,), defense.answer, defense)
     surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
     if variant in ("selector", "no_memory", "classifier"):
@@ -53,5 +57,8 @@ def memdef_surfaces(defense: MemoryDefense, variant: str) -> dict[str, Surface]:
         surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.answer, defense)
         surfaces["soft_slot"] = Surface(
             "soft_slot", soft_slot, defense.answer, defense, weights=(1.0, defense.selector_weight)
+        )
+        surfaces["slot_aimed"] = Surface(
+            "slot_aimed", slot_aimed, defense.answer, defense, weights=(1.0, defense.selector_weight), aimed=True
         )
     return surfaces

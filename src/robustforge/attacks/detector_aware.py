@@ -1,0 +1,140 @@
+"""Attacks on systems that may reject: the label must become wrong while every risk score stays below its threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import ascent_direction, per_sample, project, random_start
+from robustforge.attacks.gradient import check_settings, climb
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.losses.classification import margin
+from robustforge.types import DefenseOutput, UserError
+
+SCHEDULES = ("penalty", "selective", "orthogonal")
+
+
+@dataclass(frozen=True)
+class DetectorAware(QueryAttack):
+    """Projected gradient steps on the label and on the detector at once. Without a threshold it is PGD on the margin.
+
+    Attributes:
+        schedule: ``selective`` steps on the label's gradient while the label is right, on the detector's while it is
+            wrong; ``orthogonal`` does so with the part along the other gradient removed (both: Bryniarski et al. 2022,
+            arXiv:2106.15023); ``penalty`` steps on their sum with a multiplier for every image and score, raised
+            while the score is too high and lowered while it is not.
+        steps: number of steps a restart.
+        step_size: in pixel units, or None for ``2.5 * eps / steps``.
+        restarts: random starts; later ones attack only survivors, side by side.
+        confidence: margin up to which the label is pushed; 0 steps back and forth across the boundary.
+        growth: factor of the penalty's multipliers at each step, > 1.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+    """
+
+    name: str = "detector_aware"
+    schedule: str = "selective"
+    steps: int = 100
+    step_size: float | None = None
+    restarts: int = 1
+    confidence: float = 0.1
+    growth: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"Attack {self.name} has schedule='{self.schedule}': choose one of {', '.join(SCHEDULES)}.")
+        if not self.growth > 1 or not self.confidence >= 0:
+            raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+
+        def starts(rows: Tensor, restart: int) -> Tensor:
+            x, random = query.x[rows], SampleRandom(seed, self.name, restart)
+            return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
+
+        def run(start: Tensor, rows: Tensor) -> Tensor:
+            return self._run(query, start, rows)
+
+        return climb(query, starts, restarts=self.restarts, early_stop=True, run=run)
+
+    def _run(self, query: Query, start: Tensor, rows: Tensor) -> Tensor:
+        """Evading iterates (n, C, H, W), the first of each image; else the last."""
+        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+        result, place, current = start.clone(), torch.arange(len(rows), device=start.device), start
+        multipliers: Tensor | None = None
+        for _ in range(self.steps):
+            direction, excess = self._direction(query, current, rows, multipliers)
+            done = query.fools(current, rows)
+            if bool(done.any()):
+                keep = ~done
+                result[place] = current
+                place, rows, current, direction, excess = (t[keep] for t in (place, rows, current, direction, excess))
+                multipliers = None if multipliers is None else multipliers[keep]
+                if not len(rows):
+                    return result
+            multipliers = torch.ones_like(excess) if multipliers is None else multipliers
+            multipliers = (multipliers * torch.where(excess > 0, self.growth, 1 / self.growth)).clamp(1e-4, 1e4)
+            current = project(current + step * direction, query.x[rows], query.threat)
+        result[place] = current
+        return result
+
+    def _direction(
+        self, query: Query, current: Tensor, rows: Tensor, multipliers: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(unit step direction (n, C, H, W), excess (n, J) of every score over its threshold)."""
+        kept: list[Tensor] = []
+
+        def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            answer = (query.surface.answer or query.surface.system)(leaf, query.y[rows])
+            label, excess = self._label(query, answer, rows), scaled_excess(answer, query.threshold)
+            kept.extend((label.detach(), excess.detach()))
+            weights = 1.0 if multipliers is None else multipliers
+            quiet = -(weights * excess.clamp(min=0)).sum(1)
+            if self.schedule == "penalty":
+                return [label.clamp(max=self.confidence) + quiet], answer.logits
+            wrong = label.detach() > self.confidence
+            if self.schedule == "selective":
+                return [torch.where(wrong, quiet, label)], answer.logits
+            return [label, quiet], answer.logits
+
+        gradients, values, _ = query.differentiate(current, rows, function)
+        label, excess = kept
+        query.record(rows, gradients[0], values[0])
+        if self.schedule != "orthogonal":
+            return ascent_direction(gradients[0], query.threat), excess
+        return ascent_direction(_without(gradients[0], gradients[1], label > self.confidence), query.threat), excess
+
+    def _label(self, query: Query, answer: DefenseOutput, rows: Tensor) -> Tensor:
+        """(n,) positive where the label is wrong, or is the target's."""
+        logits = answer.logits.float()
+        return margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
+
+
+def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:
+    """How far each score lies above the threshold, in units of the threshold, (B, J); 0 where nothing can be rejected.
+
+    Args:
+        answer: with ``parts`` (B, J), or ``risk`` (B,), or neither.
+        threshold: inputs with a risk above it are rejected; None accepts everything.
+    """
+    if threshold is None or answer.risk is None:
+        return answer.logits.new_zeros(len(answer.logits), 1)
+    scores = answer.risk[:, None] if answer.parts is None else answer.parts
+    return (scores.float() - threshold) / max(abs(threshold), 1e-6)
+
+
+def _without(label: Tensor, quiet: Tensor, active: Tensor) -> Tensor:
+    """The gradient that is wanted (``quiet`` where ``active``, else ``label``) less its part along the other one."""
+    mask = per_sample(active, label)
+    wanted, other = torch.where(mask, quiet, label), torch.where(mask, label, quiet)
+    flat = other.flatten(1)
+    share = (wanted.flatten(1) * flat).sum(1) / flat.square().sum(1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return wanted - per_sample(share, other) * other

@@ -1,0 +1,75 @@
+"""Targeted PGD towards one wrong class after another (MultiTargeted, Gowal et al. 2019, arXiv:1910.09338)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import project, random_start
+from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.types import UserError
+
+
+@dataclass(frozen=True)
+class MultiTargeted(QueryAttack):
+    """Enumerates the most likely wrong classes, each on what the ones before left standing.
+
+    On an aimed surface every class also opens its own part of the defense: on Memory Defense's ``slot_aimed`` this is
+    the attack that tries every memory slot.
+
+    Attributes:
+        classes: wrong classes tried, most likely first; None for all.
+        steps: gradient steps a class.
+        step_size: in pixel units, or None for ``2.5 * eps / steps``.
+        loss: ``margin`` or ``cross_entropy``, lowered at the class aimed at.
+
+    Raises:
+        UserError: settings under which it would do nothing, or a ``target``: it has its own.
+    """
+
+    name: str = "multi_targeted"
+    classes: int | None = None
+    steps: int = 20
+    step_size: float | None = None
+    loss: str = "margin"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
+        if self.target is not None:
+            raise UserError(f"Attack {self.name} enumerates its targets: leave target at null.")
+        if self.classes is not None and self.classes < 1:
+            raise UserError(f"Attack {self.name} has classes={self.classes}: give at least 1, or null for all.")
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        best = query.x.clone()
+        if query.threat.eps == 0 or not len(best):
+            return best
+        rows = (~query.fools(best, count=False)).nonzero().flatten()
+        if not len(rows):
+            return best
+        ranking = wrong_classes(query.logits(query.x, query.everyone()), query.y)[:, : self.classes]
+        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+        for number in range(ranking.shape[1]):
+            x, random = query.x[rows], SampleRandom(seed, self.name, number)
+            best[rows] = ends = ascend(
+                query, project(random_start(x, query.index[rows], query.threat, random), x, query.threat), rows,
+                steps=self.steps, step_size=step, goal=ranking[rows, number], early_stop=True,
+                objective=lambda logits, goal: -OBJECTIVES[self.loss](logits, goal),
+            )  # fmt: skip
+            rows = rows[~query.fools(ends, rows)]
+            if not len(rows):
+                break
+        return best
+
+
+def wrong_classes(logits: Tensor, y: Tensor) -> Tensor:
+    """(B, K) logits, (B,) labels -> (B, K - 1) all other classes, the most likely first."""
+    order = torch.argsort(logits, dim=1, descending=True)
+    return order[order != y[:, None]].view(len(y), -1)
