@@ -41,6 +41,31 @@ def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     return (x + delta * per_sample(scale, delta)).clamp(0, 1)
 
 
+def limits(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor] | None:
+    """Lowest and highest pixels (B, C, H, W) of an L-infinity ball within [0, 1]; None for L2, which is no box."""
+    if threat.norm != "linf":
+        return None
+    return (x - threat.eps).clamp_(min=0), (x + threat.eps).clamp_(max=1)
+
+
+def step_(
+    current: Tensor, gradient: Tensor, size: float, x: Tensor, threat: Threat, box: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """One projected ascent step, overwriting ``gradient``: fewer passes through memory than its parts.
+
+    Args:
+        current: (B, C, H, W) iterates.
+        gradient: (B, C, H, W), lost.
+        size: length of the step in the threat's norm.
+        x: (B, C, H, W) clean images.
+        threat: the ball.
+        box: what :func:`limits` answers for ``x`` and ``threat``.
+    """
+    if box is None:
+        return project(current + size * ascent_direction(gradient, threat), x, threat)
+    return torch.clamp(gradient.sign_().mul_(size).add_(current), *box)
+
+
 def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
     """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
     if threat.norm == "linf":

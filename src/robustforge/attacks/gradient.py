@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.engine import Query, check_precision
-from robustforge.attacks.geometry import ascent_direction, l1_norm, per_sample, project
+from robustforge.attacks.geometry import l1_norm, limits, per_sample, step_
 from robustforge.attacks.surfaces import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, margin
 from robustforge.types import UserError
@@ -63,6 +63,7 @@ def ascend(
         (n, C, H, W): last, or first fooling, iterates.
     """
     result, place, current, clean = start.clone(), torch.arange(len(rows), device=start.device), start, query.x[rows]
+    box = limits(clean, query.threat)
     velocity = torch.zeros_like(start) if momentum else None
     for _ in range(steps):
         gradient, logits, _ = query.gradient(current, rows, objective, goal)
@@ -73,11 +74,13 @@ def ascend(
                 place, rows, current, clean, gradient = (t[keep] for t in (place, rows, current, clean, gradient))
                 goal = None if goal is None else goal[keep]
                 velocity = None if velocity is None else velocity[keep]
+                box = None if box is None else (box[0][keep], box[1][keep])
                 if not len(rows):
                     return result
         if velocity is not None:
-            velocity = gradient = momentum * velocity + gradient / per_sample(l1_norm(gradient), gradient)
-        current = project(current + step_size * ascent_direction(gradient, query.threat), clean, query.threat)
+            velocity = momentum * velocity + gradient / per_sample(l1_norm(gradient), gradient)
+            gradient = velocity.clone()
+        current = step_(current, gradient, step_size, clean, query.threat, box)
     result[place] = current
     return result
 
