@@ -16,6 +16,7 @@ class BenchRow:
         bar: what ``ratio`` must reach (or stay under, when ``higher_is_better`` is false).
         higher_is_better: direction of the bar.
         note: sample counts and settings.
+        valid: whether the comparison is fair to the other side (such as: our attack is not the weaker one).
     """
 
     name: str
@@ -26,8 +27,9 @@ class BenchRow:
     bar: float
     higher_is_better: bool = True
     note: str = ""
+    valid: bool = True
 
     @property
     def passed(self) -> bool:
-        """Whether the bar is met."""
-        return self.ratio >= self.bar if self.higher_is_better else self.ratio <= self.bar
+        """Whether the bar is met, fairly."""
+        return self.valid and (self.ratio >= self.bar if self.higher_is_better else self.ratio <= self.bar)

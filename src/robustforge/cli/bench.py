@@ -15,8 +15,9 @@ from robustforge.bench import BenchRow
 
 
 def names() -> list[str]:
-    """Names of the benchmarks: the modules of robustforge.bench."""
-    return sorted(module.name for module in pkgutil.iter_modules(robustforge.bench.__path__))
+    """Names of the benchmarks: the public modules of robustforge.bench."""
+    found = (module.name for module in pkgutil.iter_modules(robustforge.bench.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def table_of(name: str, rows: list[BenchRow]) -> Table:

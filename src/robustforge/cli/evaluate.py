@@ -22,13 +22,26 @@ def _task(cfg: DictConfig) -> None:
         _evaluate(cfg)
 
 
-def _evaluate(cfg: DictConfig) -> None:
+def load_run(cfg: DictConfig) -> DictConfig:
+    """The configuration of the trained run in the folder ``cfg.run``.
+
+    Raises:
+        UserError: it is no run folder.
+    """
     folder = Path(str(cfg.run))
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} is no run folder (it has no config.yaml): give run=<folder that train.py wrote>.")
     trained = OmegaConf.load(folder / "config.yaml")
     assert isinstance(trained, DictConfig)
-    merged = _merge(trained, cfg)
+    return trained
+
+
+def _evaluate(cfg: DictConfig) -> None:
+    folder = Path(str(cfg.run))
+    merged = merge(load_run(cfg), cfg)
+    with open_dict(merged):
+        merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
+        merged.protocol.seed = cfg.seed
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     out = folder / "evaluations" / f"{merged.protocol.name}-{digest}"
@@ -37,15 +50,14 @@ def _evaluate(cfg: DictConfig) -> None:
     evaluate_run(merged, out)
 
 
-def _merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
-    """The run's configuration with this evaluation's attack, budget, protocol and places."""
+def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
+    """The run's configuration with this command's attack, budget and places."""
     merged = trained.copy()
     with open_dict(merged):
         if cfg.dataset.eps is not None:
             merged.dataset.eps = cfg.dataset.eps
-        for key in ("threat", "attack", "protocol"):
+        for key in ("threat", "attack"):
             merged[key] = OmegaConf.create(OmegaConf.to_container(cfg[key], resolve=False))
-        merged.protocol.seed = cfg.seed
         merged.paths.data_dir = cfg.paths.data_dir
         merged.trainer.accelerator = cfg.device
         merged.trainer.devices = 1

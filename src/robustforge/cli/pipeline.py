@@ -122,6 +122,19 @@ def evaluate_run(cfg: DictConfig, folder: Path) -> float | None:
     return _evaluate(cfg, job, folder, reports, loggers, started)
 
 
+def restore(cfg: DictConfig) -> Job:
+    """A trained run, its stages loaded from the store, frozen, on its device.
+
+    Raises:
+        UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
+    """
+    made = assemble(cfg)
+    made.data.setup()
+    _stages(cfg, made, ArtifactStore(str(cfg.paths.store_dir)), None, only_reuse=True)
+    made.defense.eval().to(made.device)
+    return made
+
+
 def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
@@ -129,7 +142,7 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 
 
 def _stages(
-    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, only_reuse: bool = False
+    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
 ) -> list[StageReport]:
     precision = str(cfg.trainer.precision)
     if precision == "auto":
@@ -140,7 +153,8 @@ def _stages(
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
         bars = callbacks if not job.quiet else []
         return factory(
-            max_epochs=epochs, precision=precision, callbacks=[*bars, *extra], logger=loggers.of_stage(stage),
+            max_epochs=epochs, precision=precision, callbacks=[*bars, *extra],
+            logger=loggers.of_stage(stage) if loggers else False,
             gradient_clip_val=clip, default_root_dir=str(store.root), num_sanity_val_steps=0,
         )  # fmt: skip
 

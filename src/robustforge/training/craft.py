@@ -27,25 +27,26 @@ def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def craft(
     stage: CraftStage, data: ImageData, folder: Path, seed: int, device: torch.device, quiet: bool,
-    limit: int | None = None,
+    limit: int | None = None, split: str = "train",
 ) -> None:  # fmt: skip
-    """Attacks every training image once and writes ``<folder>/images.npy``.
+    """Attacks every image of a split once and writes ``<folder>/images.npy``.
 
     Args:
         stage: surface, attack and budget.
-        data: its training split is attacked, unaugmented.
+        data: whose images are attacked, unaugmented.
         folder: holds ``images.npy`` (N, C, H, W) float32 and ``done.npy`` (N,) bool, which marks what is finished.
         seed: of the attack's draws.
         device: where the attack runs.
         quiet: no progress bar.
         limit: attack this many batches only, to try things out; the other images stay clean.
+        split: ``train``, ``calibration`` or ``test``.
     """
     surface = stage.surface()
     surface.modules.to(device)
-    count = len(data.train.labels)
+    count = len(getattr(data, split).labels)
     images = _map(folder / "images.npy", "<f4", (count, *data.shape))
     done = _map(folder / "done.npy", "|b1", (count,))
-    batches = data.batches("train", data.batch_size if limit else None, device=device)
+    batches = data.batches(split, data.batch_size if limit else None, device=device)
     total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
     hidden = quiet or distributed.rank() != 0
     for batch in track(islice(batches, limit), description=f"crafting {stage.name}", total=total, disable=hidden):
@@ -59,13 +60,13 @@ def craft(
         done.flush()
     if limit and distributed.rank() == 0:
         log.warning("%s: the limits of the trainer apply, so that only %d batches were attacked", stage.name, limit)
-        _fill_clean(images, done, data)
+        _fill_clean(images, done, getattr(data, split).images, data.eval_batch_size)
     distributed.barrier()
 
 
-def _fill_clean(images: np.ndarray, done: np.ndarray, data: ImageData) -> None:
+def _fill_clean(images: np.ndarray, done: np.ndarray, clean: torch.Tensor, batch_size: int) -> None:
     """Clean images where nothing was crafted, so that a limited run can go on."""
-    for start in range(0, len(done), data.eval_batch_size):
-        rows = np.arange(start, min(start + data.eval_batch_size, len(done)))
+    for start in range(0, len(done), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(done)))
         rows = rows[~np.asarray(done[rows])]
-        images[rows] = data.train.images[torch.as_tensor(rows)].float().numpy() / 255
+        images[rows] = clean[torch.as_tensor(rows)].float().numpy() / 255

@@ -1,0 +1,72 @@
+"""``scripts/make_adversarial_set.py`` / ``robustforge-adversarial-set``: attack a split once and keep the images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from robustforge.cli.entry import job, run
+from robustforge.cli.evaluate import load_run, merge
+from robustforge.cli.pipeline import restore
+from robustforge.config.instantiate import build
+from robustforge.config.locate import config_folder
+from robustforge.config.run_folder import environment
+from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
+from robustforge.data.datamodule import SPLITS
+from robustforge.defenses.stages import CraftStage, describe
+from robustforge.training.craft import craft
+from robustforge.types import UserError
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="adversarial_set")
+def _task(cfg: DictConfig) -> None:
+    with job():
+        make(cfg)
+
+
+def make(cfg: DictConfig) -> Path:
+    """Makes the set, continues one that was interrupted, or finds it finished.
+
+    Returns:
+        Its folder, with ``images.npy`` (N, C, H, W) float32 in [0, 1] in the order of the split, and ``manifest.json``.
+
+    Raises:
+        UserError: no such run, surface or split, or the folder holds a set made with something else.
+    """
+    if cfg.split not in SPLITS:
+        raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
+    merged = merge(load_run(cfg), cfg)
+    trained = restore(merged)
+    surfaces = trained.defense.surfaces()
+    if cfg.surface not in surfaces:
+        raise UserError(f"surface is '{cfg.surface}': {trained.name} has {', '.join(surfaces)}.")
+    surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
+    folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
+    provenance = {
+        "model": model_hash(surface.modules), "surface": str(cfg.surface), "attack": describe(attack),
+        "threat": describe(threat), "data": trained.data.fingerprint, "split": str(cfg.split), "seed": int(cfg.seed),
+        "versions": environment()["packages"],
+    }  # fmt: skip
+    if open_set(folder, provenance) is not None:
+        log.info("%s is there already, made with the same model, attack and data", folder)
+        return folder
+    begin_set(folder, provenance)
+    stage = CraftStage(str(cfg.split), lambda: surface, attack, threat)
+    craft(stage, trained.data, folder, int(cfg.seed), trained.device, trained.quiet, split=str(cfg.split))
+    close_set(folder, provenance)
+    log.info("wrote %s", folder)
+    return folder
+
+
+def main() -> None:
+    """Console entry point."""
+    run(_task, "adversarial_set")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Finished batches of a cell, kept until the cell is done, so that a killed evaluation loses one batch at most."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+class Parts:
+    """Columns of finished batches in a folder of their own, found again by the very samples that a batch holds.
+
+    Another batch size or number of processes makes other batches, which are then attacked afresh.
+
+    Args:
+        folder: of one cell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, index: Tensor) -> dict[str, Any] | None:
+        """The columns of the batch with these sample numbers (B,), or None."""
+        path = self._path(index)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def keep(self, index: Tensor, columns: dict[str, Any]) -> None:
+        """Keeps one batch's columns; written under another name first, so that no file is ever half there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(index)
+        half = path.with_suffix(f".half-{os.getpid()}.npz")
+        np.savez(half, **columns)
+        os.replace(half, path)
+
+    def discard(self) -> None:
+        """Forgets them all: the cell is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, index: Tensor) -> Path:
+        digest = hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:16]
+        return self.folder / f"{digest}.npz"

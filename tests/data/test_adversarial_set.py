@@ -1,0 +1,100 @@
+"""Provenance of adversarial images: reused when it matches, refused with the reason when not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
+from robustforge.types import UserError
+
+MADE_WITH = {"model": "abc", "attack": {"steps": 5}, "seed": 0, "versions": {"torch": "2.15"}}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    begin_set(tmp_path, MADE_WITH)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((5, 1, 4, 4), dtype=np.float32))
+    close_set(tmp_path, MADE_WITH)
+    return tmp_path
+
+
+def test_the_same_provenance_finds_it(finished):
+    images = open_set(finished, MADE_WITH)
+    assert images.shape == (5, 1, 4, 4)
+    assert open_set(finished, {**MADE_WITH, "versions": {"torch": "2.16"}}) is not None  # told, not compared
+    assert open_set(finished / "elsewhere", MADE_WITH) is None
+
+
+def test_another_one_is_refused_and_says_why(finished):
+    with pytest.raises(UserError, match=r"seed \(0 there, 1 wanted\)"):
+        open_set(finished, {**MADE_WITH, "seed": 1})
+    with pytest.raises(UserError, match=r"attack .*'steps': 5.*'steps': 6"):
+        open_set(finished, {**MADE_WITH, "attack": {"steps": 6}})
+
+
+def test_an_unfinished_one_is_continued_by_the_same_only(tmp_path):
+    begin_set(tmp_path, MADE_WITH)
+    assert open_set(tmp_path, MADE_WITH) is None
+    with pytest.raises(UserError, match="made with something else"):
+        open_set(tmp_path, {**MADE_WITH, "model": "def"})
+
+
+def test_images_that_were_changed_are_refused(finished):
+    images = np.load(finished / "images.npy")
+    images[3, 0, 0, 0] += 0.5
+    np.save(finished / "images.npy", images)
+    with pytest.raises(UserError, match="not those that were written"):
+        open_set(finished, MADE_WITH)
+
+
+def test_the_hash_knows_every_weight_and_buffer():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = model_hash(network)
+    assert model_hash(network) == before
+    network[1].running_mean += 1e-3
+    after = model_hash(network)
+    assert after != before
+    with torch.no_grad():
+        network[0].weight[0, 0] += 1e-6
+    assert model_hash(network) != after
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_the_command_makes_reuses_and_refuses(train_run):
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from robustforge.cli.adversarial_set import make
+
+    conf = Path(__file__).resolve().parents[2] / "conf"
+    run = train_run("defense=none", "model=lenet", "attack=none", "protocol.suites.all.attacks={fgsm: {}}")
+
+    def command(*overrides):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+            cfg = hydra_compose(
+                "adversarial_set", [f"run={run.folder}", "attack=fgsm", "progress=false", "device=cpu", *overrides]
+            )
+        return make(cfg)
+
+    folder = command("split=calibration")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    images = np.load(folder / "images.npy")
+    assert manifest["provenance"]["split"] == "calibration"
+    assert len(images) == 64  # TINY's calibration images
+    assert 0 <= images.min() <= images.max() <= 1
+    written = (folder / "images.npy").stat().st_mtime_ns
+    assert command("split=calibration") == folder
+    assert (folder / "images.npy").stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="threat"):
+        command("split=calibration", "threat.eps=0.2")
+    with pytest.raises(UserError, match="end_to_end"):
+        command("surface=selector")
+    with pytest.raises(UserError, match="calibration"):
+        command("split=validation")
