@@ -77,7 +77,8 @@ def test_kept_cells_answer_the_same_question_only(evaluate, watched):
     ):  # fmt: skip
         watched.calls.clear()
         evaluate(**changed).run()
-        assert len(watched.calls) == 2 * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
+        rows = 1 if "false_positive_rate" in changed else 2  # the undefended row has no risk, so no threshold
+        assert len(watched.calls) == rows * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
     watched.calls.clear()
     evaluate(settings={"temperature": 2}).run()
     assert len(watched.calls) > 0

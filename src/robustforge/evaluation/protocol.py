@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from robustforge.attacks.base import Attack
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.surfaces import Surface
+from robustforge.evaluation.checks import checks_of
 from robustforge.types import Threat, UserError
 
 
@@ -35,12 +36,16 @@ class Cell:
         attack: column; None for clean images.
         surface: what is differentiated (and, always, what judges).
         threat: budget; None for clean images.
+        rate: false-positive rate at which the system's threshold on risk is fitted; None accepts everything.
+        check: what this cell checks (see :mod:`robustforge.evaluation.checks`); empty for a number of the table.
     """
 
     system: str
     surface: Surface
     attack: Attack | None = None
     threat: Threat | None = None
+    rate: float | None = None
+    check: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,14 @@ class Protocol:
         seed: of the attacks' draws.
         false_positive_rate: share of held-out clean images that may be rejected by risk; None accepts everything.
         main: the run's own attack, added to every suite (or replacing the one of its name); None for none.
+        false_positive_rates: several such rates in one evaluation. Attacks adapt to the threshold, so that each rate
+            has cells of its own; where ``false_positive_rate`` is given as well, it comes first.
+        checks: whether the defense's iterated attacks are checked by cheap runs on few images.
+        checks_n: images of a check, the first n of the evaluated ones.
+        strict: whether a violated indicator makes a number unreliable, so that no robust accuracy is stated.
 
     Raises:
-        UserError: no test image, or a rate outside [0, 1).
+        UserError: no test image, a rate outside [0, 1), or one attack name with two settings.
     """
 
     name: str
@@ -67,16 +77,30 @@ class Protocol:
     seed: int = 0
     false_positive_rate: float | None = None
     main: Attack | None = field(default=None)
+    false_positive_rates: Sequence[float | None] | None = None
+    checks: bool = False
+    checks_n: int = 100
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.n_test is not None and self.n_test < 1:
-            raise UserError(f"protocol.n_test is {self.n_test}: give at least 1, or null for the whole test split.")
-        rate = self.false_positive_rate
-        if rate is not None and not 0 <= rate < 1:
-            raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        for key in ("n_test", "checks_n"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
+        for rate in self.rates:
+            if rate is not None and not 0 <= rate < 1:
+                raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        self._refuse_homonyms()
+
+    @property
+    def rates(self) -> tuple[float | None, ...]:
+        """The false-positive rates of this evaluation, the headline's first; (None,) accepts everything."""
+        several = list(self.false_positive_rates or ())
+        first = [] if several and self.false_positive_rate is None else [self.false_positive_rate]
+        return tuple(dict.fromkeys(first + several))
 
     def cells(self, name: str, own: Mapping[str, Surface], others: Mapping[str, Mapping[str, Surface]]) -> list[Cell]:
-        """Every cell, clean ones first.
+        """Every cell, clean ones first, checks last.
 
         Args:
             name: of the defense's row.
@@ -86,22 +110,55 @@ class Protocol:
         Raises:
             UserError: a suite names a surface that the defense lacks.
         """
-        cells = [Cell(row, surfaces["end_to_end"]) for row, surfaces in {**others, name: own}.items()]
+        cells: list[Cell] = []
+        rows = {**others, name: own}
+        for rate in self.rates:
+            cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
         for label, suite in self.suites.items():
-            wanted = list(own) if suite.surfaces is None else list(suite.surfaces)
-            missing = [surface for surface in wanted if surface not in own]
-            if missing:
-                raise UserError(
-                    f"Protocol '{self.name}', suite '{label}', attacks the surface {', '.join(missing)}, which {name} "
-                    f"lacks: it has {', '.join(own)}."
-                )
-            attacks = {attack.name: attack for attack in suite.attacks.values()}
-            if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
-                attacks[self.main.name] = self.main
+            wanted = self._surfaces(label, suite, name, own)
             for threat in self.budgets:
-                for attack in attacks.values():
-                    if suite.others:
-                        cells += [Cell(row, s["end_to_end"], attack, threat) for row, s in others.items()]
-                    cells += [Cell(name, own[surface], attack, threat) for surface in wanted]
+                for attack in self._attacks(suite):
+                    for rate in self.rates:
+                        if suite.others:
+                            cells += [Cell(row, s["end_to_end"], attack, threat, rate) for row, s in others.items()]
+                        cells += [Cell(name, own[surface], attack, threat, rate) for surface in wanted]
+        if self.checks:
+            cells += [check for cell in cells if cell.system == name for check in self._checks(cell)]
         # the main attack joins every suite, and suites may overlap: one record a sample, attack and surface
         return [cell for number, cell in enumerate(cells) if cell not in cells[:number]]
+
+    def _surfaces(self, label: str, suite: Suite, name: str, own: Mapping[str, Surface]) -> list[str]:
+        wanted = list(own) if suite.surfaces is None else list(suite.surfaces)
+        missing = [surface for surface in wanted if surface not in own]
+        if missing:
+            raise UserError(
+                f"Protocol '{self.name}', suite '{label}', attacks the surface {', '.join(missing)}, which {name} "
+                f"lacks: it has {', '.join(own)}."
+            )
+        return wanted
+
+    def _attacks(self, suite: Suite) -> list[Attack]:
+        attacks = {attack.name: attack for attack in suite.attacks.values()}
+        if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
+            attacks[self.main.name] = self.main
+        return list(attacks.values())
+
+    @staticmethod
+    def _checks(cell: Cell) -> list[Cell]:
+        if cell.attack is None or cell.threat is None or cell.surface.name == "transfer":
+            return []
+        variants = checks_of(cell.attack, cell.threat)
+        return [replace(cell, attack=attack, threat=threat, check=check) for check, attack, threat in variants]
+
+    def _refuse_homonyms(self) -> None:
+        """Records carry an attack's name alone: two settings under one name could not be told apart."""
+        main = None if self.main is None else self.main.name  # replaces its namesakes
+        seen: dict[str, tuple[str, Attack]] = {}
+        for label, suite in self.suites.items():
+            for key, attack in suite.attacks.items():
+                place, first = seen.setdefault(attack.name, (f"{label}.{key}", attack))
+                if attack != first and attack.name != main:
+                    raise UserError(
+                        f"Protocol '{self.name}' gives the attack name '{attack.name}' different settings in {place} and "
+                        f"{label}.{key}: set {label}.attacks.{key}.name to another name."
+                    )
