@@ -83,8 +83,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
         spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
-            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
-            one was recorded.
+            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of false
+            positives) where more than one was recorded.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -158,7 +158,8 @@ def _look_up(
     if row.get("run") is None or result is None or "failed" in result:
         lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
         return (_Found(reason=lost),) * 3
-    mine = [c for c in result["cells"] if c["system"] == row["system"]]
+    rate = column.get("rate")
+    mine = [c for c in result["cells"] if c["system"] == row["system"] and (rate is None or c.get("rate") == rate)]
     if not mine:
         return (_Found(reason=f"{NOT_RUN}: no system '{row['system']}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
@@ -177,9 +178,11 @@ def _look_up(
 
 def _worst(row: Mapping[str, Any], column: Mapping[str, Any], result: Mapping[str, Any], ours: _Found) -> _Found:
     """The worst case at the budget of the attack that was found, or else at the column's own."""
-    worst = [c for c in result["worst_case"] if c["system"] == row["system"]]
+    rate = column.get("rate")
+    worst = [c for c in result["worst_case"] if c["system"] == row["system"] and rate in (None, c.get("rate"))]
     if ours.cell is not None:
-        worst = [c for c in worst if (c["norm"], c["eps"]) == (ours.cell["norm"], ours.cell["eps"])]
+        at = tuple(ours.cell.get(name) for name in ("norm", "eps", "rate"))
+        worst = [c for c in worst if tuple(c.get(name) for name in ("norm", "eps", "rate")) == at]
     elif column.get("eps") is not None:
         worst = [c for c in worst if _in_budget(c, column)]
     else:
@@ -197,5 +200,5 @@ def _in_budget(cell: Mapping[str, Any], column: Mapping[str, Any]) -> bool:
 
 def _one(cells: Sequence[Mapping[str, Any]], what: str) -> _Found:
     if len(cells) > 1:
-        return _Found(reason=f"{NOT_RUN} uniquely: {what} has several budgets, give norm and eps")
+        return _Found(reason=f"{NOT_RUN} uniquely: {what} has several budgets or rates, give norm, eps and rate")
     return _Found(cells[0]) if cells else _Found(reason=f"{NOT_RUN}: {what}")

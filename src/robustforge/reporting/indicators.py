@@ -36,7 +36,7 @@ MEANING = {
     "loss_moved": "on more than 5 % of the images that stand, the attacker's objective never rose",
     "zero_gradients": "more than 5 % of the attacked images have a gradient of exactly zero",
     "best_step_not_last": (
-        "more than half of the images that stand were attacked best by the last step, and twice as many steps break at "
+        "more than three quarters of the images that stand were attacked best by the last step, and twice as many steps break at "
         "least 3 points more (or were not tried)"
     ),
     "restarts_agree": "more restarts break at least 3 points more",
@@ -253,7 +253,7 @@ def _best_step(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
     seen = ~np.isnan(part["best_at"]) & (part["backwards"] > 2) & ~part["success"].astype(bool)
     if me.kind != "iterative" or not seen.any():
         return None
-    late = _share("best_step_not_last", int((part["best_at"][seen] >= 1).sum()), int(seen.sum()), 50.0)
+    late = _share("best_step_not_last", int((part["best_at"][seen] >= 1).sum()), int(seen.sum()), 75.0)
     more = _here(me, _twins(me, peers, "steps"))
     if late is None or not late.violated or not more:
         return late

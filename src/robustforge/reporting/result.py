@@ -24,7 +24,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
-        meta: ``name``, ``seed``, ``split``, ``n_test``, ``diagnostics``, ``stages``, ``seconds`` and ``versions`` are
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and ``versions`` are
             copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and
             ``eps`` are the default budget (default: the only recorded one), ``rate`` the default false-positive rate.
             ``strict`` makes a violated indicator refuse the word robust; ``calibration_images`` goes to thresholds.
@@ -49,6 +49,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "split": meta.get("split", "test"),
         "n_test": meta.get("n_test", max((c.n for c in cells), default=0)),
         "defense": defense,
+        "protocol": meta.get("protocol"),
         "strict": bool(meta.get("strict")),
         "cells": [asdict(c) | more for c, more in zip(cells, told, strict=True)],
         "worst_case": [asdict(c) | more for c, more in zip(worst, told_worst, strict=True)],
