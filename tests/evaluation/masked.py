@@ -66,7 +66,7 @@ class Slotted(Defense):
         super().__init__()
         self.selector, self.stack = body, nn.Linear(28 * 28, 10)
         with torch.no_grad():
-            self.stack.weight.mul_(0.1)
+            self.stack.weight.copy_(torch.linspace(-1, 1, 10 * 28 * 28).sin().view(10, -1) / 300)
 
     def opened(self, x, slot):
         return 10 * F.one_hot(slot, 10).float() + self.stack(x.flatten(1))
@@ -100,7 +100,9 @@ class Noise(QueryAttack):
     name: str = "uniform_noise"
 
     def perturb(self, query, seed):
-        return project(random_start(query.x, query.index, query.threat, SampleRandom(seed, self.name)), query.x, query.threat)
+        return project(
+            random_start(query.x, query.index, query.threat, SampleRandom(seed, self.name)), query.x, query.threat
+        )
 
 
 def training_attack():

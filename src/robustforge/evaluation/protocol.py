@@ -11,6 +11,8 @@ from robustforge.attacks.surfaces import Surface
 from robustforge.evaluation.checks import checks_of
 from robustforge.types import Threat, UserError
 
+WORST = "worst_case"  # what tables call the minimum over all attacks
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -151,14 +153,20 @@ class Protocol:
         return [replace(cell, attack=attack, threat=threat, check=check) for check, attack, threat in variants]
 
     def _refuse_homonyms(self) -> None:
-        """Records carry an attack's name alone: two settings under one name could not be told apart."""
+        """Records carry an attack's name alone: what has one name must be one thing."""
         main = None if self.main is None else self.main.name  # replaces its namesakes
+        if main == WORST:
+            raise UserError(f"'{WORST}' is a row of every table: set attack.name to another name.")
         seen: dict[str, tuple[str, Attack]] = {}
         for label, suite in self.suites.items():
             for key, attack in suite.attacks.items():
+                if attack.name == WORST:
+                    raise UserError(
+                        f"'{WORST}' is a row of every table: set {label}.attacks.{key}.name to another name."
+                    )
                 place, first = seen.setdefault(attack.name, (f"{label}.{key}", attack))
                 if attack != first and attack.name != main:
                     raise UserError(
-                        f"Protocol '{self.name}' gives the attack name '{attack.name}' different settings in {place} and "
-                        f"{label}.{key}: set {label}.attacks.{key}.name to another name."
+                        f"Protocol '{self.name}' gives the attack name '{attack.name}' different settings in {place} "
+                        f"and {label}.{key}: set {label}.attacks.{key}.name to another name."
                     )

@@ -141,7 +141,8 @@ class Evaluation:
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": cell.rate, "check": cell.check and [cell.check, self.protocol.checks_n], "data": self.data.fingerprint, "identity": identity,
+            "fpr": cell.rate, "check": cell.check and [cell.check, self.protocol.checks_n],
+            "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 

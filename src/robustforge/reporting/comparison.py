@@ -83,8 +83,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
         spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
-            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of false
-            positives) where more than one was recorded.
+            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
+            false positives) where more than one was recorded.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 

@@ -3,25 +3,34 @@
 A robust accuracy is an upper bound. It is worth something only where the attack behind it did what attacks do; each
 indicator below is a way in which it did not (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
 arXiv:1902.06705; Pintor et al. 2022, arXiv:2106.09947). Indicators are pure functions of the records. Two attacks are
-compared on the samples that both saw, and a difference counts when it is at least ``LEAST`` points and an exact
-one-sided McNemar test calls it significant (``ALPHA``): noise on few images violates nothing. Shares count when the
-lower end of their 95 % Wilson interval is above the threshold.
+compared on the samples that both saw, and a difference counts when it is at least ``evidence.LEAST`` points and an
+exact one-sided McNemar test calls it significant (``evidence.ALPHA``): noise on few images violates nothing. Shares
+count when the lower end of their 95 % Wilson interval is above the threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from robustforge.reporting.record_table import CLEAN, CellKey, Records, same_eps
-from robustforge.reporting.records import combine, outcomes
-from robustforge.reporting.statistics import Outcomes, mcnemar, paired_difference, shared, wilson
+from robustforge.reporting.evidence import (
+    Evidence,
+    Indicator,
+    cell_words,
+    comparable,
+    compare,
+    gain_of,
+    same_budget,
+    share,
+    twins,
+    worst_of,
+)
+from robustforge.reporting.record_table import CellKey, same_eps
+from robustforge.reporting.records import combine
+from robustforge.reporting.statistics import Outcomes, shared
 
-ALPHA = 0.01  # of the comparisons; many are made
-LEAST = 1.0  # points
 STILL = 1e-6  # a gain of the attacker's objective below this is none
 
 # What each indicator claims, with its threshold. The order is that of the footnotes.
@@ -36,69 +45,16 @@ MEANING = {
     "loss_moved": "on more than 5 % of the images that stand, the attacker's objective never rose",
     "zero_gradients": "more than 5 % of the attacked images have a gradient of exactly zero",
     "best_step_not_last": (
-        "more than three quarters of the images that stand were attacked best by the last step, and twice as many steps break at "
-        "least 3 points more (or were not tried)"
+        "more than three quarters of the images that stand were attacked best by the last step, and twice as many "
+        "steps break at least 3 points more (or were not tried)"
     ),
     "restarts_agree": "more restarts break at least 3 points more",
 }
 
 
-@dataclass(frozen=True)
-class Indicator:
-    """One indicator of one cell.
-
-    Attributes:
-        name: a key of ``MEANING``.
-        violated: whether it speaks against the number.
-        value: what was measured: a share in percent, or a difference in points.
-        threshold: where the value begins to speak against the number, in the same unit.
-        n: samples behind it.
-        by: the cell compared with, or empty.
-    """
-
-    name: str
-    violated: bool
-    value: float
-    threshold: float
-    n: int
-    by: str = ""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One cell's records, and what kind of attack they show."""
-
-    key: CellKey
-    part: Records
-    held: Outcomes
-    kind: str
-
-    @property
-    def accuracy(self) -> float:
-        """Share in [0, 1] of samples that stand."""
-        return float(self.held.correct.mean()) if len(self.held.correct) else 0.0
-
-
-def evidence(records: Records) -> list[Evidence]:
-    """Every recorded cell, clean ones and checks included."""
-    return [Evidence(key, part, outcomes(part), kind_of(key, part)) for key, part in records.cells.items()]
-
-
-def kind_of(key: CellKey, part: Records) -> str:
-    """``clean``, ``transfer``, ``noise``, ``query``, ``one_step`` or ``iterative``, from names and recorded passes."""
-    if key.attack == CLEAN:
-        return "clean"
-    if key.surface == "transfer":
-        return "transfer"
-    if "noise" in key.attack:
-        return "noise"
-    most = int(part["backwards"].max())
-    return "query" if most == 0 else "one_step" if most == 1 else "iterative"
-
-
 def judge(cells: Sequence[Evidence]) -> dict[CellKey, list[Indicator]]:
     """The indicators of every attacked cell of the table, as far as the recorded evidence goes."""
-    return {me.key: _of_cell(me, _peers(me, cells)) for me in cells if me.kind != "clean" and not me.key.check}
+    return {me.key: _of_cell(me, comparable(me, cells)) for me in cells if me.kind != "clean" and not me.key.check}
 
 
 def judge_worst(
@@ -123,24 +79,15 @@ def judge_worst(
     if not white:
         return None
     together = combine([one.held for one in white])
-    strong = [one for one in white if not _compare("", one.held, together).violated] or white
+    strong = [one for one in white if not compare("", one.held, together).violated] or white
     best = min(strong, key=lambda one: (sum(i.violated for i in judged[one.key]), one.accuracy))
     crossed = {name: kinds for name, (_, kinds) in _CHALLENGERS.items()}
     kept = [indicator for indicator in judged[best.key] if indicator.name not in crossed]
     for name, kinds in crossed.items():
         challengers = [one for one in here if one.kind in kinds]
-        found = _worst_of(name, together, challengers)
+        found = worst_of(name, together, challengers)
         kept += [found] if found else []
     return sorted(kept, key=lambda indicator: list(MEANING).index(indicator.name))
-
-
-def _peers(me: Evidence, cells: Sequence[Evidence]) -> list[Evidence]:
-    """What a cell may be compared with: the same system at the same threshold, in the same norm or clean."""
-    return [
-        one for one in cells
-        if one.key.system == me.key.system and one.key.rate == me.key.rate
-        and (one.key.norm == me.key.norm or one.kind == "clean") and one is not me
-    ]  # fmt: skip
 
 
 def _of_cell(me: Evidence, peers: Sequence[Evidence]) -> list[Indicator]:
@@ -148,45 +95,9 @@ def _of_cell(me: Evidence, peers: Sequence[Evidence]) -> list[Indicator]:
     return [indicator for indicator in found if indicator is not None]
 
 
-def _twins(me: Evidence, peers: Sequence[Evidence], check: str) -> list[Evidence]:
-    """The same attack on the same surface: as a check, or (empty ``check``) at other budgets."""
-    return [
-        one for one in peers
-        if one.key.check == check and one.key.attack == me.key.attack and one.key.surface == me.key.surface
-    ]  # fmt: skip
-
-
-def _here(me: Evidence, found: Sequence[Evidence]) -> list[Evidence]:
-    return [one for one in found if same_eps(one.key.eps, me.key.eps)]
-
-
-def _share(name: str, count: int, n: int, threshold: float, by: str = "") -> Indicator | None:
-    if not n:
-        return None
-    return Indicator(name, wilson(count, n)[0] > threshold, 100 * count / n, threshold, n, by)
-
-
-def _compare(name: str, mine: Outcomes, theirs: Outcomes, by: str = "") -> Indicator:
-    """Whether ``theirs`` breaks more than ``mine``; the value is by how many points."""
-    a, b = shared(mine, theirs)
-    n, only_theirs, only_mine = len(a), int((a & ~b).sum()), int((b & ~a).sum())
-    points = 100 * (only_theirs - only_mine) / n if n else 0.0
-    violated = points >= LEAST and mcnemar(only_theirs, only_mine) < ALPHA
-    return Indicator(name, violated, points, LEAST, n, by)
-
-
-def _worst_of(name: str, mine: Outcomes, challengers: Sequence[Evidence]) -> Indicator | None:
-    found = [_compare(name, mine, one.held, _words(one.key)) for one in challengers]
-    return max(found, key=lambda indicator: (indicator.violated, indicator.value), default=None)
-
-
-def _words(key: CellKey) -> str:
-    return f"{key.attack} on {key.surface} at {key.eps:.4g}" + (f" ({key.check})" if key.check else "")
-
-
 def _identity(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
     """Success at budget 0 against clean error, image by image; a few may differ where answers are random."""
-    zero = _twins(me, peers, "identity")
+    zero = twins(me, peers, "identity")
     clean = [one for one in peers if one.kind == "clean"]
     if not zero or not clean:
         return None
@@ -194,27 +105,27 @@ def _identity(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
     wrong = (part["prediction"] != part["label"]) & part["accepted"].astype(bool)
     order = np.argsort(part["index"], kind="stable")
     a, b = shared(zero[0].held, Outcomes(part["index"][order], ~wrong[order]))
-    return _share("identity_at_zero", int((a != b).sum()), len(a), 1.0, _words(zero[0].key))
+    return share("identity_at_zero", int((a != b).sum()), len(a), 1.0, cell_words(zero[0].key))
 
 
 def _unbounded(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
-    tried = _twins(me, peers, "unbounded")
+    tried = twins(me, peers, "unbounded")
     if me.kind != "iterative" or not tried:
         return None
     widest = max(tried, key=lambda one: one.key.eps)
-    return _share(
-        "unbounded_breaks", int(widest.held.correct.sum()), len(widest.held.index), 5.0, _words(widest.key)
+    return share(
+        "unbounded_breaks", int(widest.held.correct.sum()), len(widest.held.index), 5.0, cell_words(widest.key)
     )
 
 
 def _monotone_in_eps(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
-    smaller = [one for one in _twins(me, peers, "") if one.key.eps < me.key.eps]
-    return _worst_of("monotone_in_eps", me.held, smaller) if me.kind != "noise" else None
+    smaller = [one for one in twins(me, peers, "") if one.key.eps < me.key.eps]
+    return worst_of("monotone_in_eps", me.held, smaller) if me.kind != "noise" else None
 
 
 def _monotone_in_steps(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
-    more = _here(me, _twins(me, peers, "steps"))
-    return _compare("monotone_in_steps", more[0].held, me.held, _words(more[0].key)) if more else None
+    more = same_budget(me, twins(me, peers, "steps"))
+    return compare("monotone_in_steps", more[0].held, me.held, cell_words(more[0].key)) if more else None
 
 
 def _challenged(name: str) -> Callable[[Evidence, Sequence[Evidence]], Indicator | None]:
@@ -222,10 +133,10 @@ def _challenged(name: str) -> Callable[[Evidence, Sequence[Evidence]], Indicator
     defenders, challengers = _CHALLENGERS[name]
 
     def rule(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
-        rivals = [one for one in _here(me, peers) if one.kind in challengers and not one.key.check]
+        rivals = [one for one in same_budget(me, peers) if one.kind in challengers and not one.key.check]
         if name == "iterative_not_weaker_than_one_step":
             rivals = [one for one in rivals if one.key.surface == me.key.surface]
-        return _worst_of(name, me.held, rivals) if me.kind in defenders else None
+        return worst_of(name, me.held, rivals) if me.kind in defenders else None
 
     return rule
 
@@ -236,7 +147,7 @@ def _loss_moved(me: Evidence, _: Sequence[Evidence]) -> Indicator | None:
     seen = ~np.isnan(part["loss_gain"]) & (part["backwards"] > 1) & ~part["success"].astype(bool)
     if me.kind != "iterative":
         return None
-    return _share("loss_moved", int((part["loss_gain"][seen] <= STILL).sum()), int(seen.sum()), 5.0)
+    return share("loss_moved", int((part["loss_gain"][seen] <= STILL).sum()), int(seen.sum()), 5.0)
 
 
 def _zero_gradients(me: Evidence, _: Sequence[Evidence]) -> Indicator | None:
@@ -244,7 +155,7 @@ def _zero_gradients(me: Evidence, _: Sequence[Evidence]) -> Indicator | None:
     seen = ~np.isnan(gradient)
     if me.kind not in ("iterative", "one_step"):
         return None
-    return _share("zero_gradients", int((gradient[seen] >= 1).sum()), int(seen.sum()), 5.0)
+    return share("zero_gradients", int((gradient[seen] >= 1).sum()), int(seen.sum()), 5.0)
 
 
 def _best_step(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
@@ -253,23 +164,17 @@ def _best_step(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
     seen = ~np.isnan(part["best_at"]) & (part["backwards"] > 2) & ~part["success"].astype(bool)
     if me.kind != "iterative" or not seen.any():
         return None
-    late = _share("best_step_not_last", int((part["best_at"][seen] >= 1).sum()), int(seen.sum()), 75.0)
-    more = _here(me, _twins(me, peers, "steps"))
+    late = share("best_step_not_last", int((part["best_at"][seen] >= 1).sum()), int(seen.sum()), 75.0)
+    more = same_budget(me, twins(me, peers, "steps"))
     if late is None or not late.violated or not more:
         return late
-    violated = _gain("", me, more[0]).violated
-    return Indicator(late.name, violated, late.value, late.threshold, late.n, _words(more[0].key))
+    violated = gain_of("", me, more[0]).violated
+    return Indicator(late.name, violated, late.value, late.threshold, late.n, cell_words(more[0].key))
 
 
 def _restarts(me: Evidence, peers: Sequence[Evidence]) -> Indicator | None:
-    more = _here(me, _twins(me, peers, "restarts"))
-    return _gain("restarts_agree", me, more[0]) if more else None
-
-
-def _gain(name: str, me: Evidence, stronger: Evidence, threshold: float = 3.0) -> Indicator:
-    """Points that a stronger variant of the same attack breaks more, by the paired bootstrap's lower end."""
-    gain = paired_difference(me.held, stronger.held)
-    return Indicator(name, gain.low > threshold, gain.points, threshold, gain.n, _words(stronger.key))
+    more = same_budget(me, twins(me, peers, "restarts"))
+    return gain_of("restarts_agree", me, more[0]) if more else None
 
 
 # who should not be weaker than whom, at the same budget

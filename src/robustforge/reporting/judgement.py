@@ -1,4 +1,4 @@
-"""What ``result.json`` says about its numbers beside them: indicators, verdicts, abstention, differences, thresholds."""
+"""What ``result.json`` says beside its numbers: indicators, verdicts, abstention, differences, thresholds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from robustforge.reporting.abstention import abstention
-from robustforge.reporting.indicators import evidence, judge, judge_worst, plain_indicators, violations
+from robustforge.reporting.evidence import gather
+from robustforge.reporting.indicators import judge, judge_worst, plain_indicators, violations
 from robustforge.reporting.records import CLEAN, Cell, Records, outcomes, paired_difference, worst_outcomes
 
 ROBUST = "robust accuracy"
@@ -29,7 +30,7 @@ def judged_cells(
         strict: whether the protocol states verdicts: ``unreliable`` where an indicator is violated. Only a worst case
             may be called a robust accuracy, and only where an iterated white-box attack stands behind it.
     """
-    seen = evidence(records)
+    seen = gather(records)
     judged = judge(seen)
     clean = {(one.key.system, one.key.rate): one.part for one in seen if one.kind == "clean"}
     told, told_worst = [], []
@@ -51,9 +52,7 @@ def judged_cells(
     return told, told_worst
 
 
-def comparisons(
-    records: Records, cells: Sequence[Cell], worst: Sequence[Cell], defense: str
-) -> list[dict[str, Any]]:
+def comparisons(records: Records, cells: Sequence[Cell], worst: Sequence[Cell], defense: str) -> list[dict[str, Any]]:
     """The defense minus every other row, clean and in the worst case: paired bootstrap over the shared samples."""
     made = []
     for cell in [*(c for c in cells if c.attack == CLEAN), *worst]:

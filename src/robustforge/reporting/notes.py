@@ -75,9 +75,7 @@ def abstention_table(result: Mapping[str, Any]) -> Table | None:
         shares = [f"{percent(t['percent'], n)} {half_width(t['interval'], n)}" for t in one["triple"].values()]
         found = [one.get("tpr_at_fpr", {}).get(rate) for rate in rates]
         scores = [_number(one.get("auroc"), 3), *(_number(None if v is None else 100 * v, 1) for v in found)]
-        rows.append(
-            [cell["system"], " ".join(column_words(cell)), *shares, _number(100 * one["aurc"], 2), *scores]
-        )
+        rows.append([cell["system"], " ".join(column_words(cell)), *shares, _number(100 * one["aurc"], 2), *scores])
     return header, rows
 
 

@@ -24,10 +24,11 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
-        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and ``versions`` are
-            copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and
-            ``eps`` are the default budget (default: the only recorded one), ``rate`` the default false-positive rate.
-            ``strict`` makes a violated indicator refuse the word robust; ``calibration_images`` goes to thresholds.
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and
+            ``versions`` are copied. ``defense`` is the row name of the defense (default: the last system recorded),
+            ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the default
+            false-positive rate. ``strict`` makes a violated indicator refuse the word robust; ``calibration_images``
+            is told with the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
@@ -88,7 +89,13 @@ def _objective(
     if len(mine) != 1:
         return None, None
     cell = mine[0]
-    return cell.accuracy, {"system": defense, "attack": cell.attack, "norm": cell.norm, "eps": cell.eps, "rate": cell.rate}
+    return cell.accuracy, {
+        "system": defense,
+        "attack": cell.attack,
+        "norm": cell.norm,
+        "eps": cell.eps,
+        "rate": cell.rate,
+    }
 
 
 def plain(value: Any) -> Any:
