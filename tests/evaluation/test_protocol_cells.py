@@ -92,6 +92,27 @@ def test_an_attack_must_not_be_called_what_tables_call_the_minimum():
         protocol({}, main=PGD(name="worst_case"))
 
 
+def test_a_transfer_is_offered_to_defenses_that_name_none():
+    source, target = (classify(nn.Linear(1, 1))["end_to_end"] for _ in range(2))
+    suite = {"a": Suite({"x": FGSM()}, others=False)}
+
+    def surfaces(own, others, **changed):
+        cells = protocol(suite, transfer=True, **changed).cells("d", own, others)
+        return {c.surface.name: c.surface for c in cells if c.attack}
+
+    found = surfaces({"end_to_end": target}, {"undefended": {"end_to_end": source}})
+    assert set(found) == {"end_to_end", "transfer"}
+    assert (found["transfer"].views, found["transfer"].system) == (source.views, target.system)
+    assert set(found["transfer"].modules.parameters()) == {
+        *source.modules.parameters(), *target.modules.parameters()
+    }  # fmt: skip
+    assert set(surfaces({"end_to_end": target}, {})) == {"end_to_end"}
+    named = dataclasses.replace(target, name="transfer")
+    assert (
+        surfaces({"transfer": named, "end_to_end": target}, {"undefended": {"end_to_end": source}})["transfer"] is named
+    )
+
+
 def test_every_rate_has_its_cells():
     suite = {"a": Suite({"x": FGSM()}, ["soft_slot"])}
     cells = protocol(suite, false_positive_rates=[0.01, 0.05]).cells("memdef", OWN, OTHERS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from torch import nn
+
 from robustforge.attacks.base import Attack
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.surfaces import Surface
@@ -50,6 +52,14 @@ class Cell:
     check: str = ""
 
 
+def _transfer(source: Surface, target: Surface) -> Surface:
+    """Differentiates ``source``'s views, judged by ``target``'s system."""
+    return replace(
+        source, name="transfer", system=target.system, answer=None,
+        modules=nn.ModuleList([source.modules, target.modules]),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A named evaluation.
@@ -67,6 +77,8 @@ class Protocol:
         checks: whether the defense's iterated attacks are checked by cheap runs on few images.
         checks_n: images of a check, the first n of the evaluated ones.
         strict: whether a violated indicator makes a number unreliable, so that no robust accuracy is stated.
+        transfer: whether a defense without a ``transfer`` surface gets one, from the row ``undefended`` where there is
+            one.
 
     Raises:
         UserError: no test image, a rate outside [0, 1), or one attack name with two settings.
@@ -83,6 +95,7 @@ class Protocol:
     checks: bool = False
     checks_n: int = 100
     strict: bool = False
+    transfer: bool = False
 
     def __post_init__(self) -> None:
         for key in ("n_test", "checks_n"):
@@ -113,6 +126,8 @@ class Protocol:
             UserError: a suite names a surface that the defense lacks.
         """
         cells: list[Cell] = []
+        if self.transfer and "transfer" not in own and "undefended" in others:
+            own = {**own, "transfer": _transfer(others["undefended"]["end_to_end"], own["end_to_end"])}
         rows = {**others, name: own}
         for rate in self.rates:
             cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
