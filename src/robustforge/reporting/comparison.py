@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
-from robustforge.reporting.records import CLEAN, WORST, same_eps
+from robustforge.reporting.records import (
+    CLEAN,
+    WORST,
+    CellKey,
+    Difference,
+    Outcomes,
+    Records,
+    outcomes,
+    paired_difference,
+    read_records,
+    same_eps,
+    worst_outcomes,
+)
 from robustforge.reporting.result import make_result
 
 NOT_RUN = "not run"
@@ -39,6 +52,8 @@ class ComparedCell:
         shortfall: paper minus ours in points, or None.
         reason: why ``ours`` is missing; empty where it is not.
         adapted_reason: why ``adapted`` is missing; empty where it is not.
+        gap: ``ours`` minus ``adapted``: paired bootstrap over the images that both judged, or None where one of them is
+            missing or a run's records are not at hand.
     """
 
     row: str
@@ -58,6 +73,7 @@ class ComparedCell:
     shortfall: float | None
     reason: str
     adapted_reason: str
+    gap: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
 def _as_result(source: Any) -> Mapping[str, Any] | None:
     if source is None or (isinstance(source, Mapping) and ("failed" in source or "cells" in source)):
         return source
-    return make_result(source, {})
+    records = read_records(source)
+    return make_result(records, {}) | {"records": records}
 
 
 def _compare_one(
@@ -139,7 +156,23 @@ def _compare_one(
         shortfall=shortfall,
         reason=ours.reason,
         adapted_reason=adapted.reason,
+        gap=_gap((results.get(row.get("run", "")) or {}).get("records"), ours.cell, adapted.cell),
     )
+
+
+def _gap(
+    records: Records | None, ours: Mapping[str, Any] | None, adapted: Mapping[str, Any] | None
+) -> Difference | None:
+    if records is None or ours is None or adapted is None:
+        return None
+    return paired_difference(_held(records, ours), _held(records, adapted))
+
+
+def _held(records: Records, cell: Mapping[str, Any]) -> Outcomes:
+    eps = math.inf if cell["eps"] is None else cell["eps"]  # which JSON cannot write
+    if cell["attack"] == WORST:
+        return worst_outcomes(records, cell["system"], cell["norm"], eps, rate=cell["rate"])
+    return outcomes(records.cells[CellKey(**{name: cell[name] for name in CellKey._fields} | {"eps": eps})])
 
 
 def _verdict(paper: float | None, ours: _Found, shortfall: float | None) -> str:
