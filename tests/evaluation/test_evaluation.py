@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from robustforge.attacks.fgsm import FGSM
+from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.protocol import Suite
 from robustforge.evaluation.records import SCHEMA, batch_columns
+from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
 
@@ -77,7 +79,8 @@ def test_kept_cells_answer_the_same_question_only(evaluate, watched):
     ):  # fmt: skip
         watched.calls.clear()
         evaluate(**changed).run()
-        assert len(watched.calls) == 2 * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
+        rows = 1 if "false_positive_rate" in changed else 2  # the undefended row has no risk, so no threshold
+        assert len(watched.calls) == rows * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
     watched.calls.clear()
     evaluate(settings={"temperature": 2}).run()
     assert len(watched.calls) > 0
@@ -126,6 +129,64 @@ def test_a_sample_has_the_same_record_in_every_subset(evaluate):
         for name in ("success", "prediction", "backwards"):
             assert whole[name][j] == part[name][i]
         assert whole["linf"][j] == pytest.approx(part["linf"][i], abs=1e-6)
+
+
+def test_two_rates_in_one_evaluation(evaluate, watched):
+    path, _ = evaluate(false_positive_rates=[0.05, 0.3], budgets=(Threat("linf", 0.1),)).run()
+    records = frame(path)
+    own = records["system"] == "detector"
+    assert set(records["false_positive_rate"][own]) == {0.05, 0.3}
+    assert np.isnan(records["false_positive_rate"][~own]).all()  # no risk, no threshold: attacked once
+    assert (~own).sum() == 2 * 50
+    loose, strict = (own & (records["false_positive_rate"] == rate) for rate in (0.05, 0.3))
+    (high,), (low,) = set(records["threshold"][loose]), set(records["threshold"][strict])
+    assert high > low
+    assert {call[4] for call in watched.calls} == {None, high, low}  # each attack knew its own threshold
+    for part in (loose, strict):
+        assert (records["accepted"][part] == (records["risk"][part] <= records["threshold"][part])).all()
+    watched.calls.clear()
+    alone = frame(evaluate("alone", cells="run", false_positive_rate=0.3, budgets=(Threat("linf", 0.1),)).run()[0])
+    assert watched.calls == []  # the same cells
+    kept = alone["system"] == "detector"
+    np.testing.assert_array_equal(alone["success"][kept], records["success"][strict])
+
+
+def test_checks_see_the_first_images_of_the_evaluated_ones(evaluate):
+    suites = {"a": Suite({"x": PGD(steps=3), "y": FGSM()}, others=False)}
+    path, _ = evaluate(suites=suites, budgets=(Threat("linf", 0.1),), checks=True, checks_n=15, n_test=40).run()
+    records = frame(path)
+    checked = records["check"] != ""
+    assert set(records["check"]) == {"", "identity", "unbounded", "restarts", "steps"}
+    few = np.sort(np.random.default_rng(0).permutation(50)[:15])
+    for check in ("identity", "unbounded", "restarts", "steps"):
+        np.testing.assert_array_equal(records["index"][records["check"] == check], few)
+    assert set(records["attack"][checked]) == {"pgd"}
+    assert (records["linf"][records["check"] == "identity"] == 0).all()
+    result = make_result(path, {"defense": "detector"})
+    assert all(cell["n"] == 40 for cell in result["cells"] + result["worst_case"])
+    assert all(cell["seconds"] > 0 for cell in result["cells"] + result["checks"])
+
+
+def test_the_trace_goes_into_the_records(evaluate):
+    records = frame(evaluate(budgets=(Threat("linf", 0.1),)).run()[0])
+    attacked = records["backwards"] > 0
+    assert attacked.any()
+    for name in ("zero_gradient", "loss_gain", "best_at"):
+        assert np.isfinite(records[name][attacked]).all()
+        assert np.isnan(records[name][~attacked]).all()
+    assert (records["best_at"][attacked] <= 1).all()
+    assert (records["loss_gain"][attacked] >= 0).all()
+
+
+def test_records_of_before_the_trace_are_read(evaluate, tmp_path):
+    path, _ = evaluate(budgets=(Threat("linf", 0.1),)).run()
+    new = pq.read_table(path)
+    old = new.drop_columns(["zero_gradient", "loss_gain", "best_at", "false_positive_rate", "threshold", "check"])
+    pq.write_table(old.replace_schema_metadata(None), tmp_path / "old.parquet")
+    before, after = make_result(tmp_path / "old.parquet", {}), make_result(path, {})
+    assert [c["accuracy"] for c in before["cells"]] == [c["accuracy"] for c in after["cells"]]
+    assert [c["seconds"] for c in before["cells"]] == [None] * 4
+    assert before["worst_case"][0]["accuracy"] == after["worst_case"][0]["accuracy"]
 
 
 def test_a_rate_needs_held_out_images(evaluate):

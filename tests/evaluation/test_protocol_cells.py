@@ -1,5 +1,6 @@
 """Which cells a protocol asks for, and thresholds on risk."""
 
+import dataclasses
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.base import classify
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.checks import checks_of
 from robustforge.evaluation.protocol import Protocol, Suite
 from robustforge.types import Threat, UserError
 
@@ -73,6 +75,78 @@ def test_no_cell_is_asked_for_twice():
     assert ("undefended", END, PGD(), SMALL) in asked
 
 
+def test_one_name_with_two_settings_is_refused():
+    one, two = Suite({"x": PGD(steps=5)}, ["soft_slot"]), Suite({"y": PGD(steps=6)}, ["end_to_end"])
+    with pytest.raises(UserError, match=r"'pgd' different settings in a\.x and b\.y: set b\.attacks\.y\.name"):
+        protocol({"a": one, "b": two})
+    with pytest.raises(UserError, match=r"in a\.x and a\.y"):
+        protocol({"a": Suite({"x": PGD(steps=5), "y": PGD(steps=6)})})
+    protocol({"a": one, "b": Suite({"y": PGD(steps=5)})})  # the same attack twice is one attack
+    protocol({"a": one, "b": two}, main=PGD(steps=7))  # which replaces both
+
+
+def test_an_attack_must_not_be_called_what_tables_call_the_minimum():
+    with pytest.raises(UserError, match=r"set a\.attacks\.x\.name"):
+        protocol({"a": Suite({"x": PGD(name="worst_case")})})
+    with pytest.raises(UserError, match=r"set attack\.name"):
+        protocol({}, main=PGD(name="worst_case"))
+
+
+def test_a_transfer_is_offered_to_defenses_that_name_none():
+    source, target = (classify(nn.Linear(1, 1))["end_to_end"] for _ in range(2))
+    suite = {"a": Suite({"x": FGSM()}, others=False)}
+
+    def surfaces(own, others, **changed):
+        cells = protocol(suite, transfer=True, **changed).cells("d", own, others)
+        return {c.surface.name: c.surface for c in cells if c.attack}
+
+    found = surfaces({"end_to_end": target}, {"undefended": {"end_to_end": source}})
+    assert set(found) == {"end_to_end", "transfer"}
+    assert (found["transfer"].views, found["transfer"].system) == (source.views, target.system)
+    assert set(found["transfer"].modules.parameters()) == {
+        *source.modules.parameters(), *target.modules.parameters()
+    }  # fmt: skip
+    assert set(surfaces({"end_to_end": target}, {})) == {"end_to_end"}
+    named = dataclasses.replace(target, name="transfer")
+    assert (
+        surfaces({"transfer": named, "end_to_end": target}, {"undefended": {"end_to_end": source}})["transfer"] is named
+    )
+
+
+def test_every_rate_has_its_cells():
+    suite = {"a": Suite({"x": FGSM()}, ["soft_slot"])}
+    cells = protocol(suite, false_positive_rates=[0.01, 0.05]).cells("memdef", OWN, OTHERS)
+    assert [(c.system, c.rate) for c in cells if c.attack is None] == [
+        (row, rate) for rate in (0.01, 0.05) for row in ("undefended", "selector", "memdef")
+    ]
+    assert [c.rate for c in cells if c.attack and c.system == "memdef"] == [0.01, 0.05]
+    assert protocol(suite).rates == (None,)
+    assert protocol(suite, false_positive_rate=0.1).rates == (0.1,)
+    assert protocol(suite, false_positive_rate=0.05, false_positive_rates=[0.01, 0.05]).rates == (0.05, 0.01)
+    assert protocol(suite, false_positive_rates=[None, 0.05]).rates == (None, 0.05)
+
+
+def test_checks_are_of_the_defense_s_own_iterated_attacks():
+    own = {name: dataclasses.replace(END, name=name) for name in ("end_to_end", "transfer")}
+    suite = {"a": Suite({"x": FGSM(), "y": PGD(steps=5), "z": BIM()})}
+    cells = protocol(suite, (SMALL, LARGE), checks=True).cells("memdef", own, OTHERS)
+    found = [(c.attack.name, c.check, c.threat.eps) for c in cells if c.check]
+    assert {(c.system, c.surface.name) for c in cells if c.check} == {("memdef", "end_to_end")}
+    assert sorted(found) == sorted([
+        *((name, check, eps) for name in ("pgd", "bim") for check, eps in (("identity", 0.0), ("unbounded", 1.0))),
+        *(("pgd", check, eps) for check in ("restarts", "steps") for eps in (0.1, 0.3)),
+        *(("bim", "steps", eps) for eps in (0.1, 0.3)),
+    ])  # fmt: skip
+    assert not [c for c in protocol(suite).cells("memdef", own, OTHERS) if c.check]
+
+
+def test_an_l2_budget_without_bound_is_twenty_times_the_budget():
+    found = {check: threat.eps for check, _, threat in checks_of(PGD(), Threat("l2", 1.5))}
+    assert found == {"identity": 0, "unbounded": 30, "restarts": 1.5, "steps": 1.5}
+    assert checks_of(FGSM(), SMALL) == []
+    assert {check: attack.restarts for check, attack, _ in checks_of(PGD(restarts=8), SMALL)}["restarts"] == 16
+
+
 def test_a_surface_that_is_not_there():
     with pytest.raises(
         UserError, match=r"suite 'b', attacks the surface encoder, victim, which memdef lacks: it has end_to"
@@ -86,6 +160,8 @@ def test_a_surface_that_is_not_there():
         ({"n_test": 0}, "at least 1"),
         ({"false_positive_rate": 1.0}, r"\[0, 1\)"),
         ({"false_positive_rate": -0.1}, "share"),
+        ({"false_positive_rates": [0.01, 1.5]}, "share"),
+        ({"checks_n": 0}, "at least 1"),
     ],
 )
 def test_impossible_values(changed, says):

@@ -189,7 +189,8 @@ class Query:
         self.targets = None  # whatever the attack aimed at, success is a wrong label that is accepted
         success = self.fools(x_adv, count=False)
         span = (self.backwards - 1).clamp(min=1)
-        trace = Trace(self._zeros, self._best - self._first, self._best_at / span)
+        best_at = torch.where(self._first.isnan(), self._first, self._best_at / span)
+        trace = Trace(self._zeros, self._best - self._first, best_at)
         return AttackResult(x_adv, success, self.forwards, self.backwards, trace if self.backwards.any() else None)
 
     @staticmethod

@@ -103,4 +103,6 @@ def _metric_name(cell: Mapping[str, Any]) -> str:
     parts = [cell["system"], cell["attack"]]
     if cell["attack"] != "clean":
         parts += [str(cell["surface"]), f"{cell['norm']}_{cell['eps']:.4g}"]
+    if cell.get("rate") is not None:
+        parts.append(f"fpr_{cell['rate']:g}")
     return "accuracy/" + "/".join(parts)

@@ -26,10 +26,10 @@ from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.reporting.curves import training_curves
-from robustforge.reporting.figures import accuracy_bars, security_curve
+from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
 from robustforge.reporting.gallery import gallery
 from robustforge.reporting.result import make_result, write_json, write_text
-from robustforge.reporting.tables import markdown_run, render_run
+from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
@@ -187,6 +187,10 @@ def _evaluate(
         "split": "test",
         "norm": job.protocol.budgets[-1].norm,
         "eps": job.protocol.budgets[-1].eps,
+        "rate": job.protocol.rates[0],
+        "protocol": job.protocol.name,
+        "strict": job.protocol.strict,
+        "calibration_images": len(job.data.calibration.labels),
         "diagnostics": diagnostics,
         "stages": [asdict(report) for report in reports],
         "seconds": time.perf_counter() - started,
@@ -200,13 +204,17 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     result = make_result(records, meta)
     figures = training_curves(folder)
     for figure in (gallery(folder), accuracy_bars(result, folder / "figures" / "accuracy.png"),
-                   security_curve(result, folder / "figures" / "security_curve.png")):  # fmt: skip
+                   security_curve(result, folder / "figures" / "security_curve.png"),
+                   abstention_curves(records, result, folder / "figures" / "abstention.png")):  # fmt: skip
         if figure is not None:
             figures.append(figure)
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)
     console = Console()
     console.print(render_run(result))
+    abstained = render_abstention(result)
+    if abstained is not None:
+        console.print(abstained)
     for name, value in result["diagnostics"].items():
         console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
     console.print(f"Everything is in {folder}")

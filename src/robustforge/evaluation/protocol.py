@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from torch import nn
 
 from robustforge.attacks.base import Attack
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.surfaces import Surface
+from robustforge.evaluation.checks import checks_of
 from robustforge.types import Threat, UserError
+
+WORST = "worst_case"  # what tables call the minimum over all attacks
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,13 @@ class Suite:
         surfaces: surface names of the defense, or None for all it has but the aimed ones, which only targeted attacks
             understand. Rows of other systems are attacked end to end.
         others: whether the other systems (undefended, selector) are attacked with it too.
+        aimed: attack the aimed surfaces and nothing else, where the defense has any.
     """
 
     attacks: Mapping[str, Attack]
     surfaces: Sequence[str] | None = None
     others: bool = True
+    aimed: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,24 @@ class Cell:
         attack: column; None for clean images.
         surface: what is differentiated (and, always, what judges).
         threat: budget; None for clean images.
+        rate: false-positive rate at which the system's threshold on risk is fitted; None accepts everything.
+        check: what this cell checks (see :mod:`robustforge.evaluation.checks`); empty for a number of the table.
     """
 
     system: str
     surface: Surface
     attack: Attack | None = None
     threat: Threat | None = None
+    rate: float | None = None
+    check: str = ""
+
+
+def _transfer(source: Surface, target: Surface) -> Surface:
+    """Differentiates ``source``'s views, judged by ``target``'s system."""
+    return replace(
+        source, name="transfer", system=target.system, answer=None,
+        modules=nn.ModuleList([source.modules, target.modules]),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,9 +75,16 @@ class Protocol:
         seed: of the attacks' draws.
         false_positive_rate: share of held-out clean images that may be rejected by risk; None accepts everything.
         main: the run's own attack, added to every suite (or replacing the one of its name); None for none.
+        false_positive_rates: several such rates in one evaluation. Attacks adapt to the threshold, so that each rate
+            has cells of its own; where ``false_positive_rate`` is given as well, it comes first.
+        checks: whether the defense's iterated attacks are checked by cheap runs on few images.
+        checks_n: images of a check, the first n of the evaluated ones.
+        strict: whether a violated indicator makes a number unreliable, so that no robust accuracy is stated.
+        transfer: whether a defense without a ``transfer`` surface gets one, from the row ``undefended`` where there is
+            one.
 
     Raises:
-        UserError: no test image, or a rate outside [0, 1).
+        UserError: no test image, a rate outside [0, 1), or one attack name with two settings.
     """
 
     name: str
@@ -68,16 +94,31 @@ class Protocol:
     seed: int = 0
     false_positive_rate: float | None = None
     main: Attack | None = field(default=None)
+    false_positive_rates: Sequence[float | None] | None = None
+    checks: bool = False
+    checks_n: int = 100
+    strict: bool = False
+    transfer: bool = False
 
     def __post_init__(self) -> None:
-        if self.n_test is not None and self.n_test < 1:
-            raise UserError(f"protocol.n_test is {self.n_test}: give at least 1, or null for the whole test split.")
-        rate = self.false_positive_rate
-        if rate is not None and not 0 <= rate < 1:
-            raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        for key in ("n_test", "checks_n"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
+        for rate in self.rates:
+            if rate is not None and not 0 <= rate < 1:
+                raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        self._refuse_homonyms()
+
+    @property
+    def rates(self) -> tuple[float | None, ...]:
+        """The false-positive rates of this evaluation, the headline's first; (None,) accepts everything."""
+        several = list(self.false_positive_rates or ())
+        first = [] if several and self.false_positive_rate is None else [self.false_positive_rate]
+        return tuple(dict.fromkeys(first + several))
 
     def cells(self, name: str, own: Mapping[str, Surface], others: Mapping[str, Mapping[str, Surface]]) -> list[Cell]:
-        """Every cell, clean ones first.
+        """Every cell, clean ones first, checks last.
 
         Args:
             name: of the defense's row.
@@ -87,23 +128,66 @@ class Protocol:
         Raises:
             UserError: a suite names a surface that the defense lacks.
         """
-        cells = [Cell(row, surfaces["end_to_end"]) for row, surfaces in {**others, name: own}.items()]
+        cells: list[Cell] = []
+        if self.transfer and "transfer" not in own and "undefended" in others:
+            own = {**own, "transfer": _transfer(others["undefended"]["end_to_end"], own["end_to_end"])}
+        rows = {**others, name: own}
+        for rate in self.rates:
+            cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
         for label, suite in self.suites.items():
-            unaimed = [key for key, surface in own.items() if not surface.aimed]
-            wanted = unaimed if suite.surfaces is None else list(suite.surfaces)
-            missing = [surface for surface in wanted if surface not in own]
-            if missing:
-                raise UserError(
-                    f"Protocol '{self.name}', suite '{label}', attacks the surface {', '.join(missing)}, which {name} "
-                    f"lacks: it has {', '.join(own)}."
-                )
-            attacks = {attack.name: attack for attack in suite.attacks.values()}
-            if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
-                attacks[self.main.name] = self.main
+            wanted = self._surfaces(label, suite, name, own)
             for threat in self.budgets:
-                for attack in attacks.values():
-                    if suite.others:
-                        cells += [Cell(row, s["end_to_end"], attack, threat) for row, s in others.items()]
-                    cells += [Cell(name, own[surface], attack, threat) for surface in wanted]
+                for attack in self._attacks(suite):
+                    for rate in self.rates:
+                        if suite.others:
+                            cells += [Cell(row, s["end_to_end"], attack, threat, rate) for row, s in others.items()]
+                        cells += [Cell(name, own[surface], attack, threat, rate) for surface in wanted]
+        if self.checks:
+            cells += [check for cell in cells if cell.system == name for check in self._checks(cell)]
         # the main attack joins every suite, and suites may overlap: one record a sample, attack and surface
         return [cell for number, cell in enumerate(cells) if cell not in cells[:number]]
+
+    def _surfaces(self, label: str, suite: Suite, name: str, own: Mapping[str, Surface]) -> list[str]:
+        if suite.aimed:
+            return [key for key, surface in own.items() if surface.aimed]
+        unaimed = [key for key, surface in own.items() if not surface.aimed]
+        wanted = unaimed if suite.surfaces is None else list(suite.surfaces)
+        missing = [surface for surface in wanted if surface not in own]
+        if missing:
+            raise UserError(
+                f"Protocol '{self.name}', suite '{label}', attacks the surface {', '.join(missing)}, which {name} "
+                f"lacks: it has {', '.join(own)}."
+            )
+        return wanted
+
+    def _attacks(self, suite: Suite) -> list[Attack]:
+        attacks = {attack.name: attack for attack in suite.attacks.values()}
+        if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
+            attacks[self.main.name] = self.main
+        return list(attacks.values())
+
+    @staticmethod
+    def _checks(cell: Cell) -> list[Cell]:
+        if cell.attack is None or cell.threat is None or cell.surface.name == "transfer":
+            return []
+        variants = checks_of(cell.attack, cell.threat)
+        return [replace(cell, attack=attack, threat=threat, check=check) for check, attack, threat in variants]
+
+    def _refuse_homonyms(self) -> None:
+        """Records carry an attack's name alone: what has one name must be one thing."""
+        main = None if self.main is None else self.main.name  # replaces its namesakes
+        if main == WORST:
+            raise UserError(f"'{WORST}' is a row of every table: set attack.name to another name.")
+        seen: dict[str, tuple[str, Attack]] = {}
+        for label, suite in self.suites.items():
+            for key, attack in suite.attacks.items():
+                if attack.name == WORST:
+                    raise UserError(
+                        f"'{WORST}' is a row of every table: set {label}.attacks.{key}.name to another name."
+                    )
+                place, first = seen.setdefault(attack.name, (f"{label}.{key}", attack))
+                if attack != first and attack.name != main:
+                    raise UserError(
+                        f"Protocol '{self.name}' gives the attack name '{attack.name}' different settings in {place} "
+                        f"and {label}.{key}: set {label}.attacks.{key}.name to another name."
+                    )

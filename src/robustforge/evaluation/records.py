@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ SCHEMA = pa.schema(
         ("eps", pa.float64()), ("seed", pa.int64()), ("index", pa.int64()), ("label", pa.int64()),
         ("prediction", pa.int64()), ("success", pa.bool_()), ("accepted", pa.bool_()), ("risk", pa.float64()),
         ("linf", pa.float64()), ("l2", pa.float64()), ("forwards", pa.int64()), ("backwards", pa.int64()),
+        ("zero_gradient", pa.float64()), ("loss_gain", pa.float64()), ("best_at", pa.float64()),
+        ("false_positive_rate", pa.float64()), ("threshold", pa.float64()), ("check", pa.string()),
     ]
 )  # fmt: skip
+SECONDS = b"robustforge.seconds"  # kept beside the table, so that equal evaluations have equal columns
+_CELL = ("system", "attack", "surface", "norm", "eps", "false_positive_rate", "check")
 
 
 def batch_columns(batch: Batch, result: AttackResult, output: DefenseOutput, threshold: float | None) -> dict[str, Any]:
@@ -34,7 +39,7 @@ def batch_columns(batch: Batch, result: AttackResult, output: DefenseOutput, thr
         threshold: risk above which the system rejects, or None.
     """
     delta = result.x_adv - batch.x
-    risk = output.risk
+    risk, trace = output.risk, result.trace
     nan = np.full(len(batch.y), np.nan)
     accepted = np.ones(len(batch.y), dtype=bool)
     if risk is not None and threshold is not None:
@@ -50,13 +55,30 @@ def batch_columns(batch: Batch, result: AttackResult, output: DefenseOutput, thr
         "l2": _numpy(l2_norm(delta).double()),
         "forwards": _numpy(result.forwards),
         "backwards": _numpy(result.backwards),
+        "zero_gradient": nan if trace is None else _numpy(trace.zero_gradient.double()),
+        "loss_gain": nan if trace is None else _numpy(trace.loss_gain.double()),
+        "best_at": nan if trace is None else _numpy(trace.best_at.double()),
     }
 
 
 def cell_table(
-    columns: list[dict[str, Any]], system: str, attack: str, surface: str, threat: Threat | None, seed: int
-) -> pa.Table:
-    """One cell's records, sorted by sample index."""
+    columns: list[dict[str, Any]], system: str, attack: str, surface: str, threat: Threat | None, seed: int, *,
+    rate: float | None = None, threshold: float | None = None, check: str = "", seconds: float = 0.0,
+) -> pa.Table:  # fmt: skip
+    """One cell's records, sorted by sample index.
+
+    Args:
+        columns: of :func:`batch_columns`, one a batch.
+        system: row.
+        attack: its name.
+        surface: its name.
+        threat: budget, or None for clean images.
+        seed: of the attack's draws.
+        rate: false-positive rate at which the threshold was fitted, or None.
+        threshold: risk above which the system rejects, or None.
+        check: what the cell checks, or empty.
+        seconds: wall time spent on the cell; kept in the table's metadata.
+    """
     merged = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
     order = np.argsort(merged["index"], kind="stable")
     merged = {key: value[order] for key, value in merged.items()}
@@ -68,8 +90,23 @@ def cell_table(
         "norm": ["none" if threat is None else threat.norm] * count,
         "eps": np.full(count, 0.0 if threat is None else threat.eps),
         "seed": np.full(count, seed),
+        "false_positive_rate": np.full(count, np.nan if rate is None else rate),
+        "threshold": np.full(count, np.nan if threshold is None else threshold),
+        "check": [check] * count,
     }
-    return pa.table({**constants, **merged}, schema=SCHEMA)
+    table = pa.table({**constants, **merged}, schema=SCHEMA)
+    return table.replace_schema_metadata({SECONDS: str(seconds).encode()})
+
+
+def join_tables(tables: list[pa.Table]) -> pa.Table:
+    """All cells in one table, whose metadata tell the seconds of each: [[*cell, seconds], ...] as JSON."""
+    spent = []
+    for table in tables:
+        if len(table):
+            values = [table[name][0].as_py() for name in _CELL]
+            spent.append([None if value != value else value for value in values])  # NaN, which JSON lacks
+            spent[-1].append(float((table.schema.metadata or {}).get(SECONDS, b"0")))
+    return pa.concat_tables(tables).replace_schema_metadata({SECONDS: json.dumps(spent).encode()})
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import describe
 from robustforge.evaluation.calibration import risk_threshold
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import batch_columns, cell_table, write_table
+from robustforge.evaluation.records import batch_columns, cell_table, join_tables, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 
@@ -56,7 +57,7 @@ class Evaluation:
     settings: Mapping[str, Any]
     device: torch.device
     quiet: bool = False
-    thresholds: dict[str, float | None] = field(default_factory=dict, init=False)  # by row, fitted once
+    thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
         """Runs every cell.
@@ -65,8 +66,7 @@ class Evaluation:
             (path of records.parquet, means of the defense's diagnostics over the evaluated images).
         """
         self.defense.eval().to(self.device)
-        cells = self.protocol.cells(self.name, self.defense.surfaces(), self.defense.systems())
-        rows = self.rows()
+        cells = self._cells()
         tables: list[pa.Table] = []
         columns = (
             TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -74,31 +74,43 @@ class Evaluation:
         )  # fmt: skip
         with Progress(*columns, disable=self.quiet or distributed.rank() != 0) as progress:
             everything = progress.add_task("evaluating: cells", total=len(cells), note="")
-            inner = progress.add_task("", total=len(rows), note="")
+            inner = progress.add_task("", total=0, note="")
             for cell in cells:
+                rows = self.rows(self.protocol.checks_n if cell.check else None)
                 progress.reset(inner, total=len(rows), description=f"  {_label(cell)}", note="")
                 tables.append(self._cell(cell, rows, progress, inner))
                 progress.advance(everything)
         path = self.folder / "records.parquet"
         if distributed.rank() == 0:
-            write_table(pa.concat_tables(tables), path)
+            write_table(join_tables(tables), path)
         distributed.barrier()
-        return path, self._diagnostics(rows)
+        return path, self._diagnostics(self.rows())
 
-    def rows(self) -> np.ndarray:
-        """Positions in the test split of the evaluated images, sorted; the same for every process."""
+    def rows(self, most: int | None = None) -> np.ndarray:
+        """Positions in the test split of the evaluated images, at most ``most``; sorted, the same for every process."""
         count = len(self.data.test.labels)
-        if self.protocol.n_test is None or self.protocol.n_test >= count:
-            return np.arange(count)
-        return np.sort(np.random.default_rng(0).permutation(count)[: self.protocol.n_test])
+        wanted = min(count, self.protocol.n_test or count, most or count)
+        return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+
+    def _cells(self) -> list[Cell]:
+        """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
+        cells = self.protocol.cells(self.name, self.defense.surfaces(), self.defense.systems())
+        (probe,) = self._batches(self.data.test, np.arange(1), shard=False)
+        abstains: dict[str, bool] = {}
+        for cell in cells:
+            if cell.rate is not None and cell.system not in abstains:
+                abstains[cell.system] = fooled(cell.surface, probe.x, probe.y)[1].risk is not None
+        found = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
+        return [cell for number, cell in enumerate(found) if cell not in found[:number]]
 
     def _cell(self, cell: Cell, rows: np.ndarray, progress: Progress, task: Any) -> pa.Table:
         path = self.cells / f"{self._key(cell)}.parquet"
         if distributed.agree(path.exists()):
             return pq.read_table(path)
-        if cell.system not in self.thresholds:
-            self.thresholds[cell.system] = self._threshold(cell)
-        threshold = self.thresholds[cell.system]
+        fitted = cell.system, cell.rate
+        if fitted not in self.thresholds:
+            self.thresholds[fitted] = self._threshold(cell)
+        threshold, started = self.thresholds[fitted], time.perf_counter()
         attack = cell.attack or NoAttack()
         threat = cell.threat or Threat(eps=0.0)
         parts, done, standing = [], 0, 0
@@ -114,7 +126,10 @@ class Evaluation:
             progress.update(task, completed=done * distributed.world_size(), note=note)
         gathered = _gather(parts)
         surface = cell.surface.name if cell.attack else "none"
-        table = cell_table(gathered, cell.system, attack.name, surface, cell.threat, self.protocol.seed)
+        table = cell_table(
+            gathered, cell.system, attack.name, surface, cell.threat, self.protocol.seed, rate=cell.rate,
+            threshold=threshold, check=cell.check, seconds=time.perf_counter() - started,
+        )  # fmt: skip
         if distributed.rank() == 0:
             write_table(table, path)
         distributed.barrier()
@@ -126,13 +141,13 @@ class Evaluation:
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": self.protocol.false_positive_rate, "data": self.data.fingerprint, "identity": identity,
+            "fpr": cell.rate, "check": cell.check and [cell.check, self.protocol.checks_n],
+            "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def _threshold(self, cell: Cell) -> float | None:
-        rate = self.protocol.false_positive_rate
-        if rate is None:
+        if cell.rate is None:
             return None
         risks = []
         calibration = self.data.calibration
@@ -143,7 +158,7 @@ class Evaluation:
             risks.append(output.risk)
         if not risks:
             raise UserError("protocol.false_positive_rate needs held-out images: raise dataset.held_out.")
-        return risk_threshold(torch.cat(risks), rate)
+        return risk_threshold(torch.cat(risks), cell.rate)
 
     def _batches(self, split: Split, rows: np.ndarray, shard: bool = True) -> Iterator[Batch]:
         """Unaugmented batches of the given rows; each process takes every world_size-th, none twice."""
@@ -165,7 +180,8 @@ class Evaluation:
 def _label(cell: Cell) -> str:
     if cell.attack is None or cell.threat is None:
         return f"{cell.system}: clean"
-    return f"{cell.system}: {cell.attack.name} on {cell.surface.name} {cell.threat.eps:.3f}"
+    check = f", {cell.check}" if cell.check else ""
+    return f"{cell.system}: {cell.attack.name} on {cell.surface.name} {cell.threat.eps:.3f}{check}"
 
 
 def _gather(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
-from robustforge.reporting.records import CLEAN, WORST, same_eps
+from robustforge.reporting.records import (
+    CLEAN,
+    WORST,
+    CellKey,
+    Difference,
+    Outcomes,
+    Records,
+    outcomes,
+    paired_difference,
+    read_records,
+    same_eps,
+    worst_outcomes,
+)
 from robustforge.reporting.result import make_result
 
 NOT_RUN = "not run"
@@ -39,6 +52,8 @@ class ComparedCell:
         shortfall: paper minus ours in points, or None.
         reason: why ``ours`` is missing; empty where it is not.
         adapted_reason: why ``adapted`` is missing; empty where it is not.
+        gap: ``ours`` minus ``adapted``: paired bootstrap over the images that both judged, or None where one of them is
+            missing or a run's records are not at hand.
     """
 
     row: str
@@ -58,6 +73,7 @@ class ComparedCell:
     shortfall: float | None
     reason: str
     adapted_reason: str
+    gap: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
         spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
-            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
-            one was recorded.
+            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
+            false positives) where more than one was recorded.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -109,7 +125,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
 def _as_result(source: Any) -> Mapping[str, Any] | None:
     if source is None or (isinstance(source, Mapping) and ("failed" in source or "cells" in source)):
         return source
-    return make_result(source, {})
+    records = read_records(source)
+    return make_result(records, {}) | {"records": records}
 
 
 def _compare_one(
@@ -139,7 +156,23 @@ def _compare_one(
         shortfall=shortfall,
         reason=ours.reason,
         adapted_reason=adapted.reason,
+        gap=_gap((results.get(row.get("run", "")) or {}).get("records"), ours.cell, adapted.cell),
     )
+
+
+def _gap(
+    records: Records | None, ours: Mapping[str, Any] | None, adapted: Mapping[str, Any] | None
+) -> Difference | None:
+    if records is None or ours is None or adapted is None:
+        return None
+    return paired_difference(_held(records, ours), _held(records, adapted))
+
+
+def _held(records: Records, cell: Mapping[str, Any]) -> Outcomes:
+    eps = math.inf if cell["eps"] is None else cell["eps"]  # which JSON cannot write
+    if cell["attack"] == WORST:
+        return worst_outcomes(records, cell["system"], cell["norm"], eps, rate=cell["rate"])
+    return outcomes(records.cells[CellKey(**{name: cell[name] for name in CellKey._fields} | {"eps": eps})])
 
 
 def _verdict(paper: float | None, ours: _Found, shortfall: float | None) -> str:
@@ -158,7 +191,8 @@ def _look_up(
     if row.get("run") is None or result is None or "failed" in result:
         lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
         return (_Found(reason=lost),) * 3
-    mine = [c for c in result["cells"] if c["system"] == row["system"]]
+    rate = column.get("rate")
+    mine = [c for c in result["cells"] if c["system"] == row["system"] and (rate is None or c.get("rate") == rate)]
     if not mine:
         return (_Found(reason=f"{NOT_RUN}: no system '{row['system']}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
@@ -177,9 +211,11 @@ def _look_up(
 
 def _worst(row: Mapping[str, Any], column: Mapping[str, Any], result: Mapping[str, Any], ours: _Found) -> _Found:
     """The worst case at the budget of the attack that was found, or else at the column's own."""
-    worst = [c for c in result["worst_case"] if c["system"] == row["system"]]
+    rate = column.get("rate")
+    worst = [c for c in result["worst_case"] if c["system"] == row["system"] and rate in (None, c.get("rate"))]
     if ours.cell is not None:
-        worst = [c for c in worst if (c["norm"], c["eps"]) == (ours.cell["norm"], ours.cell["eps"])]
+        at = tuple(ours.cell.get(name) for name in ("norm", "eps", "rate"))
+        worst = [c for c in worst if tuple(c.get(name) for name in ("norm", "eps", "rate")) == at]
     elif column.get("eps") is not None:
         worst = [c for c in worst if _in_budget(c, column)]
     else:
@@ -197,5 +233,5 @@ def _in_budget(cell: Mapping[str, Any], column: Mapping[str, Any]) -> bool:
 
 def _one(cells: Sequence[Mapping[str, Any]], what: str) -> _Found:
     if len(cells) > 1:
-        return _Found(reason=f"{NOT_RUN} uniquely: {what} has several budgets, give norm and eps")
+        return _Found(reason=f"{NOT_RUN} uniquely: {what} has several budgets or rates, give norm, eps and rate")
     return _Found(cells[0]) if cells else _Found(reason=f"{NOT_RUN}: {what}")

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from robustforge.reporting.abstention_curves import abstention_curves
 from robustforge.reporting.curves import read_metrics, training_curves
 from robustforge.reporting.gallery import gallery
 from robustforge.reporting.style import LINES, MARKERS, colour, drawing, save
 from robustforge.reporting.tables import Grid, Heading, run_grid
 from robustforge.reporting.text import NORMS, budget, percent
 
-__all__ = ["accuracy_bars", "gallery", "read_metrics", "security_curve", "training_curves"]
+__all__ = ["abstention_curves", "accuracy_bars", "gallery", "read_metrics", "security_curve", "training_curves"]
 
 Points = dict[float, Mapping[str, Any]]  # budget -> the cell that is lowest there
 
@@ -50,14 +51,16 @@ def security_curve(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], pat
 
 def _collect(result: Mapping[str, Any], prefix: str, panels: dict[str, dict[tuple[str, str], Points]]) -> None:
     """Adds a result's points; the clean accuracy is every line's point at budget 0."""
-    clean = {cell["system"]: cell for cell in result["cells"] if cell["attack"] == "clean"}
+    clean = {(c["system"], c.get("rate")): c for c in result["cells"] if c["attack"] == "clean"}
     for cell in [*result["cells"], *result["worst_case"]]:
         if cell["attack"] == "clean" or cell["eps"] is None or cell["accuracy"] is None:
             continue
         surface = "worst case" if cell["attack"] == "worst_case" else cell["surface"]
+        rate = cell.get("rate")
+        surface += "" if rate is None else f", {100 * rate:g} % FPR"
         points = panels[cell["norm"]][prefix + cell["system"], surface]
-        if cell["system"] in clean:
-            points[0.0] = clean[cell["system"]]
+        if (cell["system"], rate) in clean:
+            points[0.0] = clean[cell["system"], rate]
         before = points.get(cell["eps"])
         if before is None or cell["accuracy"] < before["accuracy"]:
             points[cell["eps"]] = cell
@@ -68,9 +71,9 @@ def _curve(points: Points) -> bool:
 
 
 def _security_panel(axes: Axes, norm: str, lines: dict[tuple[str, str], Points], systems: list[str]) -> None:
-    surfaces = list(dict.fromkeys(surface for _, surface in lines if surface != "worst case"))
+    surfaces = list(dict.fromkeys(surface for _, surface in lines if not surface.startswith("worst case")))
     for (system, surface), points in lines.items():
-        worst = surface == "worst case"
+        worst = surface.startswith("worst case")
         place = 0 if worst else surfaces.index(surface) + 1
         eps, shade = sorted(points), colour(systems.index(system))
         axes.plot(

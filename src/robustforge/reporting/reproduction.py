@@ -25,8 +25,8 @@ __all__ = ["ComparedCell", "compare", "render", "write"]
 
 CSV_COLUMNS = (
     "row", "column", "paper", "paper_surface", "ours", "ours_low", "ours_high", "adapted_surface", "adapted",
-    "adapted_low", "adapted_high", "adapted_n", "avg_like_code", "n", "seed", "verdict", "shortfall", "reason",
-    "adapted_reason", "statement",
+    "adapted_low", "adapted_high", "adapted_n", "gap", "gap_low", "gap_high", "avg_like_code", "n", "seed", "verdict",
+    "shortfall", "reason", "adapted_reason", "statement",
 )  # fmt: skip
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
@@ -149,6 +149,9 @@ def _csv(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str:
         row: dict[str, Any] = {**asdict(cell), "statement": " | ".join(header_lines)}
         row["ours_low"], row["ours_high"] = cell.ours_interval or (None, None)
         row["adapted_low"], row["adapted_high"] = cell.adapted_interval or (None, None)
+        row |= dict.fromkeys(("gap", "gap_low", "gap_high"))
+        if cell.gap is not None:
+            row |= {"gap": cell.gap.points, "gap_low": cell.gap.low, "gap_high": cell.gap.high}
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
     return out.getvalue()
 

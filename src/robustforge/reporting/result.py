@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from robustforge.reporting.judgement import comparisons, judged_cells, thresholds
 from robustforge.reporting.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
 
 SCHEMA = 1
@@ -23,21 +24,25 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
-        meta: ``name``, ``seed``, ``split``, ``n_test``, ``diagnostics``, ``stages``, ``seconds`` and ``versions`` are
-            copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and
-            ``eps`` are the default budget (default: the only recorded one).
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and
+            ``versions`` are copied. ``defense`` is the row name of the defense (default: the last system recorded),
+            ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the default
+            false-positive rate. ``strict`` makes a violated indicator refuse the word robust; ``calibration_images``
+            is told with the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
         budget in percent; its clean accuracy when nothing attacked it; None when several budgets were recorded and
-        none of them is the default one.
+        none of them is the default one. Cells carry their ``indicators``, the names of the ``violated`` ones and,
+        where the protocol is strict and attacked them, a ``verdict``.
     """
     records = read_records(source)
     cells = summarise(records)
-    budgets = {(c.system, c.norm, c.eps): None for c in cells if c.attack != CLEAN}
-    worst = [worst_case(records, *budget) for budget in budgets]
+    budgets = {(c.system, c.norm, c.eps, c.rate): None for c in cells if c.attack != CLEAN}
+    worst = [worst_case(records, system, norm, eps, rate=rate) for system, norm, eps, rate in budgets]
     defense = str(meta.get("defense") or _last_system(records))
     objective, objective_of = _objective(cells, worst, defense, meta)
+    told, told_worst = judged_cells(records, cells, worst, strict=bool(meta.get("strict")))
     result = {
         "schema": SCHEMA,
         "name": meta.get("name", defense),
@@ -45,8 +50,13 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "split": meta.get("split", "test"),
         "n_test": meta.get("n_test", max((c.n for c in cells), default=0)),
         "defense": defense,
-        "cells": [asdict(c) for c in cells],
-        "worst_case": [asdict(c) for c in worst],
+        "protocol": meta.get("protocol"),
+        "strict": bool(meta.get("strict")),
+        "cells": [asdict(c) | more for c, more in zip(cells, told, strict=True)],
+        "worst_case": [asdict(c) | more for c, more in zip(worst, told_worst, strict=True)],
+        "checks": [asdict(c) for c in summarise(records, checks=True)],
+        "comparisons": comparisons(records, cells, worst, defense),
+        "thresholds": thresholds(records, meta.get("calibration_images")),
         "diagnostics": meta.get("diagnostics", {}),
         "stages": meta.get("stages", []),
         "seconds": meta.get("seconds"),
@@ -74,10 +84,18 @@ def _objective(
         mine = [c for c in cells if c.system == defense and c.attack == CLEAN]
     elif meta.get("eps") is not None:
         mine = [c for c in mine if same_eps(c.eps, float(meta["eps"])) and c.norm == meta.get("norm", c.norm)]
+    if meta.get("rate") is not None:
+        mine = [c for c in mine if c.rate in (None, meta["rate"])]
     if len(mine) != 1:
         return None, None
     cell = mine[0]
-    return cell.accuracy, {"system": defense, "attack": cell.attack, "norm": cell.norm, "eps": cell.eps}
+    return cell.accuracy, {
+        "system": defense,
+        "attack": cell.attack,
+        "norm": cell.norm,
+        "eps": cell.eps,
+        "rate": cell.rate,
+    }
 
 
 def plain(value: Any) -> Any:

@@ -59,6 +59,30 @@ class Difference:
     n: int
 
 
+def mcnemar(first: int, second: int) -> float:
+    """One-sided exact McNemar test on discordant pairs (McNemar 1947).
+
+    Args:
+        first: samples that only the first system lost.
+        second: samples that only the second one lost.
+
+    Returns:
+        Probability of at least ``first`` of ``first + second`` if both were equally likely; 1 without discordant pairs.
+    """
+    n = first + second
+    if not n or not first:
+        return 1.0
+    chance = -n * math.log(2) + math.lgamma(n + 1)
+    terms = [math.exp(chance - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(first, n + 1)]
+    return min(1.0, math.fsum(terms))
+
+
+def shared(first: Outcomes, second: Outcomes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Who held on the samples that both were tested on: two (n,) arrays, aligned."""
+    _, a, b = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
+    return first.correct[a], second.correct[b]
+
+
 def paired_difference(first: Outcomes, second: Outcomes, resamples: int = 10_000, seed: int = 0) -> Difference:
     """Paired bootstrap over the samples that both systems were tested on.
 
@@ -74,11 +98,11 @@ def paired_difference(first: Outcomes, second: Outcomes, resamples: int = 10_000
     Notes:
         A paired difference takes the values -1, 0 and 1 only, so resampling n samples is one multinomial draw.
     """
-    _, a, b = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
+    a, b = shared(first, second)
     n = len(a)
     if n == 0:
         raise ValueError("The two systems share no sample: evaluate both on the same split and the same indices.")
-    difference = first.correct[a].astype(np.int64) - second.correct[b].astype(np.int64)
+    difference = a.astype(np.int64) - b.astype(np.int64)
     counts = np.array([(difference == value).sum() for value in (-1, 0, 1)])
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
     low, high = np.percentile(100 * (draws[:, 2] - draws[:, 0]) / n, [2.5, 97.5])

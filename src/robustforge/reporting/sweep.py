@@ -63,7 +63,7 @@ def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) 
     for one, (_, result) in zip(overrides, results, strict=True):
         numbers = _lost(result) if result is None or FAILED in result else _numbers(result)
         rows.append([one.get(k, MISSING) for k in keys] + numbers)
-        failed.append(numbers[-1] != OK)
+        failed.append(not numbers[-1].startswith(OK))
     return Summary([*keys, "clean", "worst case", "objective", "state"], rows, failed)
 
 
@@ -82,12 +82,15 @@ def _lost(result: dict[str, Any] | None) -> list[str]:
 def _numbers(result: dict[str, Any]) -> list[str]:
     mine = [c for c in [*result["cells"], *result["worst_case"]] if c["system"] == result["defense"]]
     at = result.get("objective_of") or {}
+    mine = [c for c in mine if c.get("rate") == at.get("rate")]
     clean = [c for c in mine if c["attack"] == "clean"]
     worst = [
         c for c in mine if c["attack"] == "worst_case" and (c["norm"], c["eps"]) == (at.get("norm"), at.get("eps"))
     ]
     objective = result["objective"]
-    return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", OK]
+    reasons = [name.replace("_", " ") for c in worst if c.get("verdict") == "unreliable" for name in c["violated"]]
+    state = f"{OK}, but unreliable: {', '.join(reasons)}" if reasons else OK
+    return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", state]
 
 
 def _accuracy(cells: list[dict[str, Any]]) -> str:

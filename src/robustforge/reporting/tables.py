@@ -8,12 +8,18 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from robustforge.reporting.notes import Notes, abstention_table, statements
 from robustforge.reporting.sweep import Summary, summary_of_runs
-from robustforge.reporting.text import MISSING, column_words, half_width, markdown_table, percent
+from robustforge.reporting.text import MISSING, base_words, column_words, half_width, markdown_table, percent
 
-__all__ = ["Summary", "markdown_run", "render_run", "summary_of_runs"]
+__all__ = ["Summary", "markdown_run", "render_abstention", "render_run", "summary_of_runs"]
 
 MOST_COLUMNS = 7
+ABSTENTION = (
+    "Of the inputs, in percent: accepted and correct, accepted and wrong, rejected. AURC: area under the error of the "
+    "answered share over that share, in percent, lower is better. AUROC and detection: risk of the images that the "
+    "attack changed against the clean test images; detection at a rate takes its threshold from those clean images."
+)
 Heading = tuple[str, ...]
 
 
@@ -32,6 +38,10 @@ class Grid:
             return MISSING, ""
         return percent(cell["accuracy"], cell["n"]), half_width(cell["interval"], cell["n"])
 
+    def mark(self, system: str, heading: Heading, notes: Notes) -> str:
+        """The footnotes of a cell, or nothing."""
+        return notes.mark(self.cells.get((system, heading)))
+
 
 def run_grid(result: dict[str, Any]) -> Grid:
     """Orders a result: systems as recorded; clean first, then the attacks by norm, budget and name, worst case last."""
@@ -44,29 +54,42 @@ def run_grid(result: dict[str, Any]) -> Grid:
         return (1, cell["norm"], eps) if cell["attack"] != "worst_case" else (2, cell["norm"], eps)
 
     ordered = sorted(everything, key=rank)  # stable: attacks of one budget stay in the order of recording
-    headings = list(dict.fromkeys(tuple(column_words(c)) for c in ordered))
     systems = list(dict.fromkeys(c["system"] for c in result["cells"]))
-    return Grid(systems, headings, {(c["system"], tuple(column_words(c))): c for c in everything})
+    cells = {(c["system"], tuple(column_words(c))): c for c in everything}
+    rated: dict[Heading, list[Heading]] = {}  # a system that never abstains has one number for all rates
+    for c in ordered:
+        if c.get("rate") is not None:
+            rated.setdefault(tuple(base_words(c)), []).append(tuple(column_words(c)))
+    for c in everything:
+        if c.get("rate") is None:
+            cells |= {(c["system"], heading): c for heading in rated.get(tuple(base_words(c)), ())}
+    headings: list[Heading] = []
+    for c in ordered:
+        headings += rated.get(tuple(base_words(c)), [tuple(column_words(c))])
+    return Grid(systems, list(dict.fromkeys(headings)), cells)
 
 
 def caption(result: dict[str, Any]) -> str:
-    """What a reader must know to read the numbers."""
-    return (
+    """What a reader must know to read the numbers: the measure, then the footnotes and the verdicts."""
+    measure = (
         f"Accuracy in percent, ± half of Wilson's 95 % interval; {result['n_test']} images of the {result['split']} "
         f"split, seed {result['seed']}. Under attack a sample is lost when its label is wrong, within the budget, and "
         "accepted; the worst case is taken per sample over all recorded attacks and counts clean errors and refusals."
     )
+    return "\n".join([measure, *Notes(result).lines(), *statements(result)])
 
 
 def render_run(result: dict[str, Any]) -> Table:
     """The table of one run; systems become columns when there are more than seven headings."""
-    grid = run_grid(result)
-    table = Table(title=str(result["name"]), caption=caption(result), caption_justify="left")
+    grid, notes = run_grid(result), Notes(result)
+    table = Table(title=str(result["name"]), caption=Text(caption(result)), caption_justify="left")
 
     def cell(system: str, heading: Heading) -> Text:
         value, half = grid.words(system, heading)
+        mark = grid.mark(system, heading, notes)
         style = "bold" if heading[0] == "worst case" else ""
-        return Text.assemble((value, style), " ", (half, "dim")) if half else Text(value)
+        text = Text.assemble((value, style), " ", (half, "dim")) if half else Text(value)
+        return text.append(f" {mark}", "red") if mark else text
 
     if len(grid.headings) > MOST_COLUMNS:
         for name in ("attack", "budget", "surface"):
@@ -86,10 +109,10 @@ def render_run(result: dict[str, Any]) -> Table:
 
 def markdown_run(result: dict[str, Any]) -> str:
     """The same table as GitHub Markdown, with its title and caption."""
-    grid = run_grid(result)
+    grid, notes = run_grid(result), Notes(result)
 
     def cell(system: str, heading: Heading) -> str:
-        return " ".join(grid.words(system, heading)).strip()
+        return " ".join([*grid.words(system, heading), grid.mark(system, heading, notes)]).strip()
 
     if len(grid.headings) > MOST_COLUMNS:
         header = ["attack", "budget", "surface", *grid.systems]
@@ -97,8 +120,32 @@ def markdown_run(result: dict[str, Any]) -> str:
     else:
         header = ["system", *(" ".join(h) for h in grid.headings)]
         rows = [[s, *(cell(s, h) for h in grid.headings)] for s in grid.systems]
-    return f"### {result['name']}\n\n{markdown_table(header, rows)}\n{caption(result)}\n"
+    below = caption(result).replace("\n", "\n\n")
+    parts = [f"### {result['name']}", markdown_table(header, rows).rstrip(), below]
+    abstained = abstention_table(result)
+    if abstained is not None:
+        parts += [ABSTENTION, markdown_table(*abstained).rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_abstention(result: dict[str, Any]) -> Table | None:
+    """What systems with a risk refused, for the terminal; None where no risk was recorded."""
+    abstained = abstention_table(result)
+    if abstained is None:
+        return None
+    header, rows = abstained
+    table = Table(title="abstention", caption=Text(ABSTENTION), caption_justify="left")
+    for k, name in enumerate(header):
+        table.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _three(heading: Heading) -> Heading:
+    *words, last = heading
+    if last.endswith("FPR"):  # stands with the budget
+        name, *rest = words
+        budget, surface = (*rest, "", "")[:2]
+        return name, f"{budget} {last}".strip(), surface
     return (*heading, "", "")[:3]

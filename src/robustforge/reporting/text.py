@@ -34,7 +34,12 @@ def budget(eps: float | None, norm: str = "linf") -> str:
 
 
 def column_words(cell: Mapping[str, Any]) -> list[str]:
-    """The lines of a cell's heading: attack, budget, surface."""
+    """The lines of a cell's heading: attack, budget, surface, and the false-positive rate of a system that abstains."""
+    return base_words(cell) + ([] if cell.get("rate") is None else [f"{100 * cell['rate']:g} % FPR"])
+
+
+def base_words(cell: Mapping[str, Any]) -> list[str]:
+    """The same without the rate."""
     if cell["attack"] == "clean":
         return ["clean"]
     words = [
