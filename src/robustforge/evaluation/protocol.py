@@ -82,6 +82,8 @@ class Protocol:
         strict: whether a violated indicator makes a number unreliable, so that no robust accuracy is stated.
         transfer: whether a defense without a ``transfer`` surface gets one, from the row ``undefended`` where there is
             one.
+        compile: run the attacked networks through ``torch.compile``: pays for itself on long attacks only.
+        memory_gb: largest memory in GiB that an attack's batch may take; None: the data module's batch size.
 
     Raises:
         UserError: no test image, a rate outside [0, 1), or one attack name with two settings.
@@ -99,12 +101,16 @@ class Protocol:
     checks_n: int = 100
     strict: bool = False
     transfer: bool = False
+    compile: bool = False
+    memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("n_test", "checks_n"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise UserError(f"protocol.memory_gb is {self.memory_gb}: give a number of GiB above 0, or null.")
         for rate in self.rates:
             if rate is not None and not 0 <= rate < 1:
                 raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")

@@ -17,17 +17,21 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustforge.attacks.batching import batch_within
 from robustforge.attacks.none import NoAttack
-from robustforge.attacks.surfaces import fooled
+from robustforge.attacks.surfaces import Surface, compiled, fooled
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import describe
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.evaluation.records import batch_columns, cell_table, join_tables, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
+
+MOST = 4096  # images a batch, however much memory there is
 
 
 @dataclass
@@ -113,27 +117,42 @@ class Evaluation:
         threshold, started = self.thresholds[fitted], time.perf_counter()
         attack = cell.attack or NoAttack()
         threat = cell.threat or Threat(eps=0.0)
+        surface = compiled(cell.surface) if self.protocol.compile else cell.surface
+        kept = Parts(self.cells / ".partial" / path.stem)
         parts, done, standing = [], 0, 0
-        for batch in self._batches(self.data.test, rows):
-            result = attack(
-                cell.surface, batch.x, batch.y, threat,
-                index=batch.index, seed=self.protocol.seed, threshold=threshold,
-            )  # fmt: skip
-            _, output = fooled(cell.surface, result.x_adv, batch.y, threshold)
-            parts.append(batch_columns(batch, result, output, threshold))
-            done, standing = done + len(batch.y), standing + int((~result.success).sum())
-            note = f"{100 * standing / done:.1f} % stand"
+        for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
+            columns = kept.find(batch.index)
+            if columns is None:
+                result = attack(
+                    surface, batch.x, batch.y, threat,
+                    index=batch.index, seed=self.protocol.seed, threshold=threshold,
+                )  # fmt: skip
+                _, output = fooled(surface, result.x_adv, batch.y, threshold)
+                columns = batch_columns(batch, result, output, threshold)
+                kept.keep(batch.index, columns)
+            parts.append(columns)
+            done, standing = done + len(batch.y), standing + int((~columns["success"]).sum())
+            speed = done * distributed.world_size() / (time.perf_counter() - started)
+            note = f"{100 * standing / done:.1f} % stand, {speed:,.0f} images/s"
             progress.update(task, completed=done * distributed.world_size(), note=note)
         gathered = _gather(parts)
-        surface = cell.surface.name if cell.attack else "none"
+        name = cell.surface.name if cell.attack else "none"
         table = cell_table(
-            gathered, cell.system, attack.name, surface, cell.threat, self.protocol.seed, rate=cell.rate,
+            gathered, cell.system, attack.name, name, cell.threat, self.protocol.seed, rate=cell.rate,
             threshold=threshold, check=cell.check, seconds=time.perf_counter() - started,
         )  # fmt: skip
         if distributed.rank() == 0:
             write_table(table, path)
+            kept.discard()
         distributed.barrier()
         return table
+
+    def _batch_size(self, surface: Surface) -> int:
+        """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
+        if self.protocol.memory_gb is None:
+            return self.data.eval_batch_size
+        (two,) = self._batches(self.data.test, np.arange(2), shard=False)
+        return batch_within(surface, two.x, two.y, self.protocol.memory_gb * 2**30, MOST)
 
     def _key(self, cell: Cell) -> str:
         one = None if cell.system == self.name else self.stages.get(cell.system)  # the defense's own row has settings
@@ -160,12 +179,13 @@ class Evaluation:
             raise UserError("protocol.false_positive_rate needs held-out images: raise dataset.held_out.")
         return risk_threshold(torch.cat(risks), cell.rate)
 
-    def _batches(self, split: Split, rows: np.ndarray, shard: bool = True) -> Iterator[Batch]:
+    def _batches(self, split: Split, rows: np.ndarray, shard: bool = True, size: int | None = None) -> Iterator[Batch]:
         """Unaugmented batches of the given rows; each process takes every world_size-th, none twice."""
         if shard:
             rows = rows[distributed.rank() :: distributed.world_size()]
-        for start in range(0, len(rows), self.data.eval_batch_size):
-            index = torch.as_tensor(rows[start : start + self.data.eval_batch_size])
+        size = size or self.data.eval_batch_size
+        for start in range(0, len(rows), size):
+            index = torch.as_tensor(rows[start : start + size])
             x = split.images[index].to(self.device).float() / 255
             yield Batch(x, split.labels[index].to(self.device), index.to(self.device))
 
