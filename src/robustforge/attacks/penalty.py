@@ -36,8 +36,8 @@ def minus_penalty(scores: Tensor, target: Tensor) -> Tensor:
 class PenaltyDescent(QueryAttack):
     """Adam on penalty_t(x + eta) + weight |eta|^2: close to the target's mean, well rebuilt, little changed.
 
-    Meant for a ``white_box`` surface. Without a ``target`` every wrong class is tried in turn, on images that no earlier
-    one fooled.
+    Meant for a ``white_box`` surface. Without a ``target`` every wrong class is tried in turn, on images that no
+    earlier one fooled.
 
     Attributes:
         steps: of Adam, for each target.

@@ -55,8 +55,8 @@ class Protocol:
         seed: of the attacks' draws.
         false_positive_rate: share of held-out clean images that may be rejected by risk; None accepts everything.
         main: the run's own attack, added to every suite (or replacing the one of its name); None for none.
-        threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk by
-            thresholds of their own (gmvae); None to go by ``false_positive_rate``.
+        threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
+            by thresholds of their own (gmvae); None to go by ``false_positive_rate``.
 
     Raises:
         UserError: no test image, a rate outside [0, 1), or both a rate and a threshold.

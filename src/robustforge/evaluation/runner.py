@@ -126,7 +126,8 @@ class Evaluation:
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": self.protocol.false_positive_rate, "threshold": self.protocol.threshold, "data": self.data.fingerprint, "identity": identity,
+            "fpr": self.protocol.false_positive_rate, "threshold": self.protocol.threshold,
+            "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 

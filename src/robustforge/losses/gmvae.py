@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def constant_entropy_terms(x: Tensor, rebuilt: Tensor, latent: Tensor, means: Tensor, alpha: float) -> dict[str, Tensor]:
+def constant_entropy_terms(
+    x: Tensor, rebuilt: Tensor, latent: Tensor, means: Tensor, alpha: float
+) -> dict[str, Tensor]:
     """Eq. 7: |x - g(f(x) + eps)|^2 + alpha |f(x) - mu_y|^2.
 
     Args:

@@ -24,7 +24,7 @@ def class_means(num_classes: int, latent: int) -> Tensor:
     """
     if latent < num_classes:
         raise UserError(
-            f"defense.latent is {latent} for {num_classes} classes: one-hot means need at least {num_classes} (or null)."
+            f"defense.latent is {latent} for {num_classes} classes: one-hot means need {num_classes} or more."
         )
     return F.pad(torch.eye(num_classes), (0, latent - num_classes))
 

@@ -123,4 +123,5 @@ def _layout(shape: Sequence[int], width: float) -> Layout:
 
 
 def _coarse(shape: Sequence[int], layout: Layout) -> int:
-    return int(shape[1]) // 2 ** len(layout.blocks)
+    side: int = shape[1] // 2 ** len(layout.blocks)
+    return side

@@ -17,7 +17,15 @@ from filelock import FileLock
 
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, derive_seed, describe, seed_everywhere
+from robustforge.defenses.stages import (
+    CalibrateStage,
+    CraftStage,
+    FitStage,
+    Stage,
+    derive_seed,
+    describe,
+    seed_everywhere,
+)
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.resume import ResumePoint

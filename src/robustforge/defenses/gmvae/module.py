@@ -19,7 +19,10 @@ from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.losses.gmvae import (
-    annealed_variance, constant_entropy_terms, mixture_energy, variable_entropy_latent,
+    annealed_variance,
+    constant_entropy_terms,
+    mixture_energy,
+    variable_entropy_latent,
 )  # fmt: skip
 from robustforge.nn.gaussian_mixture import MixtureDetector, squared_distances
 from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error
@@ -43,15 +46,15 @@ class GaussianMixtureVAE(Defense):
         latent: k, length of the latent; None for K.
         variance: sigma^2 of the encoder's noise and of the components, latent units squared (paper: 1/3000 on MNIST).
         alpha: weight of the latent term; None for 1000 C H W / 784.
-        variable_entropy: the encoder answers its own variances and the KL term is an ordinary VAE's (the paper's Fig. 5).
+        variable_entropy: the encoder answers its own variances, with an ordinary VAE's KL term (the paper's Fig. 5).
         width, batch_norm: of the networks, see :func:`robustforge.nn.mixture_autoencoder.mixture_encoder`.
         exponents: a and b of Eqs. 10 and 11.
         paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
         seed: of initial weights, labels, batches and noise.
 
     Raises:
-        UserError: a latent narrower than K, sizes without a layout, variances that are not positive, or variable entropy
-            with missing labels.
+        UserError: a latent narrower than K, sizes without a layout, variances that are not positive, or variable
+            entropy with missing labels.
 
     Notes:
         Inference is deterministic: the latent is f(x), without noise, in the class, in both scores and in the rebuilt
@@ -150,7 +153,9 @@ class GaussianMixtureVAE(Defense):
         }  # fmt: skip
         return [
             plain_stage(self, self.model_description, self.undefended_training),
-            FitStage("gmvae", ("encoder", "decoder"), self.losses, self.training_plan, settings, validate=self.validate),
+            FitStage(
+                "gmvae", ("encoder", "decoder"), self.losses, self.training_plan, settings, validate=self.validate
+            ),
             CalibrateStage(
                 "thresholds", ("detector",), self.calibrate, ("gmvae",), {"detector": describe(self.detector_plan)}
             ),
@@ -228,12 +233,14 @@ class GaussianMixtureVAE(Defense):
         output = self(batch.x)
         assert output.risk is not None
         assert output.parts is not None
+        assert output.purified is not None
         correct, accepted = output.logits.argmax(1) == batch.y, output.risk <= 1
         noise = SampleRandom(self.seed, "gmvae/noise").uniform(batch.index, batch.x.shape[1:])
         figures = {
             "accepted_correct": accepted & correct, "accepted_wrong": accepted & ~correct, "rejected": ~accepted,
             "rejected_by_encoder": output.parts[:, 0] > 1, "rejected_by_decoder": output.parts[:, 1] > 1,
-            "noise_accepted": self(noise).parts.amax(1) <= 1, "reconstruction_error": self.validate(batch)["reconstruction_error"],
+            "noise_accepted": self(noise).parts.amax(1) <= 1,
+            "reconstruction_error": reconstruction_error(batch.x, output.purified),
         }  # fmt: skip
         if self.reclassification.mode != "none":
             again = self.reclassified(batch.x)
