@@ -1,11 +1,8 @@
 """The Gaussian-mixture VAE: its answer, its stages, its second look, its labels, its surfaces."""
 
-from functools import partial
-
 import pytest
 import torch
 
-from robustforge.attacks.penalty import PenaltyDescent
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.surfaces import fooled
 from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
@@ -270,48 +267,6 @@ def test_white_box_scores_are_equation_10(gmvae, batch, literal):
         distance = (delta @ delta).item() * scale / defense.detector.tau_encoder[target].item()
         penalty = (error.item() / 80) ** 2 + distance**3
         assert torch.expm1(-scores[0, target]).item() == pytest.approx(penalty, rel=1e-3)
-
-
-def test_white_box_attack_lowers_the_penalty_within_the_ball(gmvae, batch):
-    defense = gmvae()
-    surface, threat = defense.surfaces()["white_box"], Threat("linf", 0.2)
-    attack = PenaltyDescent(steps=30, lr=0.02, distance_weight=0.0, target=4, precision="float32", early_stop=False)
-    result = attack(surface, batch.x, batch.y, threat)
-    target = torch.where(batch.y == 4, 5, 4)
-    before, after = (surface.views(x, batch.y)[0].gather(1, target[:, None]) for x in (batch.x, result.x_adv))
-    assert (after > before).all()
-    assert result.x_adv.sub(batch.x).abs().max() <= 0.2 + 1e-6
-    assert (result.backwards == 30).all()
-    # a heavier distance term keeps it nearer
-    near = PenaltyDescent(steps=30, lr=0.02, distance_weight=1e6, target=4, precision="float32", early_stop=False)
-    assert near(surface, batch.x, batch.y, threat).x_adv.sub(batch.x).norm() < result.x_adv.sub(batch.x).norm()
-
-
-def test_without_a_target_every_wrong_class_is_tried(gmvae, batch):
-    defense = gmvae()
-    defense.detector.tau_decoder.fill_(1e-6)  # nothing is ever accepted
-    result = PenaltyDescent(steps=2)(
-        defense.surfaces()["white_box"], batch.x, batch.y, Threat("linf", 0.1), threshold=1.0
-    )
-    assert (result.backwards == 9 * 2).all()
-    assert not result.success.any()
-
-
-def test_fooling_starts_from_noise_that_owes_nothing_to_the_image(gmvae, batch):
-    defense = gmvae()
-    fooling = partial(
-        PenaltyDescent(start="noise", distance_weight=0.0, steps=3, target=1, precision="float32"),
-        defense.surfaces()["white_box"], y=batch.y, threat=Threat("linf", 1.0), index=batch.index, threshold=1e-6,
-    )  # fmt: skip
-    one, two = fooling(x=batch.x), fooling(x=1 - batch.x)
-    torch.testing.assert_close(one.x_adv, two.x_adv)
-    assert one.x_adv.std() > 0.2
-
-
-@pytest.mark.parametrize("wrong", [{"start": "grey"}, {"steps": 0}, {"lr": -1.0}])
-def test_penalty_descent_refuses(wrong):
-    with pytest.raises(UserError):
-        PenaltyDescent(**wrong)
 
 
 def test_an_ordinary_attack_on_the_white_box_surface_has_gradients(gmvae, batch):

@@ -35,7 +35,7 @@ def save_generation(
 
     Returns:
         ``frechet_distance`` of samples to training images and ``frechet_floor``, that between two halves of the
-        training images, both in the features of the undefended classifier; nothing for a defense that generates nothing.
+        training images, both in the features of the undefended classifier; empty for defenses that generate nothing.
 
     Notes:
         Not the FID: that needs the weights of an Inception network (see :func:`inception_distance`). Distances in the
@@ -102,8 +102,8 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     """
     if min(len(one), len(other)) < 2:
         raise ValueError("A Frechet distance needs two images on either side.")
-    root = _square_root(torch.atleast_2d(torch.cov(one.double().T)))
-    cov = torch.atleast_2d(torch.cov(other.double().T))
+    root = _square_root(_covariance(one))
+    cov = _covariance(other)
     # the eigenvalues of C C' are those of C^(1/2) C' C^(1/2), which is symmetric and needs no complex arithmetic
     cross = torch.linalg.eigvalsh(root @ cov @ root).clamp(min=0).sqrt().sum()
     shift = (one.double().mean(0) - other.double().mean(0)).square().sum()
@@ -133,6 +133,11 @@ def inception_distance(real: Tensor, drawn: Tensor) -> float:
         for part in torch.split(images, CHUNK):
             metric.update(part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part, real=is_real)
     return float(metric.compute())
+
+
+def _covariance(values: Tensor) -> Tensor:
+    centred = values.double() - values.double().mean(0)
+    return centred.T @ centred / (len(values) - 1)
 
 
 def _square_root(matrix: Tensor) -> Tensor:

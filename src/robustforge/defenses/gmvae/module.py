@@ -13,17 +13,12 @@ from robustforge.attacks.surfaces import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.gmvae.calibration import fit_detector
 from robustforge.defenses.gmvae.labelled import LabelledPool, choose_labelled
+from robustforge.defenses.gmvae.objective import labelled_terms, unlabelled_terms
 from robustforge.defenses.gmvae.plans import DetectorPlan, LabelPlan, ReclassificationPlan
-from robustforge.defenses.gmvae.reclassify import search_latents
+from robustforge.defenses.gmvae.selective import figures, reclassified
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
-from robustforge.losses.gmvae import (
-    annealed_variance,
-    constant_entropy_terms,
-    mixture_energy,
-    variable_entropy_latent,
-)  # fmt: skip
 from robustforge.nn.gaussian_mixture import MixtureDetector, squared_distances
 from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error
 from robustforge.types import Batch, DefenseOutput, UserError
@@ -105,29 +100,8 @@ class GaussianMixtureVAE(Defense):
         return DefenseOutput(self.scores(z), parts.amax(1), rebuilt, parts)
 
     def reclassified(self, x: Tensor) -> DefenseOutput:
-        """The system that looks again at what it rejects (Eq. 9).
-
-        Returns:
-            Logits of the latent found where the direct path rejects, the direct ones elsewhere. In mode ``accept`` no
-            risk, as it always answers; in mode ``reject`` the scores of the latent found.
-
-        Notes:
-            Rejected means a score above its own threshold, whatever threshold an evaluation puts on the risk.
-        """
-        plan, direct = self.reclassification, self(x)
-        assert direct.risk is not None
-        assert direct.parts is not None
-        logits, parts = direct.logits.clone(), direct.parts.clone()
-        rejected = (direct.risk > 1).nonzero().flatten()
-        means = self.detector.means
-        starts = means.expand(len(rejected), -1, -1)
-        if plan.starts == "nearest":
-            starts = means[logits[rejected].argmax(1)][:, None]
-        z, error = search_latents(self.decoder, starts, x[rejected], plan.steps, plan.lr)
-        logits[rejected], parts[rejected] = self.scores(z), self.detector.parts(z, error)
-        if plan.mode == "accept":
-            return DefenseOutput(logits)
-        return DefenseOutput(logits, parts.amax(1), parts=parts)
+        """The system with a second look at rejected inputs: see :func:`robustforge.defenses.gmvae.selective`."""
+        return reclassified(self, x)
 
     def generate(self, labels: Tensor, index: Tensor, seed: int) -> Tensor:
         """Images (B, C, H, W) decoded from draws of the components of classes ``labels`` (B,)."""
@@ -171,33 +145,11 @@ class GaussianMixtureVAE(Defense):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labelled and Eq. 3 on all images."""
         if self.label_plan.per_class is None:
-            return self._labelled_terms(batch.x, batch.y)
+            return labelled_terms(self, batch.x, batch.y)
         assert self.pool is not None, "semi-supervised training chooses its labels when it starts"
-        x, y = self.pool.draw(batch.index, self.current_epoch)
-        z = self.encode(batch.x)
-        z = z + self.variance**0.5 * torch.randn_like(z)
-        plan, means = self.label_plan, self.detector.means
         progress = self.current_epoch / max(1, self.active_stage.training.epochs - 1)
-        variance = annealed_variance(self.variance, progress, plan.anneal_from, plan.anneal_until)
-        return {
-            **self._labelled_terms(x, y),
-            "unlabelled_reconstruction": reconstruction_error(batch.x, self.decoder(z)).mean(),
-            "unlabelled_latent": self.alpha * mixture_energy(z, means, variance).mean(),
-        }
-
-    def _labelled_terms(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        answer = self.encoder(x).float()
-        mean, means = answer[:, : self.latent], self.detector.means[y]
-        if not self.variable_entropy:
-            noisy = mean + self.variance**0.5 * torch.randn_like(mean)
-            return constant_entropy_terms(x, self.decoder(noisy).float(), mean, means, self.alpha)
-        log_variance = answer[:, self.latent :]
-        noisy = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        latent = variable_entropy_latent(mean, log_variance, means, self.variance)
-        return {
-            "reconstruction": reconstruction_error(x, self.decoder(noisy)).mean(),
-            "latent": self.alpha * latent.mean(),
-        }
+        labelled = self.pool.draw(batch.index, self.current_epoch)
+        return {**labelled_terms(self, *labelled), **unlabelled_terms(self, batch.x, progress)}
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -223,27 +175,5 @@ class GaussianMixtureVAE(Defense):
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """The selective classifier's triple on clean images at its own thresholds, and what uniform noise meets.
-
-        Returns:
-            (B,) each: ``accepted_correct``, ``accepted_wrong``, ``rejected``; ``rejected_by_encoder`` and
-            ``rejected_by_decoder``; ``noise_accepted``, one noise image for each image; ``reconstruction_error``;
-            ``recovered``, rejected and then reclassified right, where there is reclassification.
-        """
-        output = self(batch.x)
-        assert output.risk is not None
-        assert output.parts is not None
-        assert output.purified is not None
-        correct, accepted = output.logits.argmax(1) == batch.y, output.risk <= 1
-        noise = SampleRandom(self.seed, "gmvae/noise").uniform(batch.index, batch.x.shape[1:])
-        figures = {
-            "accepted_correct": accepted & correct, "accepted_wrong": accepted & ~correct, "rejected": ~accepted,
-            "rejected_by_encoder": output.parts[:, 0] > 1, "rejected_by_decoder": output.parts[:, 1] > 1,
-            "noise_accepted": self(noise).parts.amax(1) <= 1,
-            "reconstruction_error": reconstruction_error(batch.x, output.purified),
-        }  # fmt: skip
-        if self.reclassification.mode != "none":
-            again = self.reclassified(batch.x)
-            kept = torch.ones_like(accepted) if again.risk is None else again.risk <= 1
-            figures["recovered"] = ~accepted & kept & (again.logits.argmax(1) == batch.y)
-        return {name: values.float() for name, values in figures.items()}
+        """The triple on clean images, and what noise meets: see ``figures`` in the module ``selective``."""
+        return figures(self, batch)
