@@ -59,7 +59,10 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
         ``rejected_by_decoder``; ``noise_accepted``, of one noise image for each image; ``reconstruction_error``,
         squared; ``recovered``, rejected and then reclassified right, where there is reclassification.
     """
-    logits, parts = direct(defense, batch.x)
+    output = defense(batch.x)
+    logits, parts, rebuilt = output.logits, output.parts, output.purified
+    assert parts is not None
+    assert rebuilt is not None
     correct, accepted = logits.argmax(1) == batch.y, parts.amax(1) <= 1
     noise = SampleRandom(defense.seed, "gmvae/noise").uniform(batch.index, batch.x.shape[1:])
     found = {
@@ -69,7 +72,7 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
         "rejected_by_encoder": parts[:, 0] > 1,
         "rejected_by_decoder": parts[:, 1] > 1,
         "noise_accepted": direct(defense, noise)[1].amax(1) <= 1,
-        "reconstruction_error": reconstruction_error(batch.x, defense.decoder(defense.encode(batch.x))),
+        "reconstruction_error": reconstruction_error(batch.x, rebuilt),
     }
     if defense.reclassification.mode != "none":
         again = reclassified(defense, batch.x)
