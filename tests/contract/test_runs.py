@@ -176,7 +176,7 @@ SMALL = covering(
 @pytest.mark.parametrize("case", SMALL, ids=" ".join)
 def test_small_options_run(train_run, case):
     attack = case[4].partition("=")[2]
-    steps = [SHORT] if attack in ("pgd", "bim") else []
+    steps = [SHORT] if attack in ("pgd", "bim", "white_box", "fooling") else []
     # Square takes 5,000 queries by default, CW 50 steps
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []

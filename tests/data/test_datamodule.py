@@ -91,6 +91,7 @@ def test_batches_are_plain_pixels_in_order():
 def test_batches_are_sharded_over_ranks(monkeypatch):
     monkeypatch.setattr("robustforge.data.datamodule._ranks", lambda: (1, 3))
     assert torch.cat([b.index for b in make().batches("test")]).tolist() == list(range(1, 20, 3))
+    assert torch.cat([b.index for b in make().batches("test", shard=False)]).tolist() == list(range(20))
 
 
 def test_training_under_a_trainer_augments_and_validation_does_not(tmp_path):

@@ -61,6 +61,16 @@ def test_without_a_rate_everything_is_accepted(evaluate, watched):
     assert not np.isnan(records["risk"][records["system"] == "detector"]).any()
 
 
+def test_a_threshold_of_ones_own_is_taken_as_it_is(evaluate, watched):
+    records = frame(evaluate(threshold=0.4).run()[0])
+    mine = records["system"] == "detector"
+    assert (records["accepted"][mine] == (records["risk"][mine] <= 0.4)).all()
+    assert 0 < records["accepted"][mine].mean() < 1
+    assert 0.4 in {call[4] for call in watched.calls}
+    # and is part of what a kept cell depends on
+    assert frame(evaluate("other", threshold=0.2).run()[0])["accepted"][mine].mean() < records["accepted"][mine].mean()
+
+
 def test_twice_attacks_once(evaluate, watched):
     first = frame(evaluate().run()[0])
     calls = len(watched.calls)

@@ -162,6 +162,7 @@ def test_a_surface_that_is_not_there():
         ({"false_positive_rate": -0.1}, "share"),
         ({"false_positive_rates": [0.01, 1.5]}, "share"),
         ({"checks_n": 0}, "at least 1"),
+        ({"false_positive_rate": 0.1, "threshold": 1.0}, "one of them"),
     ],
 )
 def test_impossible_values(changed, says):

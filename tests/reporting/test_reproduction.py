@@ -10,7 +10,7 @@ from robustforge.reporting.paper import list_paper_tables, load_paper_table, pap
 from robustforge.reporting.reproduction import compare, render, write
 from robustforge.reporting.result import make_result
 
-from .conftest import BIG, EPS
+from .conftest import BIG, EPS, join, make_cell
 from .test_figures import assert_drawn
 
 HEADER = ["Made-up table", "cpu profile: ten images"]
@@ -157,3 +157,59 @@ def test_write(cells, tmp_path):
     assert data["header"] == HEADER
     assert len(data["cells"]) == 24
     assert_drawn(files[3])
+
+
+# ---- selective classifiers ------------------------------------------------------------------------------------------
+
+
+def selective(column):
+    """Ten images: seven accepted and right, one accepted and wrong, two rejected, one of which is recovered."""
+    right, accepted = [1] * 7 + [0] * 3, [1] * 8 + [0] * 2
+    again = [1] * 8 + [0] * 2
+    again[7], again[8] = 0, 1  # the accepted error stays, the first rejected image is got right
+    cells = []
+    for attack, surface, eps in (("clean", "none", 0.0), ("fgsm", "encoder", 0.06), ("fgsm", "encoder", 0.3)):
+        cells.append(make_cell("gmvae", attack, surface, eps, right, accepted=accepted))
+        cells.append(make_cell("reclassified", attack, surface, eps, again))
+    result = make_result(join(*cells), {"name": "gmvae", "seed": 3, "defense": "gmvae"})
+    spec = {
+        "paper_table": "003_table2",
+        "rows": [{"label": "one", "paper_row": {"eps": 0.06}, "run": "a", "system": "gmvae", "eps": 0.06,
+                  "paper_surface": "encoder"}],
+        "columns": [{"label": "column", "paper_key": "accuracy", **column}],
+    }  # fmt: skip
+    return compare(spec, {"a": result})[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "ours", "n"),
+    [
+        ({"attack": "clean"}, 70, 10), ({"attack": "clean", "metric": "error"}, 10, 10),
+        ({"attack": "clean", "metric": "rejected"}, 20, 10),
+        ({"attack": "clean", "system": "reclassified"}, 80, 10),
+        ({"attack": "fgsm"}, 90, 10),  # under attack a rejected image is no success of the attacker's
+        ({"attack": "fgsm", "metric": "error"}, 10, 10), ({"attack": "fgsm", "metric": "rejected"}, 20, 10),
+        ({"attack": "fgsm", "metric": "recovered", "system": "reclassified", "direct": "gmvae"}, 50, 2),
+        ({"attack": "clean", "metric": "recovered", "system": "reclassified", "direct": "gmvae"}, 50, 2),
+    ],
+)  # fmt: skip
+def test_metrics_of_a_selective_classifier(column, ours, n):
+    cell = selective(column)
+    assert (cell.ours, cell.n) == (pytest.approx(ours), n)
+    low, high = cell.ours_interval
+    assert low <= ours <= high
+
+
+def test_fewer_errors_than_the_papers_are_no_shortfall():
+    worse = selective({"attack": "clean", "metric": "rejected"})  # the paper's number here is 97
+    assert worse.verdict == "reached"
+    assert selective({"attack": "clean"}).verdict == "27.00 points short"
+
+
+def test_recovery_without_the_direct_system_is_not_run():
+    assert (
+        selective({"attack": "fgsm", "metric": "recovered", "system": "reclassified", "direct": "missing"}).verdict
+        == "not run"
+    )
+    with pytest.raises(ValueError, match="no metric"):
+        selective({"attack": "fgsm", "metric": "coverage"})

@@ -11,6 +11,7 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
 from robustforge.defenses.adversarial_training import AdversarialLoss, AdversarialTraining
+from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
 from robustforge.defenses.none import PlainClassifier
 from robustforge.defenses.schedules import constant, cosine
@@ -215,3 +216,49 @@ def test_validation_is_on_held_out_images_and_logged_by_stage(run):
     for name in ("undefended/val/accuracy", "selector/val/robust_accuracy", "stack/val/wrong_slot_followed"):
         assert 0 <= logged[name] <= 1
     assert logged["selector/val/robust_accuracy"] <= logged["selector/val/accuracy"]
+
+
+def gmvae(detector=None, labels=None, epochs=1):
+    return GaussianMixtureVAE(
+        MODEL, training(epochs), training(), (1, 28, 28), 10, DetectorPlan(shared=True, **detector or {}),
+        ReclassificationPlan(), LabelPlan(**labels or {}), width=0.125,
+    )  # fmt: skip
+
+
+def test_thresholds_are_calibrated_once_on_held_out_images_only(run, weights):
+    first = run(gmvae())
+    assert [r.name for r in first.reports] == ["undefended", "gmvae", "thresholds"]
+    assert first.fits == ["undefended", "gmvae"], "no Trainer is needed to calibrate"
+    defense, held = first.defense, first.data.calibration
+    x = held.images.float() / 255
+    error = (defense(x).purified - x).square().flatten(1).sum(1)
+    expected = (error.mean() + 3 * error.std(correction=0)).item()
+    assert defense.detector.tau_decoder[0].item() == pytest.approx(expected, rel=1e-4)
+    again = run(gmvae())
+    assert all(report.reused for report in again.reports)
+    assert same(weights(again.defense), weights(defense))
+    other = run(gmvae({"decoder_std": 1.0}))
+    assert [report.reused for report in other.reports] == [True, True, False]
+    assert other.defense.detector.tau_decoder[0] < defense.detector.tau_decoder[0]
+
+
+def test_semi_supervised_training_resumes_with_the_same_labels(run, weights):
+    plan = {"per_class": 2}
+    whole = run(gmvae(labels=plan, epochs=3), "whole")
+    killed = Killed(epoch=2)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(gmvae(labels=plan, epochs=3), "broken", callbacks=[_Only("gmvae", killed)])
+    ours = run(gmvae(labels=plan, epochs=3), "broken")
+    assert same(weights(ours.defense), weights(whole.defense))
+    assert torch.bincount(ours.defense.pool.labels).tolist() == [2] * 10
+
+
+class _Only(pl.Callback):
+    """Lets another callback see one stage."""
+
+    def __init__(self, stage, callback):
+        self.stage, self.callback = stage, callback
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if module.stage.name == self.stage:
+            self.callback.on_train_batch_start(trainer, module, batch, batch_idx)

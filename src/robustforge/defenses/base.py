@@ -64,6 +64,16 @@ class Defense(pl.LightningModule):
         """Per-sample figures (B,) that explain the defense, averaged over the evaluated images into the result."""
         return {}
 
+    def generate(self, labels: Tensor, index: Tensor, seed: int) -> Tensor | None:
+        """New images of the classes ``labels`` (B,), for defenses that are generative; None for all others.
+
+        Args:
+            labels: (B,) classes.
+            index: (B,) sample numbers, which address the random draws.
+            seed: of the draws.
+        """
+        return None
+
     # ---- what the base does -----------------------------------------------------------------------------------------
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:

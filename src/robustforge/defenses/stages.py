@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,26 @@ class CraftStage:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-Stage = FitStage | CraftStage
+@dataclass(frozen=True)
+class CalibrateStage:
+    """One pass over the held-out training images, without gradients: thresholds, covariances.
+
+    Attributes:
+        name: as shown and stored.
+        fits: attribute names of the defense's submodules whose buffers it fills; they are its product.
+        fit: batches of the whole calibration split, in order and unaugmented -> fills them.
+        uses: names of earlier stages it consumes.
+        settings: everything else the product depends on.
+    """
+
+    name: str
+    fits: tuple[str, ...]
+    fit: Callable[[Iterable[Batch]], None]
+    uses: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+Stage = FitStage | CraftStage | CalibrateStage
 
 
 def describe(value: Any) -> Any:

@@ -84,9 +84,12 @@ class Protocol:
             one.
         compile: run the attacked networks through ``torch.compile``: pays for itself on long attacks only.
         memory_gb: largest memory in GiB that an attack's batch may take; None: the data module's batch size.
+        threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
+            by thresholds of their own (gmvae); None to go by the false-positive rates.
 
     Raises:
-        UserError: no test image, a rate outside [0, 1), or one attack name with two settings.
+        UserError: no test image, a rate outside [0, 1), both a rate and a threshold, or one attack name with two
+            settings.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Protocol:
     transfer: bool = False
     compile: bool = False
     memory_gb: float | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("n_test", "checks_n"):
@@ -114,6 +118,8 @@ class Protocol:
         for rate in self.rates:
             if rate is not None and not 0 <= rate < 1:
                 raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        if self.threshold is not None and self.rates != (None,):
+            raise UserError("The protocol has a threshold and a false_positive_rate: set one of them to null.")
         self._refuse_homonyms()
 
     @property

@@ -160,14 +160,15 @@ class Evaluation:
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": cell.rate, "check": cell.check and [cell.check, self.protocol.checks_n],
+            "fpr": cell.rate, "threshold": self.protocol.threshold,
+            "check": cell.check and [cell.check, self.protocol.checks_n],
             "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
-            return None
+            return self.protocol.threshold
         risks = []
         calibration = self.data.calibration
         for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False):

@@ -22,11 +22,13 @@ from robustforge.reporting.records import (
     worst_outcomes,
 )
 from robustforge.reporting.result import make_result
+from robustforge.reporting.statistics import wilson
 
 NOT_RUN = "not run"
 COPIED = "copied from the paper"
 REACHED = "reached"
 TOLERANCE = 0.005  # points: half of the papers' last printed digit
+LOWER_IS_BETTER = ("error", "rejected")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
-            false positives) where more than one was recorded.
+            false positives) where more than one was recorded (a row's own ``eps`` and ``norm`` come first). A column
+            may have a ``system`` of its own and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted),
+            ``rejected``, or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that
+            keeps that one's other answers.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -132,12 +137,17 @@ def _as_result(source: Any) -> Mapping[str, Any] | None:
 def _compare_one(
     row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
 ) -> ComparedCell:
-    surface, adapted_to = str(row.get("paper_surface", "end_to_end")), str(row.get("adapted", WORST))
+    column = {**column, **{key: row[key] for key in ("eps", "norm") if key in row}}
+    surface = str(column.get("paper_surface", row.get("paper_surface", "end_to_end")))
+    adapted_to = str(column.get("adapted", row.get("adapted", WORST)))
     clean, ours, adapted = _look_up(row, column, results, surface, adapted_to)
     average = None
     if column["attack"] != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
         average = (clean.accuracy + ours.accuracy) / 2
-    shortfall = None if paper is None or ours.accuracy is None else max(0.0, paper - ours.accuracy)
+    shortfall = None
+    if paper is not None and ours.accuracy is not None:
+        missing = paper - ours.accuracy
+        shortfall = max(0.0, -missing if column.get("metric") in LOWER_IS_BETTER else missing)
     return ComparedCell(
         row=str(row["label"]),
         column=str(column["label"]),
@@ -192,9 +202,11 @@ def _look_up(
         lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
         return (_Found(reason=lost),) * 3
     rate = column.get("rate")
-    mine = [c for c in result["cells"] if c["system"] == row["system"] and (rate is None or c.get("rate") == rate)]
+    system = column.get("system", row["system"])
+    at_rate = [c for c in result["cells"] if c["system"] == system and (rate is None or c.get("rate") == rate)]
+    mine = [_measured(c, column, result["cells"]) for c in at_rate]
     if not mine:
-        return (_Found(reason=f"{NOT_RUN}: no system '{row['system']}'"),) * 3
+        return (_Found(reason=f"{NOT_RUN}: no system '{system}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
     if column["attack"] == CLEAN:
         return clean, clean, clean
@@ -209,10 +221,36 @@ def _look_up(
     return clean, ours, _worst(row, column, result, ours)
 
 
+def _measured(
+    cell: Mapping[str, Any], column: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:  # fmt: skip
+    """The cell with the column's metric in the place of its accuracy."""
+    metric, n, clean = column.get("metric", "accuracy"), cell["n"], cell["attack"] == CLEAN
+    if metric == "accuracy":
+        return cell
+    if metric == "error":
+        hits = n * (100 - cell["accuracy"] - (cell["rejected"] if clean else 0)) / 100
+    elif metric == "rejected":
+        hits = n * cell["rejected"] / 100
+    elif metric == "recovered":
+        same = ("attack", "surface", "norm", "eps", "n")
+        direct = [c for c in cells if c["system"] == column["direct"] and all(c[key] == cell[key] for key in same)]
+        rejected = direct[0]["rejected"] if direct else 0
+        # what is accepted keeps its answer: the gain over the accepted and correct was made on rejected inputs
+        kept = (direct[0]["accuracy"] - (0 if clean else rejected)) if direct else 0
+        n, hits = round(n * rejected / 100), n * (cell["accuracy"] - kept) / 100 if rejected else 0
+    else:
+        raise ValueError(f"There is no metric '{metric}': choose accuracy, error, rejected or recovered.")
+    hits = round(hits)
+    return {**cell, "accuracy": 100 * hits / n if n else None, "interval": wilson(hits, n), "n": n}
+
+
 def _worst(row: Mapping[str, Any], column: Mapping[str, Any], result: Mapping[str, Any], ours: _Found) -> _Found:
     """The worst case at the budget of the attack that was found, or else at the column's own."""
-    rate = column.get("rate")
-    worst = [c for c in result["worst_case"] if c["system"] == row["system"] and rate in (None, c.get("rate"))]
+    rate, system = column.get("rate"), column.get("system", row["system"])
+    worst = [c for c in result["worst_case"] if c["system"] == system and rate in (None, c.get("rate"))]
+    if column.get("metric", "accuracy") != "accuracy":
+        return ours  # a worst case is taken over accuracies
     if ours.cell is not None:
         at = tuple(ours.cell.get(name) for name in ("norm", "eps", "rate"))
         worst = [c for c in worst if tuple(c.get(name) for name in ("norm", "eps", "rate")) == at]

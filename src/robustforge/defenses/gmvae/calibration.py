@@ -1,0 +1,118 @@
+"""Fits the class covariances and the two thresholds of a Gaussian-mixture VAE on held-out images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustforge.defenses.gmvae.plans import DetectorPlan
+from robustforge.nn.gaussian_mixture import MixtureDetector, chi2_quantile
+from robustforge.types import UserError
+
+
+@torch.no_grad()
+def fit_detector(
+    detector: MixtureDetector, z: Tensor, error: Tensor, y: Tensor, plan: DetectorPlan, variance: float
+) -> None:
+    """Writes covariances and thresholds into ``detector``.
+
+    Args:
+        detector: filled in place.
+        z: (N, k) encodings of held-out images, without noise.
+        error: (N,) their squared reconstruction errors.
+        y: (N,) their labels.
+        plan: the rules.
+        variance: of the encoder's noise, latent units squared.
+
+    Raises:
+        UserError: too few held-out images for the covariance that the plan asks for, or none at all.
+
+    Notes:
+        Covariances are centred on the component means (the paper's distance is to them), not on the empirical ones. An
+        image takes part in the covariance that it is measured by, which makes its distance too small, by a factor of
+        several where a class has few more images than the latent has dimensions. The quantile is therefore taken over
+        leave-one-out distances, so that new images exceed it at the stated rate.
+    """
+    if not len(y):
+        raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
+    z, error, means = z.double(), error.double(), detector.means.double()
+    scatter, counts = _scatter(z - means[y], y, len(means), plan.shared)
+    covariance = _covariance(scatter, counts, plan.covariance, variance)
+    detector.covariance.copy_(covariance)
+    detector.precision.copy_(torch.linalg.inv(covariance))
+    predicted = detector.nearest(z)
+    if plan.encoder_rule == "chi2":
+        tau = chi2_quantile(plan.chi2_level, z.shape[1])
+    else:
+        distances = detector.mahalanobis(z, predicted).double()
+        if plan.covariance != "fixed":
+            own = predicted == y
+            noise = variance if plan.covariance == "aggregated" else 0.0
+            distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, noise)
+        tau = upper_quantile(distances, plan.encoder_quantile)
+    detector.tau_encoder.fill_(tau)
+    detector.tau_decoder.fill_(error_threshold(error, plan))
+    if plan.decoder_per_class:
+        for number in range(len(means)):  # a class that too few images are assigned to keeps the global threshold
+            if int((predicted == number).sum()) > 1:
+                detector.tau_decoder[number] = error_threshold(error[predicted == number], plan)
+
+
+def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: float) -> Tensor:
+    """Squared Mahalanobis distances, each under a covariance that was estimated without its own image.
+
+    Args:
+        delta: (N, k) deviations from the class mean.
+        y: (N,) classes.
+        scatter: (K, k, k) sums of the outer products of all deviations of each class, these included.
+        counts: (K,) numbers of those.
+        noise: variance added to the diagonal.
+
+    Returns:
+        (N,), by the Sherman-Morrison formula: one matrix inverse a class instead of one an image.
+    """
+    others = (counts - 1).clamp(min=1).double()
+    eye = torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device)
+    inverse = torch.linalg.inv(scatter / others[:, None, None] + noise * eye)
+    distance = torch.einsum("bi,bij,bj->b", delta, inverse[y], delta)
+    return distance / (1 - distance / others[y]).clamp(min=1e-9)
+
+
+def upper_quantile(values: Tensor, level: float) -> float:
+    """The smallest observed value that at least a share ``level`` of ``values`` (N,) does not exceed."""
+    place = math.ceil(level * len(values) - 1e-9)  # 0.98 * 500 must not become 491
+    return float(values.sort().values[max(0, place - 1)])
+
+
+def error_threshold(error: Tensor, plan: DetectorPlan) -> float:
+    """The decoder's threshold for held-out errors (N,)."""
+    if plan.decoder_rule == "quantile":
+        return upper_quantile(error, plan.decoder_quantile)
+    return float(error.mean() + plan.decoder_std * error.std(correction=0))
+
+
+def _scatter(delta: Tensor, y: Tensor, classes: int, shared: bool) -> tuple[Tensor, Tensor]:
+    """((K, k, k) sums of outer products, (K,) numbers of images): of each class, or of all of them K times."""
+    if shared:
+        count = torch.full((classes,), len(y), device=y.device)
+        return (delta.T @ delta).expand(classes, -1, -1), count
+    parts = [delta[y == number] for number in range(classes)]
+    return torch.stack([part.T @ part for part in parts]), torch.bincount(y, minlength=classes)
+
+
+def _covariance(scatter: Tensor, counts: Tensor, mode: str, variance: float) -> Tensor:
+    latent = scatter.shape[1]
+    noise = variance * torch.eye(latent, dtype=scatter.dtype, device=scatter.device)
+    if mode == "fixed":
+        return noise.expand_as(scatter)
+    empirical = scatter / counts.clamp(min=1)[:, None, None]
+    if mode == "aggregated":
+        return empirical + noise
+    if int(counts.min()) <= latent:
+        raise UserError(
+            f"A class has {int(counts.min())} held-out images, too few for the covariance of {latent} dimensions: set "
+            "defense.detector.covariance=aggregated or defense.detector.shared=true, or raise dataset.held_out."
+        )
+    return empirical

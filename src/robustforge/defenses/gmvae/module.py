@@ -1,0 +1,179 @@
+"""The Gaussian-mixture VAE as a LightningModule: which networks, which stages, which losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.surfaces import Surface
+from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.gmvae.calibration import fit_detector
+from robustforge.defenses.gmvae.labelled import LabelledPool, choose_labelled
+from robustforge.defenses.gmvae.objective import labelled_terms, unlabelled_terms
+from robustforge.defenses.gmvae.plans import DetectorPlan, LabelPlan, ReclassificationPlan
+from robustforge.defenses.gmvae.selective import figures, reclassified
+from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
+from robustforge.defenses.none import plain_stage
+from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.nn.gaussian_mixture import MixtureDetector, squared_distances
+from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error
+from robustforge.types import Batch, DefenseOutput, UserError
+
+MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
+
+
+class GaussianMixtureVAE(Defense):
+    """Class by the nearest component mean; rejects what is far from it or badly rebuilt.
+
+    Args:
+        model: factory of the undefended classifier, for its row, for transfer and for the features of samples' quality.
+        training: how encoder and decoder are optimised.
+        undefended_training: how the undefended classifier is.
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        detector: how the thresholds are fitted.
+        reclassification: the second look at rejected inputs.
+        labels: which labels training may see.
+        latent: k, length of the latent; None for K.
+        variance: sigma^2 of the encoder's noise and of the components, latent units squared (paper: 1/3000 on MNIST).
+        alpha: weight of the latent term; None for 1000 C H W / 784.
+        variable_entropy: the encoder answers its own variances, with an ordinary VAE's KL term (the paper's Fig. 5).
+        width, batch_norm: of the networks, see :func:`robustforge.nn.mixture_autoencoder.mixture_encoder`.
+        exponents: a and b of Eqs. 10 and 11.
+        paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
+        seed: of initial weights, labels, batches and noise.
+
+    Raises:
+        UserError: a latent narrower than K, sizes without a layout, variances that are not positive, or variable
+            entropy with missing labels.
+
+    Notes:
+        Inference is deterministic: the latent is f(x), without noise, in the class, in both scores and in the rebuilt
+        image. Errors are squared norms. The risk is the larger of the two scores, each in units of its own threshold:
+        the paper's rule is risk <= 1.
+    """
+
+    def __init__(
+        self, model: Factory, training: Training, undefended_training: Training, shape: Sequence[int], num_classes: int,
+        detector: DetectorPlan, reclassification: ReclassificationPlan, labels: LabelPlan, latent: int | None = None,
+        variance: float = 1 / 3000, alpha: float | None = None, variable_entropy: bool = False, width: float = 1.0,
+        batch_norm: bool = False, exponents: Sequence[float] = (2.0, 2.0), paper_literal: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(seed=seed, training=training)
+        if not variance > 0:
+            raise UserError(f"defense.variance is {variance}: give a number above 0, such as 1/3000.")
+        if variable_entropy and labels.per_class is not None:
+            raise UserError("Variable entropy needs all labels: set defense.labels.per_class=null.")
+        self.model_description, self.undefended_training = describe(model), undefended_training
+        self.detector_plan, self.reclassification, self.label_plan = detector, reclassification, labels
+        self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
+        self.variance, self.variable_entropy = variance, variable_entropy
+        self.alpha = 1000 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
+        self.exponents, self.paper_literal = tuple(exponents), paper_literal
+        self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
+        self.pool: LabelledPool | None = None
+        self.detector = MixtureDetector(num_classes, self.latent, variance)
+        outputs = self.latent * (2 if variable_entropy else 1)
+        self.undefended = build_seeded(model, seed, "undefended")
+        self.encoder = build_seeded(lambda: mixture_encoder(shape, outputs, width, batch_norm), seed, "encoder")
+        self.decoder = build_seeded(lambda: mixture_decoder(shape, self.latent, width, batch_norm), seed, "decoder")
+
+    # ---- inference --------------------------------------------------------------------------------------------------
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, k) float32 mean of the encoder's distribution."""
+        return self.encoder(x)[:, : self.latent].float()
+
+    def scores(self, z: Tensor) -> Tensor:
+        """(B, K) logits of latents (B, k): minus the squared distance to each mean."""
+        return -squared_distances(z, self.detector.means)
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,), rebuilt image, parts (B, 2): encoder, decoder."""
+        z = self.encode(x)
+        rebuilt = self.decoder(z).float()
+        parts = self.detector.parts(z, reconstruction_error(x, rebuilt))
+        return DefenseOutput(self.scores(z), parts.amax(1), rebuilt, parts)
+
+    def reclassified(self, x: Tensor) -> DefenseOutput:
+        """The system with a second look at rejected inputs: see :func:`robustforge.defenses.gmvae.selective`."""
+        return reclassified(self, x)
+
+    def generate(self, labels: Tensor, index: Tensor, seed: int) -> Tensor:
+        """Images (B, C, H, W) decoded from draws of the components of classes ``labels`` (B,)."""
+        noise = SampleRandom(seed, "gmvae/generate").normal(index, (self.latent,))
+        return self.decoder(self.detector.means[labels] + self.variance**0.5 * noise).float()
+
+    def surfaces(self) -> dict[str, Surface]:
+        """``end_to_end``, ``encoder``, ``white_box`` and ``transfer``: see the module of that name."""
+        return gmvae_surfaces(self)
+
+    def systems(self) -> dict[str, dict[str, Surface]]:
+        """The undefended classifier, the model without thresholds and, where asked for, with reclassification."""
+        return {"undefended": classify(self.undefended), **gmvae_systems(self)}
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def stages(self) -> list[Stage]:
+        """Undefended classifier, encoder and decoder, thresholds."""
+        assert self.training_plan is not None
+        settings = {
+            "layers": self.layers, "variance": self.variance, "alpha": self.alpha, "variable": self.variable_entropy,
+            "labels": describe(self.label_plan),
+        }  # fmt: skip
+        return [
+            plain_stage(self, self.model_description, self.undefended_training),
+            FitStage(
+                "gmvae", ("encoder", "decoder"), self.losses, self.training_plan, settings, validate=self.validate
+            ),
+            CalibrateStage(
+                "thresholds", ("detector",), self.calibrate, ("gmvae",), {"detector": describe(self.detector_plan)}
+            ),
+        ]
+
+    def on_train_start(self) -> None:
+        """Chooses the labelled images, the same ones after a resume."""
+        if self.active_stage.name == "gmvae" and self.label_plan.per_class is not None:
+            split = self.trainer.datamodule.train  # type: ignore[attr-defined]
+            rows = choose_labelled(split.labels, self.label_plan.per_class, self.num_classes, self.seed)
+            self.pool = LabelledPool(split.images[rows].contiguous(), split.labels[rows], self.seed)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labelled and Eq. 3 on all images."""
+        if self.label_plan.per_class is None:
+            return labelled_terms(self, batch.x, batch.y)
+        assert self.pool is not None, "semi-supervised training chooses its labels when it starts"
+        progress = self.current_epoch / max(1, self.active_stage.training.epochs - 1)
+        labelled = self.pool.draw(batch.index, self.current_epoch)
+        return {**labelled_terms(self, *labelled), **unlabelled_terms(self, batch.x, progress)}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Held-out accuracy, squared reconstruction error and squared distance to the own class's mean."""
+        z = self.encode(batch.x)
+        return {
+            "accuracy": (self.detector.nearest(z) == batch.y).float(),
+            "reconstruction_error": reconstruction_error(batch.x, self.decoder(z)),
+            "latent_distance": (z - self.detector.means[batch.y]).square().sum(1),
+        }
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Fits covariances and thresholds on held-out images."""
+        parts = []
+        for batch in batches:
+            z = self.encode(batch.x)
+            parts.append((z, reconstruction_error(batch.x, self.decoder(z)), batch.y))
+        if not parts:
+            raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
+        z, error, y = (torch.cat(values) for values in zip(*parts, strict=True))
+        fit_detector(self.detector, z, error, y, self.detector_plan, self.variance)
+
+    @torch.no_grad()
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """The triple on clean images, and what noise meets: see ``figures`` in the module ``selective``."""
+        return figures(self, batch)

@@ -1,0 +1,108 @@
+"""The choices of a Gaussian-mixture VAE as data: its thresholds, its second look at rejected inputs, its labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustforge.types import UserError
+
+COVARIANCES = ("fixed", "empirical", "aggregated")
+ENCODER_RULES = ("quantile", "chi2")
+DECODER_RULES = ("std", "quantile")
+MODES = ("none", "reject", "accept")
+STARTS = ("all", "nearest")
+
+
+@dataclass(frozen=True)
+class DetectorPlan:
+    """How the two thresholds are fitted on held-out images.
+
+    Attributes:
+        covariance: of a class in latent space: ``fixed`` (the encoder's own variance), ``empirical`` (of held-out
+            encodings around the class mean) or ``aggregated`` (both added: the covariance of the noisy encodings).
+        shared: one covariance for all classes, for data sets with few held-out images a class.
+        encoder_rule: ``quantile`` of the held-out distances, or ``chi2``, the critical value of the paper.
+        encoder_quantile: share of held-out images below the encoder's threshold.
+        chi2_level: probability of the chi-square value (paper: the 3-sigma rule, 0.9973).
+        decoder_rule: ``std``, mean + ``decoder_std`` standard deviations of the held-out errors, or ``quantile``.
+        decoder_std: number of standard deviations (paper: 3).
+        decoder_quantile: share of held-out images below the decoder's threshold.
+        decoder_per_class: a threshold on the error for each predicted class.
+
+    Raises:
+        UserError: an unknown word, or a share outside (0, 1).
+    """
+
+    covariance: str = "aggregated"
+    shared: bool = False
+    encoder_rule: str = "quantile"
+    encoder_quantile: float = 0.99
+    chi2_level: float = 0.9973
+    decoder_rule: str = "std"
+    decoder_std: float = 3.0
+    decoder_quantile: float = 0.99
+    decoder_per_class: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("detector.covariance", self.covariance, COVARIANCES)
+        _one_of("detector.encoder_rule", self.encoder_rule, ENCODER_RULES)
+        _one_of("detector.decoder_rule", self.decoder_rule, DECODER_RULES)
+        for name in ("encoder_quantile", "chi2_level", "decoder_quantile"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"defense.detector.{name} is {getattr(self, name)}: give a share between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class ReclassificationPlan:
+    """The second look at rejected inputs (Eq. 9): which latent decodes to this image?
+
+    Attributes:
+        mode: ``none``; ``reject`` (the thresholds apply again, to the latent found); ``accept`` (every input gets a
+            label: where fooling inputs are not expected).
+        steps: of Adam on the latent.
+        lr: its step size, latent units.
+        starts: ``all`` class means side by side, or the ``nearest`` one alone.
+
+    Raises:
+        UserError: an unknown word, or no step.
+    """
+
+    mode: str = "none"
+    steps: int = 500
+    lr: float = 0.05
+    starts: str = "all"
+
+    def __post_init__(self) -> None:
+        _one_of("reclassification.mode", self.mode, MODES)
+        _one_of("reclassification.starts", self.starts, STARTS)
+        if self.steps < 1:
+            raise UserError(f"defense.reclassification.steps is {self.steps}: give at least 1.")
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """Which labels training may see.
+
+    Attributes:
+        per_class: labelled images of each class (paper: 100), or None for all of them.
+        anneal_from: factor on the component variance of the unlabelled term at the beginning.
+        anneal_until: share of training after which that factor is 1.
+
+    Raises:
+        UserError: no labelled image, a factor below 1, or a share outside [0, 1].
+    """
+
+    per_class: int | None = None
+    anneal_from: float = 100.0
+    anneal_until: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise UserError(f"defense.labels.per_class is {self.per_class}: give at least 1, or null for all labels.")
+        if not (self.anneal_from >= 1 and 0 <= self.anneal_until <= 1):
+            raise UserError("defense.labels: give anneal_from of at least 1 and anneal_until between 0 and 1.")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"defense.{name} is '{value}': choose one of {', '.join(choices)}.")
