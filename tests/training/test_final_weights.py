@@ -24,7 +24,7 @@ class Scripted(Defense):
         torch.manual_seed(0)
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10))
         self.options = {"best": best, "average": average, "rates": rates or {}}
-        self.scores, self.trained, self.steps, self.validated = scores, [], [], []
+        self.scores, self.trained, self.steps, self.validated = scores, [], [], {}
 
     def forward(self, x):
         return DefenseOutput(self.network(x))
@@ -33,7 +33,7 @@ class Scripted(Defense):
         return {"cross_entropy": nn.functional.cross_entropy(self.network(batch.x), batch.y)}
 
     def validate(self, batch):
-        self.validated.append(copy(self))
+        self.validated[self.current_epoch] = copy(self)
         return {"score": torch.full((len(batch.y),), self.scores[self.current_epoch])}
 
     def on_train_epoch_end(self):
@@ -95,7 +95,7 @@ def test_the_average_by_hand_is_validated_and_kept(run):
         means.append(mean)
     torch.testing.assert_close(defense.network[1].weight.detach(), means[-1])
     assert len(defense.validated) == 4
-    for epoch, seen in enumerate(defense.validated):
+    for epoch, seen in defense.validated.items():
         torch.testing.assert_close(seen["1.weight"], means[3 * epoch + 2])
     # the training itself goes on from the trained weights
     assert same(defense.trained[-1], run(Scripted(), store="plain").defense.trained[-1])
