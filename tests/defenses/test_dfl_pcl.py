@@ -105,7 +105,7 @@ def test_prototype_terms_are_weighted(dfl, batch):
     terms = defense.losses(batch)
     assert terms["proximity"].item() == pytest.approx(2 * expected["proximity"].mean().item(), rel=1e-4)
     assert terms["contrast"].item() == pytest.approx(0.5 * expected["contrast"].mean().item(), rel=1e-4)
-    assert defense.stages()[1].rates == {"points.centroids": 50.0, "points.repelling": 0.01}
+    assert defense.stages()[1].rates == {"points.centroids": 5.0, "points.repelling": 0.001}
 
 
 @pytest.mark.parametrize("feature_loss", [PolarisedContrastive(), PrototypeConformity(), None], ids=str)

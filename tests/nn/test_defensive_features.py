@@ -80,7 +80,9 @@ def test_features_by_hand():
         first = network.stages[0](x)
         last = network.stages[1](first)
         kernel = network.branches[0][0].weight[:, :, 0, 0]  # (in, out)
-        mapped = torch.einsum("bihw,io->bohw", first, kernel) / (1 + 1e-5) ** 0.5  # fresh statistics: mean 0, variance 1
+        mapped = (
+            torch.einsum("bihw,io->bohw", first, kernel) / (1 + 1e-5) ** 0.5
+        )  # fresh statistics: mean 0, variance 1
         pooled = mapped.relu().reshape(2, 4, 7, 2, 7, 2).amax((3, 5))  # 14 x 14 -> 7 x 7
         expected = torch.cat([last.mean((2, 3)), pooled.mean((2, 3))], 1)
         output = network.answer(x)

@@ -124,7 +124,9 @@ def test_rates_scale_the_learning_rate_of_a_part(run):
     begin = copy(Scripted())
     scores = (0.1,)
     plain = run(Scripted(scores=scores), callbacks=[Watch()]).defense.steps[0]
-    scaled = run(Scripted(scores=scores, rates={"network.2": 0.0}), store="scaled", callbacks=[Watch()]).defense.steps[0]
+    scaled = run(Scripted(scores=scores, rates={"network.2": 0.0}), store="scaled", callbacks=[Watch()]).defense.steps[
+        0
+    ]
     assert same({"w": plain["1.weight"]}, {"w": scaled["1.weight"]})
     assert torch.equal(scaled["2.weight"], begin["2.weight"])
     assert not torch.equal(plain["2.weight"], begin["2.weight"])

@@ -1,4 +1,4 @@
-"""Dynamic adversarial training (Wang et al. 2019, ICML): examples that converge better and better as training goes on."""
+"""Dynamic adversarial training (Wang et al. 2019, ICML): examples that converge better as training goes on."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class DynamicTraining(AdversarialTraining):
 
     Args:
         model: factory of the classifier.
-        attack: the attack, at the bound 0, which is also how held-out robust accuracy is measured.
-        robust: budget and attack: a :class:`FoscPGD`.
+        robust: budget and attack, a :class:`FoscPGD`; with its own criterion (0: all steps) it measures held-out robust
+            accuracy, and training moves that criterion.
         convergence: how the bound falls.
         training: how the robust classifier is optimised.
         undefended_training: how the undefended row is optimised.

@@ -83,7 +83,9 @@ class FitStage:
 
     def __post_init__(self) -> None:
         if self.average is not None and not 0 < self.average < 1:
-            raise UserError(f"Stage {self.name} averages weights with decay {self.average}: give one in (0, 1), or null.")
+            raise UserError(
+                f"Stage {self.name} averages weights with decay {self.average}: give one in (0, 1), or null."
+            )
 
 
 @dataclass(frozen=True)

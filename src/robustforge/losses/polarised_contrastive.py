@@ -28,7 +28,7 @@ def distances(features: Tensor, centroids: Tensor) -> Tensor:
 
 
 def angles(centroids: Tensor, normalised: bool = True) -> Tensor:
-    """arccos of the centroids' inner products.
+    """Inverse cosines of the centroids' inner products.
 
     Args:
         centroids: (K, d).

@@ -1,4 +1,4 @@
-"""Defensive Feature Layer (Hassanin et al. 2020, arXiv:2012.04750, Eq. 1): the features of every stage meet at the end."""
+"""Defensive Feature Layer (Hassanin et al. 2020, arXiv:2012.04750, Eq. 1): every stage feeds the classifier."""
 
 from __future__ import annotations
 

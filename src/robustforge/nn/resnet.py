@@ -28,6 +28,7 @@ class StagedResNet(Staged):
     def split(self) -> Split:
         """Stages and head."""
         network = self[1]
+        assert isinstance(network, ResNet)
         stem = (self[0], network.conv1, network.bn1, network.relu, network.maxpool)
         first = nn.Sequential(*stem, network.layer1)
         head = nn.Sequential(network.avgpool, nn.Flatten(), network.fc)

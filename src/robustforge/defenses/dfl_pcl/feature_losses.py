@@ -101,7 +101,9 @@ class PrototypeConformity:
     Attributes:
         proximity: weight of the squared distance to the own prototype, w_p.
         contrast: weight of the squared distances to the repelling prototypes, w_c.
-        rates: factors on the learning rates of the two sets (released code: 0.5 and 0.0001, beside 0.01 of the network).
+        rates: factors on the learning rates of the two sets. The released code has 0.5 and 0.0001 without momentum beside
+            the network's 0.01 with momentum 0.9, which amounts to a rate of 0.1: hence 5 and 0.001, as all have momentum
+            here.
 
     Raises:
         UserError: a negative weight.
@@ -109,7 +111,7 @@ class PrototypeConformity:
 
     proximity: float = 1.0
     contrast: float = 1e-4
-    rates: Mapping[str, float] = field(default_factory=lambda: {"centroids": 50.0, "repelling": 0.01})
+    rates: Mapping[str, float] = field(default_factory=lambda: {"centroids": 5.0, "repelling": 0.001})
 
     def __post_init__(self) -> None:
         if min(self.proximity, self.contrast) < 0:

@@ -13,11 +13,11 @@ from robustforge.attacks.none import NoAttack
 from robustforge.attacks.surfaces import Surface, end_to_end
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
+from robustforge.defenses.dfl_pcl.figures import geometry_figures
 from robustforge.defenses.dfl_pcl.surfaces import depths, dfl_pcl_surfaces
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.losses.classification import cross_entropy_per_sample
-from robustforge.losses.polarised_contrastive import angles, distances
 from robustforge.nn.centroids import ClassMeans
 from robustforge.nn.defensive_features import DefensiveFeatureNetwork
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
@@ -131,27 +131,31 @@ class DflPcl(Defense):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 5 on the clean and the attacked half of the batch."""
-        weights = {"clean": 1.0}
-        images = [batch.x]
-        if self.attack is not None:
-            weights = {"clean": self.clean_weight, "adversarial": 1 - self.clean_weight}
-            images = [batch.x, self._attack(batch, self.attack_seed()).x_adv]
-        if self.clean_weight == 0 and self.attack is not None:
-            del weights["clean"], images[0]
-        y = batch.y.repeat(len(images))
-        output = self.network.answer(torch.cat(images))
-        entropy = cross_entropy_per_sample(output.logits.float(), y).chunk(len(images))
-        terms = {name: weight * half.mean() for (name, weight), half in zip(weights.items(), entropy, strict=True)}
+        halves = self._halves(batch)
+        y, count = batch.y.repeat(len(halves)), len(batch.y)
+        output = self.network.answer(torch.cat([images for images, _ in halves.values()]))
+        logits, features = output.logits.float(), output.features.float()
+        terms, accuracies = {}, {}
+        entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
+        for number, (name, (_, weight)) in enumerate(halves.items()):
+            rows = slice(number * count, (number + 1) * count)
+            terms[name] = weight * entropy[rows].mean()
+            accuracies[f"{name}_accuracy"] = right[rows].mean()
         if self.feature_loss is not None:
-            shares = torch.tensor(list(weights.values()), device=y.device).repeat_interleave(len(batch.y)) * len(images)
-            terms |= self.feature_loss.terms(output.features.float(), self.points, y, shares)
+            weights = torch.tensor([weight for _, weight in halves.values()], device=y.device)
+            shares = len(halves) * weights.repeat_interleave(count)
+            terms |= self.feature_loss.terms(features, self.points, y, shares)
         # the first half: clean images where there are any
-        first = [features[: len(batch.y)] for features in depths(output)]
-        self.class_means.update(first, batch.y)
-        right = (output.logits.argmax(1) == y).float().chunk(len(images))
-        norm = output.features.detach().float().norm(dim=1).mean()
-        self.note(feature_norm=norm, **{f"{name}_accuracy": half.mean() for name, half in zip(weights, right, strict=True)})
+        self.class_means.update([depth[:count] for depth in depths(output)], batch.y)
+        self.note(feature_norm=features.norm(dim=1).mean(), **accuracies)
         return terms
+
+    def _halves(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
+        """Images and weight of each part of the training batch, the clean one first."""
+        if self.attack is None:
+            return {"clean": (batch.x, 1.0)}
+        attacked = {"adversarial": (self._attack(batch, self.attack_seed()).x_adv, 1 - self.clean_weight)}
+        return {"clean": (batch.x, self.clean_weight), **attacked} if self.clean_weight else attacked
 
     def _attack(self, batch: Batch, seed: int) -> AttackResult:
         """The training attack on the network as it stands, with no gradient to its weights."""
@@ -170,24 +174,8 @@ class DflPcl(Defense):
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """The geometry of the features.
-
-        Returns:
-            (B,) each: ``feature_norm``, and where there are centroids ``own_distance`` and ``nearest_other_distance``
-            of the features, and ``least_centroid_angle`` and ``mean_centroid_angle`` in degrees, the same for all images.
-        """
-        features, points = self.embed(batch.x), self.anchors()
-        figures = {"feature_norm": self.network.answer(batch.x).features.float().norm(dim=1)}
-        if points is None:
-            return figures
-        apart = distances(features, points)
-        between = angles(points).rad2deg()
-        others = between[~torch.eye(len(points), dtype=torch.bool, device=points.device)]
-        ones = torch.ones(len(batch.y), device=points.device)
-        return {
-            **figures,
-            "own_distance": apart.gather(1, batch.y[:, None]).squeeze(1),
-            "nearest_other_distance": apart.scatter(1, batch.y[:, None], float("inf")).amin(1),
-            "least_centroid_angle": others.min() * ones,
-            "mean_centroid_angle": others.mean() * ones,
-        }
+        """The geometry of the features: see :func:`geometry_figures`."""
+        norm = self.network.answer(batch.x).features.float().norm(dim=1)
+        points = self.anchors()
+        figures = {} if points is None else geometry_figures(self.embed(batch.x), points, batch.y)
+        return {"feature_norm": norm, **figures}

@@ -67,7 +67,8 @@ def dfl_pcl_surfaces(defense: DflPcl) -> dict[str, Surface]:
 
     def centroids(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         output, points = network.answer(x), defense.anchors()
-        assert points is not None and defense.feature_loss is not None
+        assert points is not None
+        assert defense.feature_loss is not None
         return output.logits, closeness(output.features, points, defense.feature_loss.normalised)
 
     def feature_matching(x: Tensor, _: Tensor) -> Sequence[Tensor]:
