@@ -267,3 +267,8 @@ def test_impossible_values(dfl):
         PolarisedContrastive(inter=-1.0)
     with pytest.raises(UserError, match="0 or more"):
         PrototypeConformity(contrast=-1.0)
+
+
+def test_average_is_checked_at_once(dfl):
+    with pytest.raises(UserError, match="decay 2"):
+        dfl(average=2.0)

@@ -89,4 +89,4 @@ def test_impossible_values(dynamic):
     with pytest.raises(UserError, match="until=0"):
         Convergence(until=0)
     with pytest.raises(UserError, match="decay 1"):
-        dynamic(average=1.0).stages()
+        dynamic(average=1.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustforge.attacks.fosc_pgd import FoscPGD
 from robustforge.defenses.adversarial_training import AdversarialLoss, AdversarialTraining
 from robustforge.defenses.base import classify
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, check_average, describe
 from robustforge.losses.classification import cross_entropy_per_sample
 from robustforge.types import Batch, UserError
 
@@ -77,6 +77,7 @@ class DynamicTraining(AdversarialTraining):
                 "Dynamic training moves the criterion of one attack: leave defense.robust.attack to "
                 "robustforge.attacks.fosc_pgd.FoscPGD, loss to madry and clean_weight to 0."
             )
+        check_average(average)
         self.attack, self.convergence, self.weighted = robust.attack, convergence, weighted
         self.keep_best, self.average = keep_best, average
 

@@ -82,10 +82,13 @@ class FitStage:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.average is not None and not 0 < self.average < 1:
-            raise UserError(
-                f"Stage {self.name} averages weights with decay {self.average}: give one in (0, 1), or null."
-            )
+        check_average(self.average)
+
+
+def check_average(decay: float | None) -> None:
+    """Raises UserError for a decay of the running average of the weights that is not in (0, 1)."""
+    if decay is not None and not 0 < decay < 1:
+        raise UserError(f"The running average of the weights has decay {decay}: give one in (0, 1), or null for none.")
 
 
 @dataclass(frozen=True)

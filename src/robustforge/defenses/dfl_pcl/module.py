@@ -16,7 +16,9 @@ from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
 from robustforge.defenses.dfl_pcl.figures import geometry_figures
 from robustforge.defenses.dfl_pcl.surfaces import depths, dfl_pcl_surfaces
 from robustforge.defenses.none import plain_stage
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import (
+    Factory, FitStage, Stage, Training, build_seeded, check_average, describe,
+)  # fmt: skip
 from robustforge.losses.classification import cross_entropy_per_sample
 from robustforge.nn.centroids import ClassMeans
 from robustforge.nn.defensive_features import DefensiveFeatureNetwork
@@ -60,6 +62,7 @@ class DflPcl(Defense):
         super().__init__(seed=seed, training=training)
         if not 0 <= clean_weight < 1:
             raise UserError(f"defense.clean_weight is {clean_weight}: give a share of at least 0 and below 1.")
+        check_average(average)
         self.attack = None if isinstance(attack, NoAttack) else attack
         self.threat, self.feature_loss, self.clean_weight = threat, feature_loss, clean_weight
         self.keep_best, self.average, self.warm_start = keep_best, average, warm_start
