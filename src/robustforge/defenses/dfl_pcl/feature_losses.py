@@ -101,9 +101,9 @@ class PrototypeConformity:
     Attributes:
         proximity: weight of the squared distance to the own prototype, w_p.
         contrast: weight of the squared distances to the repelling prototypes, w_c.
-        rates: factors on the learning rates of the two sets. The released code has 0.5 and 0.0001 without momentum beside
-            the network's 0.01 with momentum 0.9, which amounts to a rate of 0.1: hence 5 and 0.001, as all have momentum
-            here.
+        rates: factors on the learning rates of the two sets. The released code has 0.5 and 0.0001 without momentum
+            beside the network's 0.01 with momentum 0.9, which amounts to a rate of 0.1: hence 5 and 0.001, as all have
+            momentum here.
 
     Raises:
         UserError: a negative weight.

@@ -17,8 +17,14 @@ from robustforge.defenses.dfl_pcl.figures import geometry_figures
 from robustforge.defenses.dfl_pcl.surfaces import depths, dfl_pcl_surfaces
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import (
-    Factory, FitStage, Stage, Training, build_seeded, check_average, describe,
-)  # fmt: skip
+    Factory,
+    FitStage,
+    Stage,
+    Training,
+    build_seeded,
+    check_average,
+    describe,
+)
 from robustforge.losses.classification import cross_entropy_per_sample
 from robustforge.nn.centroids import ClassMeans
 from robustforge.nn.defensive_features import DefensiveFeatureNetwork
