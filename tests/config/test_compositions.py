@@ -17,6 +17,8 @@ REQUIRED = {
     "npz": ("dataset.path=a.npz", "dataset.shape=[3,32,32]", "dataset.num_classes=10"),
     "imagefolder": ("dataset.path=folder", "dataset.num_classes=10"),
 }
+# groups that one defense brings along
+OWNERS = {"inner": ("defense=dfl_pcl",), "feature_loss": ("defense=dfl_pcl",)}
 
 
 def options():
@@ -82,14 +84,14 @@ def test_the_checker_finds_what_it_is_there_for():
 def test_every_promised_group_is_there():
     promised = {
         "dataset", "model", "defense", "attack", "threat", "protocol", "optimizer", "scheduler", "trainer", "callbacks",
-        "logger", "paths", "selector", "stack", "debug", "experiment",
+        "logger", "paths", "selector", "stack", "debug", "experiment", "inner", "feature_loss",
     }  # fmt: skip
     assert promised <= {group for group, _ in options()}
 
 
 @pytest.mark.parametrize(("group", "option"), options(), ids=lambda part: part)
 def test_option_composes_and_fits(compose, group, option):
-    cfg = compose(f"{group}={option}", *REQUIRED.get(option, ()))
+    cfg = compose(*OWNERS.get(group, ()), f"{group}={option}", *REQUIRED.get(option, ()))
     plain = check(cfg)
     if group in ("dataset", "protocol"):
         assert plain[group]["name"] == option  # the file's name is the config's and the row's

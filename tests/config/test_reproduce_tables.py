@@ -61,7 +61,7 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     named = {s for suite in plain["protocol"]["suites"].values() for s in suite["surfaces"] or ()}
     everything = any(suite["surfaces"] is None for suite in plain["protocol"]["suites"].values())
     for row in spec["rows"]:
-        if row.get("run") == run and row["system"] == cfg.name.split("_")[0]:
+        if row.get("run") == run and row["system"] == cfg.defense_name:
             assert everything or row["paper_surface"] in named, row["label"]
 
 

@@ -76,7 +76,11 @@ def check(run, n=N):
 
 
 def tiny(defense):
-    extra = ["defense.robust.attack.steps=1"] if defense == "adversarial_training" else []
+    extra = {
+        "adversarial_training": ["defense.robust.attack.steps=1"],
+        "dfl_pcl": ["inner.steps=1"],
+        "dynamic": ["defense.robust.attack.steps=2"],
+    }.get(defense, [])
     return (f"defense={defense}", "model=lenet", SHORT, "protocol.suites.all.attacks.bim.steps=2", *extra)
 
 
@@ -278,6 +282,29 @@ def test_a_false_positive_rate_rejects_and_counts(train_run):
     undefended = next(rows for key, rows in found.items() if key[:2] == ("undefended", "clean"))
     assert columns["accepted"][undefended].all(), "a classifier without a risk accepts everything"
     check(run, 64)
+
+
+# ---- DFL + PCL's groups ---------------------------------------------------------------------------------------------
+
+DFL = ("defense=dfl_pcl", "model=lenet", "protocol.suites.all.attacks={fgsm: {}, pgd: {steps: 1}}", "attack.steps=1")
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("case", covering(inner=names("inner"), feature_loss=names("feature_loss")), ids=" ".join)
+def test_inner_attacks_and_feature_losses_run(train_run, case):
+    found = check(train_run(*DFL, *case, "defense.average=0.9", "defense.dfl_channels=4"))
+    assert {key[0] for key in found} == {"undefended", "dfl_pcl"}
+    assert ("dfl_pcl", "pgd", "centroids") in {key[:3] for key in found}
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_the_ablations_and_the_tables_protocol_run(train_run):
+    run = train_run(*DFL[:2], "defense.dfl=false", "defense.feature_loss=null", "defense.warm_start=true",
+                    "inner.steps=1", "protocol=dfl_pcl", "protocol.suites.adapted.attacks.margin.steps=2",
+                    "protocol.suites.adapted.attacks.cross_entropy.steps=2")  # fmt: skip
+    found = {key[:3] for key in check(run)}
+    assert {("dfl_pcl", "cw_pgd", "end_to_end"), ("dfl_pcl", "adapted_cw_pgd", "multi_layer")} <= found
+    assert "centroids" not in {key[2] for key in found}
 
 
 @pytest.mark.usefixtures("quiet_figures")

@@ -24,12 +24,14 @@ from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.generation import save_generation
+from robustforge.evaluation.geometry import save_geometry
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.reporting.curves import training_curves
 from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
 from robustforge.reporting.gallery import gallery
 from robustforge.reporting.generation import class_grid
+from robustforge.reporting.geometry import geometry
 from robustforge.reporting.result import make_result, write_json, write_text
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -181,15 +183,17 @@ def _evaluate(
     if distributed.rank() != 0:
         return None
     attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
-    save_gallery(job.defense, job.data, attack, job.protocol.budgets[-1], folder / "gallery.npz", job.device)
+    budget = job.protocol.budgets[-1]
+    save_gallery(job.defense, job.data, attack, budget, folder / "gallery.npz", job.device)
+    save_geometry(job.defense, job.data, attack, budget, folder / "geometry.npz", job.device)
     diagnostics |= save_generation(job.defense, job.data, folder / "generation.npz", job.device, int(cfg.seed))
     meta = {
         "name": str(cfg.name),
         "defense": job.name,
         "seed": int(cfg.seed),
         "split": "test",
-        "norm": job.protocol.budgets[-1].norm,
-        "eps": job.protocol.budgets[-1].eps,
+        "norm": budget.norm,
+        "eps": budget.eps,
         "rate": job.protocol.rates[0],
         "protocol": job.protocol.name,
         "strict": job.protocol.strict,
@@ -206,7 +210,8 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
     result = make_result(records, meta)
     figures = training_curves(folder)
-    for figure in (gallery(folder), class_grid(folder), accuracy_bars(result, folder / "figures" / "accuracy.png"),
+    for figure in (gallery(folder), class_grid(folder), geometry(folder),
+                   accuracy_bars(result, folder / "figures" / "accuracy.png"),
                    security_curve(result, folder / "figures" / "security_curve.png"),
                    abstention_curves(records, result, folder / "figures" / "abstention.png")):  # fmt: skip
         if figure is not None:

@@ -29,6 +29,7 @@ class Defense(pl.LightningModule):
         self.seed = seed
         self.training_plan = training
         self.stage: FitStage | None = None
+        self._noted: dict[str, Tensor] = {}
 
     # ---- what a subclass writes -------------------------------------------------------------------------------------
 
@@ -74,6 +75,14 @@ class Defense(pl.LightningModule):
         """
         return None
 
+    def embed(self, x: Tensor) -> Tensor | None:
+        """(B, C, H, W) -> features (B, d) for the picture of the class geometry, or None for no picture."""
+        return None
+
+    def anchors(self) -> Tensor | None:
+        """(K, d) points that stand for the classes in that picture, or None."""
+        return None
+
     # ---- what the base does -----------------------------------------------------------------------------------------
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -109,7 +118,15 @@ class Defense(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The stage's optimizer and its schedule, applied every step."""
         plan = self.active_stage.training
-        optimizer = plan.optimizer([p for p in self.parameters() if p.requires_grad])
+        rates = self.active_stage.rates
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                rate = next((rate for prefix, rate in rates.items() if name.startswith(f"{prefix}.")), 1.0)
+                groups.setdefault(rate, []).append(parameter)
+        optimizer = plan.optimizer([{"params": parameters} for parameters in groups.values()])
+        for group, rate in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= rate
         total = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: plan.schedule(min(1.0, done / total)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -123,10 +140,16 @@ class Defense(pl.LightningModule):
         stage = self.active_stage
         terms = stage.losses(batch)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
-        logged = {f"{stage.name}/train/{name}": term.detach() for name, term in {**terms, "loss": loss}.items()}
+        figures = {**terms, "loss": loss, **self._noted}
+        self._noted = {}
+        logged = {f"{stage.name}/train/{name}": value.detach() for name, value in figures.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.y))
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.y))
         return loss
+
+    def note(self, **figures: Tensor) -> None:
+        """Scalars of the training step under way that are logged beside its loss without being part of it."""
+        self._noted = {name: value.detach() for name, value in figures.items()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the stage's held-out metrics."""

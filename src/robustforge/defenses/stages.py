@@ -59,6 +59,13 @@ class FitStage:
         adversarial_set: name of the crafting stage whose images are paired with the batches, or None.
         validate: batch -> per-sample metrics (B,), averaged over the held-out split after each epoch.
         prepare: called once before the first epoch (for example to start from another stage's weights).
+        best: name of a metric of ``validate``: keep the weights of the epoch where it is highest; None keeps the last.
+        average: decay of a running average of the weights, in (0, 1), which is then what is validated and kept; None
+            for none.
+        rates: factors on the learning rate of some parameters, by the prefix of their names in the defense.
+
+    Raises:
+        UserError: a decay outside (0, 1).
     """
 
     name: str
@@ -70,6 +77,18 @@ class FitStage:
     adversarial_set: str | None = None
     validate: Callable[[Batch], dict[str, Tensor]] | None = None
     prepare: Callable[[], None] | None = None
+    best: str | None = None
+    average: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_average(self.average)
+
+
+def check_average(decay: float | None) -> None:
+    """Raises UserError for a decay of the running average of the weights that is not in (0, 1)."""
+    if decay is not None and not 0 < decay < 1:
+        raise UserError(f"The running average of the weights has decay {decay}: give one in (0, 1), or null for none.")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.nn.staged import Staged
 from robustforge.types import UserError
 
 SMALLEST = 12  # pixels; below it the second convolution has nothing left to pool
 
 
-def lenet(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
+def lenet(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Staged:
     """LeNet-5 (LeCun et al. 1998, Fig. 2).
 
     Args:
@@ -36,10 +37,11 @@ def lenet(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Se
         raise UserError(f"lenet needs images of at least {SMALLEST} pixels, these have {height}x{width}.")
     padding = 2 if min(height, width) < 32 else 0
     rows, columns = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in (height, width))
-    return nn.Sequential(
+    return Staged(
         Normalize(mean, std, channels),
         nn.Conv2d(channels, 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes),
+        ends=(3, 6),
     )  # fmt: skip

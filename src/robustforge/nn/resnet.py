@@ -8,28 +8,50 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from robustforge.nn.normalize import Normalize
+from robustforge.nn.staged import Split, Staged
 from robustforge.types import UserError
 
 STEMS = ("cifar", "cifar_pool", "imagenet")
 
 
+class StagedResNet(Staged):
+    """Normalisation and torchvision's network, whose four ``layer``s are the stages.
+
+    Args:
+        normalize: first layer.
+        network: without its normalisation.
+    """
+
+    def __init__(self, normalize: Normalize, network: ResNet) -> None:
+        super().__init__(normalize, network, ends=())
+
+    def split(self) -> Split:
+        """Stages and head."""
+        network = self[1]
+        assert isinstance(network, ResNet)
+        stem = (self[0], network.conv1, network.bn1, network.relu, network.maxpool)
+        first = nn.Sequential(*stem, network.layer1)
+        head = nn.Sequential(network.avgpool, nn.Flatten(), network.fc)
+        return Split([first, network.layer2, network.layer3, network.layer4], head)
+
+
 def resnet18(
     shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
-) -> nn.Sequential:
+) -> StagedResNet:
     """ResNet-18. For the arguments see :func:`build`."""
     return build(BasicBlock, (2, 2, 2, 2), shape, num_classes, mean, std, stem)
 
 
 def resnet34(
     shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
-) -> nn.Sequential:
+) -> StagedResNet:
     """ResNet-34. For the arguments see :func:`build`."""
     return build(BasicBlock, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
 
 
 def resnet50(
     shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
-) -> nn.Sequential:
+) -> StagedResNet:
     """ResNet-50, stride in the 3 x 3 convolution of a bottleneck. For the arguments see :func:`build`."""
     return build(Bottleneck, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
 
@@ -42,7 +64,7 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     stem: str,
-) -> nn.Sequential:
+) -> StagedResNet:
     """Normalisation and a residual network.
 
     Args:
@@ -72,4 +94,4 @@ def build(
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     if stem == "cifar":
         network.maxpool = nn.Identity()
-    return nn.Sequential(Normalize(mean, std, shape[0]), network)
+    return StagedResNet(Normalize(mean, std, shape[0]), network)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.nn.staged import Staged
 from robustforge.types import UserError
 
 
@@ -18,7 +19,7 @@ def small_cnn(
     widths: Sequence[int] = (32, 64),
     hidden: int = 128,
     batch_norm: bool = False,
-) -> nn.Sequential:
+) -> Staged:
     """Convolutions 4 x 4 of stride 2, then one hidden dense layer.
 
     Args:
@@ -47,9 +48,11 @@ def small_cnn(
             f"give fewer model.widths or images of at least {shrink} pixels."
         )
     layers: list[nn.Module] = [Normalize(mean, std, channels)]
+    ends = []
     for before, after in zip([channels, *widths], widths, strict=False):
         layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not batch_norm))
         layers += [nn.BatchNorm2d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
+        ends.append(len(layers) - 1)
     features = ([channels, *widths][-1]) * (height // shrink) * (width // shrink)
     layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
-    return nn.Sequential(*layers)
+    return Staged(*layers, ends=ends)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.nn.staged import Staged
 from robustforge.types import UserError
 
 
@@ -47,7 +48,7 @@ def wide_resnet28_10(
     depth: int = 28,
     width: int = 10,
     dropout: float = 0.0,
-) -> nn.Sequential:
+) -> Staged:
     """WRN-depth-width.
 
     Args:
@@ -75,7 +76,9 @@ def wide_resnet28_10(
             layers.append(WideBlock(before, group * width, stride if index == 0 else 1, dropout))
             before = group * width
     head = [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)]
-    network = nn.Sequential(*layers, *head)
+    # a stage is a group of blocks; the last one includes the closing normalisation and ReLU, without which its sums of
+    # residuals are no features yet
+    network = Staged(*layers, *head, ends=(1 + blocks, 1 + 2 * blocks, 3 + 3 * blocks))
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

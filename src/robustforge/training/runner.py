@@ -28,6 +28,7 @@ from robustforge.defenses.stages import (
 )
 from robustforge.training import distributed
 from robustforge.training.craft import craft
+from robustforge.training.final_weights import FinalWeights
 from robustforge.training.resume import ResumePoint
 from robustforge.training.store import Artifact, ArtifactStore, key_of, save_modules
 from robustforge.types import UserError
@@ -140,12 +141,14 @@ class StageRunner:
         if self.data.seed != seed:  # the order of the batches has the run's seed unless told otherwise
             batches["seed"] = self.data.seed
         adversarial = artifacts[stage.adversarial_set].key if stage.adversarial_set else None
+        final = {"best": stage.best, "average": stage.average, "rates": dict(stage.rates)}
         return {
             **description,
             "training": describe(stage.training),
             "batches": batches,
             "limits": self.limits,
             "adversarial": adversarial,
+            **{name: value for name, value in final.items() if value},
         }
 
     def _make(self, stage: Stage, defense: Defense, key: str, artifacts: dict[str, Artifact]) -> None:
@@ -163,7 +166,9 @@ class StageRunner:
         self.data.adversarial = _images(artifacts, stage.adversarial_set)
         resume = ResumePoint(workspace)
         defense.enter(stage)
-        trainer = self.trainer(stage.name, stage.training.epochs, [resume], stage.training.gradient_clip)
+        final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
+        extra = [*(final if stage.best or stage.average else []), resume]
+        trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
         if resume.found:
             log.info("continuing %s from its last finished epoch", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=resume.found)

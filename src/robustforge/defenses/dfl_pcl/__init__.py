@@ -1,0 +1,6 @@
+"""Defensive Feature Layer and Polarised Contrastive Loss (Hassanin et al. 2020, arXiv:2012.04750)."""
+
+from robustforge.defenses.dfl_pcl.feature_losses import PolarisedContrastive, PrototypeConformity
+from robustforge.defenses.dfl_pcl.module import DflPcl
+
+__all__ = ["DflPcl", "PolarisedContrastive", "PrototypeConformity"]

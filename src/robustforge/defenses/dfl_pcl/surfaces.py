@@ -1,0 +1,94 @@
+"""What an attacker of DFL + PCL may differentiate.
+
+==================== ============================================= =====================================================
+surface              gradient of                                   why
+==================== ============================================= =====================================================
+``end_to_end``       the logits                                    the paper's protocol
+``logit_normalised`` the logits over their length                  large logits starve cross-entropy of its gradient
+``centroids``        minus the distances to the learned centroids  the geometry that the loss trains
+``feature_matching`` minus the distances of f to the class means   steer the features to the nearest other class
+``multi_layer``      normalised logits, and the distances of every the DFL passes shallow noise on to the head
+                     stage's features to their class means
+``transfer``         the undefended classifier                     the oblivious attacker
+==================== ============================================= =====================================================
+
+Under the margin loss, minus distances become max_j (|f - c_y| - |f - c_j|), the attack on margin and centroid losses
+(Tramer et al. 2020, arXiv:2002.08347). All surfaces are judged by the deployed network's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustforge.attacks.surfaces import Surface, end_to_end, transfer
+from robustforge.losses.polarised_contrastive import distances
+from robustforge.nn.defensive_features import FeatureOutput
+
+if TYPE_CHECKING:
+    from robustforge.defenses.dfl_pcl.module import DflPcl
+
+Views = Callable[[Tensor, Tensor], Sequence[Tensor]]
+
+
+def closeness(features: Tensor, points: Tensor, normalised: bool = False) -> Tensor:
+    """Minus the distances of features (B, d) to points (K, d), as logits (B, K), over the points' mean distance.
+
+    Divided so that views of several depths weigh alike and cross-entropy finds them of the size of logits.
+    """
+    if normalised:
+        features, points = F.normalize(features.float(), dim=1), F.normalize(points.float(), dim=1)
+    between = distances(points, points)
+    classes = len(points)
+    scale = between.sum() / (classes * (classes - 1))
+    return -distances(features, points) / scale.clamp_min(1e-6)
+
+
+def unit_length(logits: Tensor) -> Tensor:
+    """Logits (B, K) over their Euclidean length, so that their scale is 1."""
+    return F.normalize(logits.float(), dim=1)
+
+
+def dfl_pcl_surfaces(defense: DflPcl) -> dict[str, Surface]:
+    """The surfaces of one defense, by name.
+
+    Notes:
+        A view of distances comes after the logits, which keep the weight 0: the first view tells an attack which images
+        to ask the system about. ``centroids`` exists where the feature loss has centroids.
+    """
+    network, means = defense.network, defense.class_means
+    whole = end_to_end(defense, defense)
+
+    def logit_normalised(x: Tensor, _: Tensor) -> Sequence[Tensor]:
+        return (unit_length(network(x)),)
+
+    def centroids(x: Tensor, _: Tensor) -> Sequence[Tensor]:
+        output, points = network.answer(x), defense.anchors()
+        assert points is not None
+        assert defense.feature_loss is not None
+        return output.logits, closeness(output.features, points, defense.feature_loss.normalised)
+
+    def feature_matching(x: Tensor, _: Tensor) -> Sequence[Tensor]:
+        output = network.answer(x)
+        return output.logits, closeness(output.features, means.means[-1])
+
+    def multi_layer(x: Tensor, _: Tensor) -> Sequence[Tensor]:
+        output = network.answer(x)
+        layers = zip(depths(output), means.means, strict=True)
+        return unit_length(output.logits), *(closeness(features, points) for features, points in layers)
+
+    views: dict[str, tuple[Views, tuple[float, ...]]] = {"logit_normalised": (logit_normalised, (1.0,))}
+    if defense.feature_loss is not None:
+        views["centroids"] = centroids, (0.0, 1.0)
+    views["feature_matching"] = feature_matching, (0.0, 1.0)
+    views["multi_layer"] = multi_layer, (1.0, *[1.0 / means.depths] * means.depths)
+    adapted = {name: Surface(name, view, whole.system, defense, weights) for name, (view, weights) in views.items()}
+    return {"end_to_end": whole, **adapted, "transfer": transfer(defense.undefended, whole)}
+
+
+def depths(output: FeatureOutput) -> list[Tensor]:
+    """The features that class means are kept of: every stage's map averaged over its pixels, then f itself."""
+    return [*output.pooled(), output.features]

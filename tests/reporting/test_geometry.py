@@ -1,0 +1,40 @@
+"""The picture of the class geometry."""
+
+import numpy as np
+from matplotlib.image import imread
+
+from robustforge.reporting.geometry import geometry, project
+
+
+def clusters(seed, classes=3, each=12, dim=8):
+    data = np.random.default_rng(seed)
+    centres = 20 * data.normal(size=(classes, dim))
+    labels = np.repeat(np.arange(classes), each)
+    return centres, centres[labels] + data.normal(size=(len(labels), dim)), labels
+
+
+def test_clusters_stay_apart_and_the_projection_repeats():
+    _, points, labels = clusters(0)
+    flat = project(points)
+    assert flat.shape == (36, 2)
+    within = max(np.ptp(flat[labels == k], axis=0).max() for k in range(3))
+    means = np.stack([flat[labels == k].mean(0) for k in range(3)])
+    assert min(np.linalg.norm(means[a] - means[b]) for a in range(3) for b in range(a)) > within / 2
+    assert np.array_equal(flat, project(points))
+
+
+def test_a_picture_with_and_without_centroids(tmp_path):
+    centres, points, labels = clusters(1)
+    arrays = {"clean": points, "attacked": points + 0.1, "label": labels, "title": "pgd, linf 0.1"}
+    for name, extra in (("with", {"anchors": centres}), ("without", {})):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "geometry.npz", **arrays, **extra)
+        path = geometry(folder)
+        assert path == folder / "figures" / "geometry.png"
+        picture = imread(path)[..., :3]
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_no_file_no_picture(tmp_path):
+    assert geometry(tmp_path) is None
