@@ -1,0 +1,132 @@
+"""DeepFool: steps to the nearest face of the linearised decision boundary (2016, arXiv:1511.04599)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.nearest import Nearest, check_norm
+from robustforge.types import UserError
+
+_PUSH = 1e-4  # share of the distance, or an image all but on the boundary would never cross it
+_FILLS = 6  # Newton steps on a concave, piecewise linear function; the next linearisation mends what is left
+
+
+def way_in_box(x: Tensor, slopes: Tensor, gaps: Tensor, linf: bool) -> tuple[Tensor, Tensor]:
+    """Shortest steps r with <slope, r> = gap and 0 <= x + r <= 1.
+
+    Args:
+        x: (n, P) in [0, 1].
+        slopes: (n, J, P) gradients of J leads.
+        gaps: (n, J) by how much each has to rise, at least 0.
+        linf: in the L-infinity norm, else L2.
+
+    Returns:
+        (steps (n, J, P), lengths (n, J), infinite for a lead that no step raises).
+
+    Notes:
+        r = clip(lambda * u) with u the slope (L2) or its sign (L-infinity); <slope, r> is concave and piecewise linear
+        in lambda, so that Newton's method from 0 approaches the solution from below. Where the box does not bind, the
+        first iterate is the paper's Eq. 8 (L2) or Eq. 11.
+    """
+    direction = slopes.sign() if linf else slopes
+    gains, reach = slopes * direction, torch.zeros_like(gaps)
+    room = torch.where(slopes > 0, 1 - x[:, None], x[:, None])
+    steps, free, reached = torch.zeros_like(slopes), room > 0, torch.zeros_like(gaps)
+    for _ in range(_FILLS):
+        rate = (gains * free).sum(2)
+        reach = reach + torch.where(rate > 0, (gaps - reached) / rate, 0.0)
+        size = reach[..., None] * direction.abs()
+        free = size < room
+        steps = torch.minimum(size, room) * slopes.sign()
+        reached = (slopes * steps).sum(2)
+    length = steps.abs().amax(2) if linf else torch.linalg.vector_norm(steps, dim=2)
+    # what the box does not give is charged in proportion, so that a face out of reach loses to one within
+    return steps, torch.where(reached > 0, length * (gaps / reached).clamp(min=1.0), float("inf"))
+
+
+@dataclass(frozen=True)
+class DeepFool(QueryAttack):
+    """Moves each image to the nearest of its linearised decision boundaries, until the system is fooled.
+
+    Attributes:
+        steps: largest number of linearisations.
+        overshoot: share by which the way so far is lengthened, to cross the boundary (paper: 0.02).
+        candidates: only this many of the classes, those most likely on the clean image; None for all.
+        norm: ``l2``, ``linf``, or None for the threat's.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+
+    Notes:
+        The result is judged in float32 after every step and the images that fool leave the batch, so that no gradient
+        is taken of an image that is done. A targeted attack has the one boundary to its target. Of a surface with
+        several views it follows the first. Images outside the budget are projected into it.
+    """
+
+    name: str = "deepfool"
+    precision: str = "float32"
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int | None = None
+    follow: int | None = 3
+    halvings: int = 6
+    damp: float = 1.0
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm)
+        if self.steps < 1:
+            raise UserError(f"Attack {self.name} has steps={self.steps}: give at least 1.")
+        if not self.overshoot >= 0:
+            raise UserError(f"Attack {self.name} has overshoot={self.overshoot}: give a share of 0 or more.")
+        if self.candidates is not None and self.candidates < 1:
+            raise UserError(f"Attack {self.name} has candidates={self.candidates}: give at least 1, or null for all.")
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        nearest = Nearest(query, self.norm)
+        rows = nearest.standing()
+        if not len(rows):
+            return nearest.result()
+        classes, total, x_adv = self._classes(query, rows), torch.zeros_like(query.x[rows]), query.x[rows]
+        for _ in range(self.steps):
+            step, classes = self._step(query, x_adv, rows, classes)
+            total += self.damp * step
+            x_adv = (query.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
+            going = (~nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))).nonzero().flatten()
+            if not len(going):
+                break
+            if len(going) < len(rows):
+                rows, classes, total, x_adv = rows[going], classes[going], total[going], x_adv[going]
+        nearest.pull(query.everyone(), self.halvings)
+        return nearest.result()
+
+    def _classes(self, query: Query, rows: Tensor) -> Tensor:
+        """(n, J) wrong classes whose boundaries are looked at."""
+        if query.targets is not None:
+            return query.targets[rows, None]
+        logits = query.logits(query.x[rows], rows)
+        count = min(self.candidates or logits.shape[1], logits.shape[1] - 1)
+        wrong = logits.scatter(1, query.y[rows, None], float("-inf"))
+        return wrong.topk(count, dim=1).indices
+
+    def _step(self, query: Query, x_adv: Tensor, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(Step (n, C, H, W) to the nearest of the linearised boundaries, (n, J') classes of the nearest ones)."""
+
+        def lead(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            logits = query.surface.logits(leaf, query.y[rows]).float()
+            leads = logits.gather(1, classes) - logits.gather(1, query.y[rows, None])
+            return list(leads.unbind(1)), logits
+
+        gradients, leads, _ = query.differentiate(x_adv, rows, lead)
+        slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1).abs()
+        steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, (self.norm or query.threat.norm) == "linf")
+        nearest = lengths.topk(min(self.follow or classes.shape[1], classes.shape[1]), dim=1, largest=False).indices
+        step = steps[torch.arange(len(rows), device=rows.device), nearest[:, 0]].view_as(x_adv)
+        return (1 + _PUSH) * step, classes.gather(1, nearest)

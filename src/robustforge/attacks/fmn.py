@@ -1,0 +1,87 @@
+"""Fast minimum-norm attack (Pintor et al. 2021, arXiv:2102.12827): gradient steps in a ball whose radius adapts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import ascent_direction, l1_norm, l2_norm, linf_norm, per_sample
+from robustforge.attacks.nearest import Nearest, check_norm
+from robustforge.losses.classification import margin
+from robustforge.types import Threat, UserError
+
+
+@dataclass(frozen=True)
+class FMN(QueryAttack):
+    """Shrinks the radius while the image fools, widens it while it does not, and steps along the margin's gradient.
+
+    Attributes:
+        steps: gradient steps.
+        step_size: first step in pixel units (its L2 length), annealed to a hundredth by a cosine.
+        gamma: first share by which the radius changes, annealed to ``final_gamma`` by a cosine.
+        final_gamma: last share.
+        norm: ``l2``, ``linf``, or None for the threat's.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+    """
+
+    name: str = "fmn"
+    steps: int = 100
+    step_size: float = 1.0
+    gamma: float = 0.05
+    final_gamma: float = 1e-3
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm)
+        if self.steps < 1 or not self.step_size > 0:
+            raise UserError(f"Attack {self.name} has steps={self.steps} and step_size={self.step_size}: both above 0.")
+        if not 0 < self.final_gamma <= self.gamma < 1:
+            raise UserError(
+                f"Attack {self.name} has gamma={self.gamma} and final_gamma={self.final_gamma}: "
+                "give shares with 0 < final_gamma <= gamma < 1."
+            )
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        nearest = Nearest(query, self.norm)
+        linf = (self.norm or query.threat.norm) == "linf"
+        rows = nearest.standing()
+        clean, delta = query.x[rows], torch.zeros_like(query.x[rows])
+        radius = torch.full((len(rows),), float("inf"), device=rows.device)
+        ever = torch.zeros_like(rows, dtype=torch.bool)
+        for step in range(self.steps if len(rows) else 0):
+            decay = (1 + math.cos(math.pi * step / self.steps)) / 2
+            gamma = self.final_gamma + (self.gamma - self.final_gamma) * decay
+            x_adv = (clean + delta).clamp(0, 1)
+            gradient, logits, value = query.gradient(x_adv, rows, margin)
+            fooled = nearest.offer(x_adv, rows, query.suspects(logits, rows))
+            ever |= fooled
+            radius = _radius(nearest, rows, delta, gradient, value, radius, fooled, ever, gamma, linf)
+            stride = self.step_size * (0.01 + 0.99 * decay)
+            delta = delta + stride * ascent_direction(gradient, Threat("l2", 1.0))
+            delta = (clean + _shorten(delta, radius, linf)).clamp(0, 1) - clean
+        return nearest.result()
+
+
+
+def _radius(nearest, rows, delta, gradient, value, radius, fooled, ever, gamma, linf) -> Tensor:
+        steep = l1_norm(gradient) if linf else l2_norm(gradient)
+        estimate = nearest.norm(delta) + value.abs() / steep.clamp_min(1e-12)
+        missed = torch.where(ever, radius * (1 + gamma), estimate * 1.05)
+        return torch.where(fooled, torch.minimum(radius * (1 - gamma), nearest.distance[rows]), missed)
+
+
+
+def _shorten(delta: Tensor, radius: Tensor, linf: bool) -> Tensor:
+        limit = per_sample(radius, delta)
+        if linf:
+            return torch.min(torch.max(delta, -limit), limit)
+        return delta * (limit / per_sample(l2_norm(delta).clamp_min(1e-12), delta)).clamp(max=1.0)
