@@ -57,15 +57,22 @@ class DeepFool(QueryAttack):
         steps: largest number of linearisations.
         overshoot: share by which the way so far is lengthened, to cross the boundary (paper: 0.02).
         candidates: only this many of the classes, those most likely on the clean image; None for all.
+        follow: boundaries looked at after the first step, those that were nearest; None for all (paper).
+        first_step: share of the first step that is taken (paper: 1).
+        halvings: of the way back to the boundary at the end, while the system is fooled (paper: 0).
         norm: ``l2``, ``linf``, or None for the threat's.
 
     Raises:
         UserError: settings under which it would do nothing.
 
     Notes:
-        The result is judged in float32 after every step and the images that fool leave the batch, so that no gradient
-        is taken of an image that is done. A targeted attack has the one boundary to its target. Of a surface with
-        several views it follows the first. Images outside the budget are projected into it.
+        Steps are the shortest ones within [0, 1]. The paper's ignore the box, and on images with black or white
+        backgrounds half of each step is cut off: twice as many passes, and longer ways. The longer steps that this
+        allows overshoot, which the halved first step and the bisection at the end make up for. The result is judged in
+        float32 after every step and images that fool leave the batch, so that no gradient is taken of an image that is
+        done. Passes are float32 by default: bf16 rounds gaps between logits, which the steps are ratios of. A targeted
+        attack has one boundary, to its target. Of a surface with several views the first is followed. An image outside
+        the budget is projected into it.
     """
 
     name: str = "deepfool"
@@ -74,37 +81,44 @@ class DeepFool(QueryAttack):
     overshoot: float = 0.02
     candidates: int | None = None
     follow: int | None = 3
+    first_step: float = 0.5
     halvings: int = 6
-    damp: float = 1.0
     norm: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm)
-        if self.steps < 1:
-            raise UserError(f"Attack {self.name} has steps={self.steps}: give at least 1.")
-        if not self.overshoot >= 0:
-            raise UserError(f"Attack {self.name} has overshoot={self.overshoot}: give a share of 0 or more.")
-        if self.candidates is not None and self.candidates < 1:
-            raise UserError(f"Attack {self.name} has candidates={self.candidates}: give at least 1, or null for all.")
+        if self.steps < 1 or self.halvings < 0:
+            raise UserError(
+                f"Attack {self.name} has steps={self.steps} and halvings={self.halvings}: give at least 1 and 0."
+            )
+        if not self.overshoot >= 0 or not 0 < self.first_step <= 1:
+            raise UserError(
+                f"Attack {self.name} has overshoot={self.overshoot} and first_step={self.first_step}: "
+                "give a share of 0 or more, and one in (0, 1]."
+            )
+        for name in ("candidates", "follow"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give at least 1, or null.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.base.QueryAttack`."""
         nearest = Nearest(query, self.norm)
-        rows = nearest.standing()
+        standing = rows = nearest.standing()
         if not len(rows):
             return nearest.result()
         classes, total, x_adv = self._classes(query, rows), torch.zeros_like(query.x[rows]), query.x[rows]
+        share = self.first_step
         for _ in range(self.steps):
             step, classes = self._step(query, x_adv, rows, classes)
-            total += self.damp * step
+            total, share = total + share * step, 1.0
             x_adv = (query.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
             going = (~nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))).nonzero().flatten()
             if not len(going):
                 break
             if len(going) < len(rows):
                 rows, classes, total, x_adv = rows[going], classes[going], total[going], x_adv[going]
-        nearest.pull(query.everyone(), self.halvings)
+        nearest.pull(standing, self.halvings)
         return nearest.result()
 
     def _classes(self, query: Query, rows: Tensor) -> Tensor:
