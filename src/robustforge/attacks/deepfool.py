@@ -9,10 +9,12 @@ from torch import Tensor
 
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import per_sample
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.types import UserError
 
-_PUSH = 1e-4  # share of the distance, or an image all but on the boundary would never cross it
+_PUSH = 1e-4  # added to every step, or an image all but on the boundary would never cross it
+_MAX_STEPS = {"l2": 1.0, "linf": 0.2}
 _FILLS = 6  # Newton steps on a concave, piecewise linear function; the next linearisation mends what is left
 
 
@@ -59,6 +61,7 @@ class DeepFool(QueryAttack):
         candidates: only this many of the classes, those most likely on the clean image; None for all.
         follow: boundaries looked at after the first step, those that were nearest; None for all (paper).
         first_step: share of the first step that is taken (paper: 1).
+        max_step: longest step, in pixel units of the norm; None for 1 (L2) or 0.2 (L-infinity); paper: no bound.
         halvings: of the way back to the boundary at the end, while the system is fooled (paper: 0).
         norm: ``l2``, ``linf``, or None for the threat's.
 
@@ -68,7 +71,8 @@ class DeepFool(QueryAttack):
     Notes:
         Steps are the shortest ones within [0, 1]. The paper's ignore the box, and on images with black or white
         backgrounds half of each step is cut off: twice as many passes, and longer ways. The longer steps that this
-        allows overshoot, which the halved first step and the bisection at the end make up for. The result is judged in
+        allows overshoot where the network is not linear, which a halved first step, a bound on all and the bisection at the
+        end make up for. The result is judged in
         float32 after every step and images that fool leave the batch, so that no gradient is taken of an image that is
         done. Passes are float32 by default: bf16 rounds gaps between logits, which the steps are ratios of. A targeted
         attack has one boundary, to its target. Of a surface with several views the first is followed. An image outside
@@ -82,6 +86,7 @@ class DeepFool(QueryAttack):
     candidates: int | None = None
     follow: int | None = 3
     first_step: float = 0.5
+    max_step: float | None = None
     halvings: int = 6
     norm: str | None = None
 
@@ -97,9 +102,9 @@ class DeepFool(QueryAttack):
                 f"Attack {self.name} has overshoot={self.overshoot} and first_step={self.first_step}: "
                 "give a share of 0 or more, and one in (0, 1]."
             )
-        for name in ("candidates", "follow"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give at least 1, or null.")
+        for name, least in (("candidates", 1), ("follow", 1), ("max_step", 1e-6)):
+            if getattr(self, name) is not None and not getattr(self, name) >= least:
+                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give {least} or more, or null.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.base.QueryAttack`."""
@@ -108,10 +113,11 @@ class DeepFool(QueryAttack):
         if not len(rows):
             return nearest.result()
         classes, total, x_adv = self._classes(query, rows), torch.zeros_like(query.x[rows]), query.x[rows]
-        share = self.first_step
+        share, longest = self.first_step, _MAX_STEPS[nearest.name] if self.max_step is None else self.max_step
         for _ in range(self.steps):
             step, classes = self._step(query, x_adv, rows, classes)
-            total, share = total + share * step, 1.0
+            step, share = share * step, 1.0
+            total = total + step * per_sample((longest / nearest.norm(step)).clamp(max=1.0), step)
             x_adv = (query.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
             going = (~nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))).nonzero().flatten()
             if not len(going):
@@ -139,8 +145,10 @@ class DeepFool(QueryAttack):
             return list(leads.unbind(1)), logits
 
         gradients, leads, _ = query.differentiate(x_adv, rows, lead)
+        linf = (self.norm or query.threat.norm) == "linf"
         slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1).abs()
-        steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, (self.norm or query.threat.norm) == "linf")
+        steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, linf)
         nearest = lengths.topk(min(self.follow or classes.shape[1], classes.shape[1]), dim=1, largest=False).indices
         step = steps[torch.arange(len(rows), device=rows.device), nearest[:, 0]].view_as(x_adv)
-        return (1 + _PUSH) * step, classes.gather(1, nearest)
+        length = per_sample(lengths.gather(1, nearest[:, :1]).clamp(min=torch.finfo().tiny), step)
+        return (1 + _PUSH / length) * step, classes.gather(1, nearest)

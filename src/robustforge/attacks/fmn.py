@@ -61,7 +61,8 @@ class FMN(QueryAttack):
 
     def perturb(self, query: Query, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.base.QueryAttack`."""
-        nearest, norm = Nearest(query, self.norm), self.norm or query.threat.norm
+        nearest = Nearest(query, self.norm)
+        norm = nearest.name
         rows = nearest.standing()
         clean, delta = query.x[rows], torch.zeros_like(query.x[rows])
         radius = torch.full((len(rows),), float("inf"), device=rows.device)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import l2_norm, per_sample
+from robustforge.attacks.geometry import ascent_direction, l2_norm, per_sample
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.attacks.randomness import SampleRandom
-from robustforge.types import UserError
+from robustforge.types import Threat, UserError
 
 _GRAIN = (None, 1, 2, 4, 7, 14)  # side of the grid that starting noise is drawn on; None: every pixel its own
 _HALVINGS = 25  # of a step: 2^-25 of a distance is no step any more in float32
@@ -135,8 +135,8 @@ class HopSkipJump(QueryAttack):
         for begin in range(0, probes, _CHUNK):
             count = min(_CHUNK, probes - begin)
             size = (count, *x_adv.shape[1:])
-            noise = 2 * random.uniform(query.index[rows], size, begin) - 1 if self._linf(query) else (
-                random.normal(query.index[rows], size, begin))  # fmt: skip
+            index = query.index[rows]
+            noise = 2 * random.uniform(index, size, begin) - 1 if self._linf(query) else random.normal(index, size, begin)
             noise = noise / torch.linalg.vector_norm(noise, dim=(2, 3, 4), keepdim=True)
             probe = (x_adv[:, None] + length * noise).clamp(0, 1)
             fooled = query.fools(probe.flatten(0, 1), rows.repeat_interleave(count))
@@ -150,9 +150,7 @@ class HopSkipJump(QueryAttack):
         # the mean is a baseline that lowers the variance, except where every probe agrees and it would leave nothing
         mean = torch.where(mean.abs() == 1, 0.0, mean)
         normal = agreed - per_sample(mean, plain) * plain
-        if self._linf(query):
-            return normal.sign()
-        return normal / per_sample(l2_norm(normal).clamp_min(1e-12), normal)
+        return ascent_direction(normal, Threat(self.norm or query.threat.norm, 1.0))
 
     def _jump(self, query: Query, rows: Tensor, x_adv: Tensor, normal: Tensor, step: int) -> Tensor:
         """The longest step distance / sqrt(t) / 2^k along the normal (n, C, H, W) that still fools."""

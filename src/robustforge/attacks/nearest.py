@@ -24,13 +24,15 @@ class Nearest:
     """Of each image of a query the nearest one that fooled the system; one inside the ball beats any outside.
 
     Attributes:
-        norm: what is measured, (B, ...) -> (B,).
+        name: of the norm that is measured.
+        norm: itself, (B, ...) -> (B,).
         x_adv: (B, C, H, W) nearest so far, clean where there is none.
         distance: (B,) its distance, infinite where there is none, 0 for images that the system gets wrong as they are.
     """
 
     def __init__(self, query: Query, norm: str | None = None) -> None:
-        self._query, self.norm = query, NORMS[norm or query.threat.norm]
+        self.name = norm or query.threat.norm
+        self._query, self.norm = query, NORMS[self.name]
         self.x_adv = query.x.clone()
         self.distance = torch.full((len(query.x),), float("inf"), device=query.x.device)
         self._fits = torch.zeros_like(self.distance, dtype=torch.bool)
