@@ -1,0 +1,154 @@
+"""DeepFool: steps to the nearest face of the linearised decision boundary (2016, arXiv:1511.04599)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import per_sample
+from robustforge.attacks.nearest import Nearest, check_norm
+from robustforge.types import UserError
+
+_PUSH = 1e-4  # added to every step, or an image all but on the boundary would never cross it
+_MAX_STEPS = {"l2": 1.0, "linf": 0.2}
+_FILLS = 6  # Newton steps on a concave, piecewise linear function; the next linearisation mends what is left
+
+
+def way_in_box(x: Tensor, slopes: Tensor, gaps: Tensor, linf: bool) -> tuple[Tensor, Tensor]:
+    """Shortest steps r with <slope, r> = gap and 0 <= x + r <= 1.
+
+    Args:
+        x: (n, P) in [0, 1].
+        slopes: (n, J, P) gradients of J leads.
+        gaps: (n, J) by how much each has to rise, at least 0.
+        linf: in the L-infinity norm, else L2.
+
+    Returns:
+        (steps (n, J, P), lengths (n, J), infinite for a lead that no step raises).
+
+    Notes:
+        r = clip(lambda * u) with u the slope (L2) or its sign (L-infinity); <slope, r> is concave and piecewise linear
+        in lambda, so that Newton's method from 0 approaches the solution from below. Where the box does not bind, the
+        first iterate is the paper's Eq. 8 (L2) or Eq. 11.
+    """
+    direction = slopes.sign() if linf else slopes
+    gains, reach = slopes * direction, torch.zeros_like(gaps)
+    room = torch.where(slopes > 0, 1 - x[:, None], x[:, None])
+    steps, free, reached = torch.zeros_like(slopes), room > 0, torch.zeros_like(gaps)
+    for _ in range(_FILLS):
+        rate = (gains * free).sum(2)
+        reach = reach + torch.where(rate > 0, (gaps - reached) / rate, 0.0)
+        size = reach[..., None] * direction.abs()
+        free = size < room
+        steps = torch.minimum(size, room) * slopes.sign()
+        reached = (slopes * steps).sum(2)
+    length = steps.abs().amax(2) if linf else torch.linalg.vector_norm(steps, dim=2)
+    # what the box does not give is charged in proportion, so that a face out of reach loses to one within
+    return steps, torch.where(reached > 0, length * (gaps / reached).clamp(min=1.0), float("inf"))
+
+
+@dataclass(frozen=True)
+class DeepFool(QueryAttack):
+    """Moves each image to the nearest of its linearised decision boundaries, until the system is fooled.
+
+    Attributes:
+        steps: largest number of linearisations.
+        overshoot: share by which the way so far is lengthened, to cross the boundary (paper: 0.02).
+        candidates: only this many of the classes, those most likely on the clean image; None for all.
+        follow: boundaries looked at after the first step, those that were nearest; None for all (paper).
+        first_step: share of the first step that is taken (paper: 1).
+        max_step: longest step, in pixel units of the norm; None for 1 (L2) or 0.2 (L-infinity); paper: no bound.
+        halvings: of the way back to the boundary at the end, while the system is fooled (paper: 0).
+        norm: ``l2``, ``linf``, or None for the threat's.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+
+    Notes:
+        Steps are the shortest ones within [0, 1]. The paper's ignore the box, and on images with black or white
+        backgrounds half of each step is cut off: twice as many passes, and longer ways. The longer steps that this
+        allows overshoot where the network is not linear, which a halved first step, a bound on all and the bisection at the
+        end make up for. The result is judged in
+        float32 after every step and images that fool leave the batch, so that no gradient is taken of an image that is
+        done. Passes are float32 by default: bf16 rounds gaps between logits, which the steps are ratios of. A targeted
+        attack has one boundary, to its target. Of a surface with several views the first is followed. An image outside
+        the budget is projected into it.
+    """
+
+    name: str = "deepfool"
+    precision: str = "float32"
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int | None = None
+    follow: int | None = 3
+    first_step: float = 0.5
+    max_step: float | None = None
+    halvings: int = 6
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm)
+        if self.steps < 1 or self.halvings < 0:
+            raise UserError(
+                f"Attack {self.name} has steps={self.steps} and halvings={self.halvings}: give at least 1 and 0."
+            )
+        if not self.overshoot >= 0 or not 0 < self.first_step <= 1:
+            raise UserError(
+                f"Attack {self.name} has overshoot={self.overshoot} and first_step={self.first_step}: "
+                "give a share of 0 or more, and one in (0, 1]."
+            )
+        for name, least in (("candidates", 1), ("follow", 1), ("max_step", 1e-6)):
+            if getattr(self, name) is not None and not getattr(self, name) >= least:
+                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give {least} or more, or null.")
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        nearest = Nearest(query, self.norm)
+        standing = rows = nearest.standing()
+        if not len(rows):
+            return nearest.result()
+        classes, total, x_adv = self._classes(query, rows), torch.zeros_like(query.x[rows]), query.x[rows]
+        share, longest = self.first_step, _MAX_STEPS[nearest.name] if self.max_step is None else self.max_step
+        for _ in range(self.steps):
+            step, classes = self._step(query, x_adv, rows, classes)
+            step, share = share * step, 1.0
+            total = total + step * per_sample((longest / nearest.norm(step)).clamp(max=1.0), step)
+            x_adv = (query.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
+            going = (~nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))).nonzero().flatten()
+            if not len(going):
+                break
+            if len(going) < len(rows):
+                rows, classes, total, x_adv = rows[going], classes[going], total[going], x_adv[going]
+        nearest.pull(standing, self.halvings)
+        return nearest.result()
+
+    def _classes(self, query: Query, rows: Tensor) -> Tensor:
+        """(n, J) wrong classes whose boundaries are looked at."""
+        if query.targets is not None:
+            return query.targets[rows, None]
+        logits = query.logits(query.x[rows], rows)
+        count = min(self.candidates or logits.shape[1], logits.shape[1] - 1)
+        wrong = logits.scatter(1, query.y[rows, None], float("-inf"))
+        return wrong.topk(count, dim=1).indices
+
+    def _step(self, query: Query, x_adv: Tensor, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(Step (n, C, H, W) to the nearest of the linearised boundaries, (n, J') classes of the nearest ones)."""
+
+        def lead(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            logits = query.surface.logits(leaf, query.y[rows]).float()
+            leads = logits.gather(1, classes) - logits.gather(1, query.y[rows, None])
+            return list(leads.unbind(1)), logits
+
+        gradients, leads, _ = query.differentiate(x_adv, rows, lead)
+        linf = (self.norm or query.threat.norm) == "linf"
+        slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1).abs()
+        steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, linf)
+        nearest = lengths.topk(min(self.follow or classes.shape[1], classes.shape[1]), dim=1, largest=False).indices
+        step = steps[torch.arange(len(rows), device=rows.device), nearest[:, 0]].view_as(x_adv)
+        length = per_sample(lengths.gather(1, nearest[:, :1]).clamp(min=torch.finfo().tiny), step)
+        return (1 + _PUSH / length) * step, classes.gather(1, nearest)

@@ -1,0 +1,94 @@
+"""Fast minimum-norm attack (Pintor et al. 2021, arXiv:2102.12827): gradient steps in a ball whose radius adapts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import ascent_direction, l1_norm, l2_norm, per_sample
+from robustforge.attacks.nearest import Nearest, check_norm
+from robustforge.losses.classification import margin
+from robustforge.types import Threat, UserError
+
+
+_TINY = 1e-12
+_STEP_SIZES = {"l2": 1.0, "linf": 10.0}
+_FINAL_SHARE = 0.01  # of the step size, at the end
+
+
+@dataclass(frozen=True)
+class FMN(QueryAttack):
+    """Shrinks the radius while the image fools, widens it while it does not, and steps along the margin's gradient.
+
+    Attributes:
+        steps: gradient steps.
+        step_size: first step, the length in L2 of a step in pixel units (for both norms), annealed to a hundredth by a
+            cosine; None for 1 (L2) or 10 (L-infinity).
+        gamma: first share by which the radius changes, annealed to ``final_gamma`` by a cosine.
+        final_gamma: last share.
+        norm: ``l2``, ``linf``, or None for the threat's.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+
+    Notes:
+        Until an image has fooled, its radius is the estimated distance of the boundary, here lengthened by ``gamma``:
+        an estimate that is too short by a little approaches the boundary for ever and never crosses it.
+    """
+
+    name: str = "fmn"
+    steps: int = 100
+    step_size: float | None = None
+    gamma: float = 0.05
+    final_gamma: float = 1e-3
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm)
+        if self.steps < 1 or (self.step_size is not None and not self.step_size > 0):
+            raise UserError(f"Attack {self.name} has steps={self.steps} and step_size={self.step_size}: both above 0.")
+        if not 0 < self.final_gamma <= self.gamma < 1:
+            raise UserError(
+                f"Attack {self.name} has gamma={self.gamma} and final_gamma={self.final_gamma}: "
+                "give shares with 0 < final_gamma <= gamma < 1."
+            )
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        nearest = Nearest(query, self.norm)
+        norm = nearest.name
+        rows = nearest.standing()
+        clean, delta = query.x[rows], torch.zeros_like(query.x[rows])
+        radius = torch.full((len(rows),), float("inf"), device=rows.device)
+        largest = _STEP_SIZES[norm] if self.step_size is None else self.step_size
+        for step in range(self.steps if len(rows) else 0):
+            decay = (1 + math.cos(math.pi * step / self.steps)) / 2
+            gamma = self.final_gamma + (self.gamma - self.final_gamma) * decay
+            x_adv = (clean + delta).clamp(0, 1)
+            gradient, logits, value = query.gradient(x_adv, rows, margin)
+            fooled = nearest.offer(x_adv, rows, query.suspects(logits, rows))
+            found = nearest.distance[rows]
+            steepness = l1_norm(gradient) if norm == "linf" else l2_norm(gradient)
+            estimate = nearest.norm(delta) + value.abs() / steepness.clamp_min(_TINY)
+            missed = torch.where(found.isinf(), estimate * (1 + self.gamma), radius * (1 + gamma))
+            radius = torch.where(fooled, torch.minimum(radius * (1 - gamma), found), missed)
+            stride = largest * (_FINAL_SHARE + (1 - _FINAL_SHARE) * decay)
+            delta = delta + stride * ascent_direction(gradient, Threat("l2", 1.0))
+            delta = (clean + _shorten(delta, radius, norm)).clamp(0, 1) - clean
+        x_adv = (clean + delta).clamp(0, 1)
+        nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
+        return nearest.result()
+
+
+def _shorten(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
+    """Perturbations (n, C, H, W) cut to each image's own radius (n,)."""
+    limit = per_sample(radius, delta)
+    if norm == "linf":
+        return torch.min(torch.max(delta, -limit), limit)
+    return delta * (limit / per_sample(l2_norm(delta).clamp_min(_TINY), delta)).clamp(max=1.0)

@@ -1,0 +1,96 @@
+"""The nearest adversarial image found so far: what minimum-norm attacks keep, and how a budget cuts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import l2_norm, linf_norm, project
+from robustforge.types import UserError
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
+
+
+def check_norm(name: str, norm: str | None) -> None:
+    """Raises UserError for a norm that is neither of the two, nor None for the threat's."""
+    if norm is not None and norm not in NORMS:
+        raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(NORMS)}, or null for the threat's.")
+
+
+class Nearest:
+    """Of each image of a query the nearest one that fooled the system; one inside the ball beats any outside.
+
+    Attributes:
+        name: of the norm that is measured.
+        norm: itself, (B, ...) -> (B,).
+        x_adv: (B, C, H, W) nearest so far, clean where there is none.
+        distance: (B,) its distance, infinite where there is none, 0 for images that the system gets wrong as they are.
+    """
+
+    def __init__(self, query: Query, norm: str | None = None) -> None:
+        self.name = norm or query.threat.norm
+        self._query, self.norm = query, NORMS[self.name]
+        self.x_adv = query.x.clone()
+        self.distance = torch.full((len(query.x),), float("inf"), device=query.x.device)
+        self._fits = torch.zeros_like(self.distance, dtype=torch.bool)
+        if len(query.x) and query.threat.eps > 0:
+            self.distance[query.fools(query.x, count=False)] = 0.0
+
+    def standing(self) -> Tensor:
+        """(n,) rows worth attacking: none without a budget, else those that the system gets right."""
+        return (self.distance > 0).nonzero().flatten()[: None if self._query.threat.eps > 0 else 0]
+
+    def offer(self, x_adv: Tensor, rows: Tensor, suspects: Tensor, *, gain: float = 0.0) -> Tensor:
+        """Keeps the images that fool the system and are nearer; the system is asked about those only.
+
+        Args:
+            x_adv: (n, C, H, W) in [0, 1].
+            rows: (n,) whose they are, each row once.
+            suspects: (n,) bool, adversarial as far as the attacker can tell.
+            gain: share by which an image must be nearer to be worth asking about.
+
+        Returns:
+            (n,) bool: adversarial, by the system's word where it was asked and by the attacker's where it was not.
+        """
+        places = suspects.nonzero().flatten()
+        delta = x_adv[places] - self._query.x[rows[places]]
+        limit = (1 - gain) * self.distance[rows[places]]
+        nearer = self._better(self.norm(delta), self._within(delta), limit, self._fits[rows[places]])
+        asked = places[nearer]
+        if not len(asked):
+            return suspects
+        verdict = self._query.fools(x_adv[asked], rows[asked])
+        self.keep(x_adv[asked[verdict]], rows[asked[verdict]])
+        return suspects.index_put((asked,), verdict)
+
+    def keep(self, x_adv: Tensor, rows: Tensor) -> None:
+        """Takes images (n, C, H, W), known to fool, as the nearest of ``rows`` (n,), each row once."""
+        delta = x_adv - self._query.x[rows]
+        self.x_adv[rows], self.distance[rows], self._fits[rows] = x_adv, self.norm(delta), self._within(delta)
+
+    def _within(self, delta: Tensor) -> Tensor:
+        return NORMS[self._query.threat.norm](delta) <= self._query.threat.eps
+
+    @staticmethod
+    def _better(distance: Tensor, fits: Tensor, limit: Tensor, kept_fits: Tensor) -> Tensor:
+        return torch.where(fits == kept_fits, distance < limit, fits)
+
+    def pull(self, rows: Tensor, halvings: int) -> None:
+        """Moves what was found (n,) along the straight line towards the clean image, while it fools, by bisection."""
+        rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
+        clean, far = self._query.x[rows], self.x_adv[rows]
+        low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
+        for _ in range(halvings if len(rows) else 0):
+            middle = (low + high) / 2
+            candidate = torch.lerp(clean, far, middle.view(-1, 1, 1, 1))
+            fooled = self.offer(candidate, rows, torch.ones_like(rows, dtype=torch.bool))
+            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+
+    def result(self) -> Tensor:
+        """(B, C, H, W) inside the ball: what was found, projected where it lies outside."""
+        outside = self.distance.isfinite() & (self.distance > 0) & ~self._fits
+        cut = project(self.x_adv, self._query.x, self._query.threat)
+        return torch.where(outside.view(-1, 1, 1, 1), cut, self.x_adv)

@@ -1,0 +1,66 @@
+"""Random noise of the budget's size: the control that every gradient attack has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import project, random_sign, random_start
+from robustforge.attacks.randomness import SampleRandom
+from robustforge.types import UserError
+
+KINDS = ("uniform", "gaussian")
+
+
+@dataclass(frozen=True)
+class Noise(QueryAttack):
+    """Draws noise inside the ball until the system is fooled; no gradients.
+
+    Attributes:
+        kind: ``uniform`` in the ball, or ``gaussian``: for L-infinity pixels of standard deviation ``scale * eps`` cut
+            at eps, for L2 a random direction of length eps.
+        repeats: draws an image; the first that fools is returned, else the last.
+        scale: standard deviation of Gaussian pixels as a share of eps.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+    """
+
+    name: str = "uniform_noise"
+    kind: str = "uniform"
+    repeats: int = 10
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise UserError(f"Attack {self.name} has kind='{self.kind}': choose one of {', '.join(KINDS)}.")
+        if self.repeats < 1 or not self.scale > 0:
+            raise UserError(f"Attack {self.name} has repeats={self.repeats} and scale={self.scale}: both above 0.")
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        x_adv = query.x.clone()
+        if query.threat.eps == 0 or not len(x_adv):
+            return x_adv
+        rows = (~query.fools(x_adv, count=False)).nonzero().flatten()
+        for repeat in range(self.repeats):
+            if not len(rows):
+                break
+            x_adv[rows] = self._draw(query, rows, SampleRandom(seed, self.name, repeat))
+            if repeat + 1 < self.repeats:
+                rows = rows[~query.fools(x_adv[rows], rows)]
+        return x_adv
+
+    def _draw(self, query: Query, rows: Tensor, random: SampleRandom) -> Tensor:
+        x, index, threat = query.x[rows], query.index[rows], query.threat
+        if self.kind == "uniform":
+            noisy = random_start(x, index, threat, random)
+        elif threat.norm == "l2":
+            noisy = x + threat.eps * random_sign(x, index, threat, random)
+        else:
+            noisy = x + self.scale * threat.eps * random.normal(index, x.shape[1:])
+        return project(noisy, x, threat)
