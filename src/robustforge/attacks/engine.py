@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustforge.attacks.geometry import inside
 from robustforge.attacks.surfaces import Objective, Surface, fooled
 from robustforge.attacks.targets import choose_targets
-from robustforge.types import AttackResult, Threat, Trace, UserError
+from robustforge.types import AttackResult, DefenseOutput, Threat, Trace, UserError
 
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS = ("auto", "float32", "bf16")
@@ -58,6 +58,7 @@ class Query:
         threat: the budget results must respect.
         index: (B,) sample numbers, which address random draws.
         tracing: whether gradients enter the trace; attacks turn it off after their first restart.
+        lanes: how many runs of each image stand side by side in ``rows``, first runs first; only those are traced.
         threshold: risk above which the system rejects, or None.
         targets: (B,) classes a targeted attack wants, or None.
         forwards: (B,) forward passes so far.
@@ -71,7 +72,7 @@ class Query:
         self.surface, self.x, self.y, self.threat, self.threshold = surface, x, y, threat, threshold
         self.index = torch.arange(len(x), device=x.device) if index is None else index
         self.targets: Tensor | None = None
-        self.tracing = True
+        self.tracing, self.lanes = True, 1
         self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(x.device))
         with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
             self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -108,7 +109,8 @@ class Query:
 
         (gradient,), (value,), logits = self.differentiate(x, rows, function)
         if self.tracing:
-            self._record(rows, gradient, value)
+            first = len(rows) // self.lanes
+            self._record(rows[:first], gradient[:first], value[:first])
         return gradient, logits.detach(), value
 
     def differentiate(
@@ -153,6 +155,20 @@ class Query:
         self._count(self.forwards, rows)
         _check_logits(logits)
         return logits
+
+    @torch.no_grad()
+    def answer(self, x: Tensor, rows: Tensor) -> DefenseOutput:
+        """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
+        self._count(self.forwards, rows)
+        _check_logits(output.logits)
+        return output
+
+    @torch.no_grad()
+    def classes(self) -> int:
+        """Number of classes, by an uncounted pass of one image."""
+        return int(self.surface.logits(self.x[:1], self.y[:1]).shape[1])
 
     def suspects(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""
