@@ -58,7 +58,7 @@ class Query:
         threat: the budget results must respect.
         index: (B,) sample numbers, which address random draws.
         tracing: whether gradients enter the trace; attacks turn it off after their first restart.
-        lanes: how many runs of each image stand side by side in ``rows``, first runs first; only those are traced.
+        traced: how many of the leading rows enter the trace (runs of the same image side by side), or None for all.
         threshold: risk above which the system rejects, or None.
         targets: (B,) classes a targeted attack wants, or None.
         forwards: (B,) forward passes so far.
@@ -72,7 +72,8 @@ class Query:
         self.surface, self.x, self.y, self.threat, self.threshold = surface, x, y, threat, threshold
         self.index = torch.arange(len(x), device=x.device) if index is None else index
         self.targets: Tensor | None = None
-        self.tracing, self.lanes = True, 1
+        self.tracing = True
+        self.traced: int | None = None
         self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(x.device))
         with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
             self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -109,8 +110,7 @@ class Query:
 
         (gradient,), (value,), logits = self.differentiate(x, rows, function)
         if self.tracing:
-            first = len(rows) // self.lanes
-            self._record(rows[:first], gradient[:first], value[:first])
+            self._record(rows[: self.traced], gradient[: self.traced], value[: self.traced])
         return gradient, logits.detach(), value
 
     def differentiate(
@@ -148,9 +148,10 @@ class Query:
         return gradients, [value.detach() for value in values], logits
 
     @torch.no_grad()
-    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
-        """(n, K) float32 of the surface's first view, by the attacker's forward pass, without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+    def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
+        """(n, K) float32 of the surface's first view, by the attacker's forward pass (float32 if ``exact``), without
+        gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
             logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
         self._count(self.forwards, rows)
         _check_logits(logits)

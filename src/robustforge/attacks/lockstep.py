@@ -29,6 +29,7 @@ class Lockstep:
     def __init__(self, query: Query, rows: Tensor, start: Tensor) -> None:
         self.query, self.rows, self.place = query, rows, torch.arange(len(rows), device=rows.device)
         self.ends, self.fooled = start.clone(), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        self._firsts = query.traced = len(rows.unique())  # the first run of each image stands before all others
 
     def judge(self, x: Tensor, suspects: Tensor) -> Tensor | None:
         """Ends every run of the images that one of their iterates fools.
@@ -49,8 +50,15 @@ class Lockstep:
         self.ends[self.place[hit]], self.fooled[self.place[hit]] = x[hit], True
         done = torch.zeros(len(self.query.x), dtype=torch.bool, device=x.device)
         done[self.rows[hit]] = True
-        keep = (~done[self.rows]).nonzero().flatten()
+        return self.drop(done[self.rows])
+
+    def drop(self, over: Tensor) -> Tensor | None:
+        """Ends runs where they stand (m,); positions that go on, or None for all of them."""
+        if not bool(over.any()):
+            return None
+        keep = (~over).nonzero().flatten()
         self.rows, self.place = self.rows[keep], self.place[keep]
+        self.query.traced = int((self.place < self._firsts).sum())
         return keep
 
 
@@ -77,7 +85,6 @@ def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int
     lanes = len(numbers)
     if not lanes or not len(rows):
         return rows
-    query.lanes = lanes
     left = []
     for chunk in rows.split(max(1, len(query.x) // lanes)):
         lane = torch.tensor(list(numbers), device=rows.device).repeat_interleave(len(chunk))
@@ -86,8 +93,23 @@ def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int
         winner = fooled.int().argmax(0)  # the first of equal values
         best[chunk] = ends[winner * len(chunk) + torch.arange(len(chunk), device=rows.device)]
         left.append(chunk[~fooled.any(0)])
-    query.lanes = 1
+    query.traced = None
     return torch.cat(left)
+
+
+def hopeless(value: Tensor, before: Tensor, spent: int, left: int) -> Tensor:
+    """(n,) bool: would not reach 0 in the ``left`` steps, even at the pace of the last ``spent``.
+
+    Progress of these searches slackens, so that the pace of the past is more than the future's; judging by it is
+    generous. It is a guess all the same, and measured as one.
+
+    Args:
+        value: (n,) best objective so far, positive on success.
+        before: (n,) the same ``spent`` steps ago.
+        spent: how long ago that was, 1 or more.
+        left: steps that remain.
+    """
+    return value + (value - before) * (left / spent) < 0
 
 
 def in_rounds(query: Query, runs: int, restarts: int, run: Run) -> Tensor:
