@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustforge.attacks.geometry import inside
 from robustforge.attacks.surfaces import Objective, Surface, fooled
 from robustforge.attacks.targets import choose_targets
-from robustforge.types import AttackResult, Threat, Trace, UserError
+from robustforge.types import AttackResult, DefenseOutput, Threat, Trace, UserError
 
 Precision = Literal["auto", "float32", "bf16"]
 PRECISIONS = ("auto", "float32", "bf16")
@@ -58,6 +58,7 @@ class Query:
         threat: the budget results must respect.
         index: (B,) sample numbers, which address random draws.
         tracing: whether gradients enter the trace; attacks turn it off after their first restart.
+        traced: how many of the leading rows enter the trace (runs of the same image side by side), or None for all.
         threshold: risk above which the system rejects, or None.
         targets: (B,) classes a targeted attack wants, or None.
         forwards: (B,) forward passes so far.
@@ -72,6 +73,7 @@ class Query:
         self.index = torch.arange(len(x), device=x.device) if index is None else index
         self.targets: Tensor | None = None
         self.tracing = True
+        self.traced: int | None = None
         self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(x.device))
         with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
             self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -107,7 +109,7 @@ class Query:
             return [sign * value], logits
 
         (gradient,), (value,), logits = self.differentiate(x, rows, function)
-        self.record(rows, gradient, value)
+        self.record(rows[: self.traced], gradient[: self.traced], value[: self.traced])
         return gradient, logits.detach(), value
 
     def differentiate(
@@ -145,13 +147,28 @@ class Query:
         return gradients, [value.detach() for value in values], logits
 
     @torch.no_grad()
-    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
-        """(n, K) float32 of the surface's first view, by the attacker's forward pass, without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+    def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
+        """(n, K) float32 of the surface's first view, by the attacker's forward pass (float32 if ``exact``), without
+        gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
             logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
         self._count(self.forwards, rows)
         _check_logits(logits)
         return logits
+
+    @torch.no_grad()
+    def answer(self, x: Tensor, rows: Tensor) -> DefenseOutput:
+        """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
+        self._count(self.forwards, rows)
+        _check_logits(output.logits)
+        return output
+
+    @torch.no_grad()
+    def classes(self) -> int:
+        """Number of classes, by an uncounted pass of one image."""
+        return int(self.surface.logits(self.x[:1], self.y[:1]).shape[1])
 
     def suspects(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""

@@ -54,6 +54,46 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp(min=1e-12)
 
 
+def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of one wrong class minus the true one.
+
+    Args:
+        logits: (B, K).
+        y: (B,) int64 labels.
+        target: (B,) int64 wrong classes.
+
+    Returns:
+        (B,), positive where ``target`` is preferred to ``y``.
+    """
+    return _true(logits, target) - _true(logits, y)
+
+
+def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, Eq. 7).
+
+    -(Z_y - Z_t) / (Z_pi1 - (Z_pi3 + Z_pi4) / 2), where pi sorts the logits downwards: blind to shift and scale.
+
+    Args:
+        logits: (B, K), K > 3.
+        y: (B,) int64 labels.
+        target: (B,) int64 wrong classes.
+
+    Returns:
+        (B,), positive where ``target`` is preferred to ``y``.
+
+    Raises:
+        ValueError: fewer than four classes.
+    """
+    if logits.shape[1] < 4:
+        raise ValueError(
+            f"The targeted difference of logits ratio needs four classes, here are {logits.shape[1]}: "
+            "use margin_targeted."
+        )
+    top = logits.topk(4, dim=1).values
+    # four equal logits make 0 / 0
+    return margin_targeted(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp(min=1e-12)
+
+
 def _true(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).squeeze(1)
 
