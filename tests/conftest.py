@@ -59,11 +59,9 @@ def compose():
 @pytest.fixture
 def quiet_figures(monkeypatch):
     """No pictures: matplotlib is most of a tiny run's time, and has its own tests."""
-    from robustforge.cli import pipeline
+    from robustforge.cli import pictures
 
-    monkeypatch.setattr(pipeline, "training_curves", lambda folder: [])
-    for name in ("gallery", "accuracy_bars", "security_curve", "abstention_curves", "class_grid", "geometry"):
-        monkeypatch.setattr(pipeline, name, lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: [])
 
 
 @pytest.fixture

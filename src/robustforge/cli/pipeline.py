@@ -16,22 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.attacks.engine import fast_bf16
+from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
-from robustforge.evaluation.gallery import save_gallery
-from robustforge.evaluation.generation import save_generation
-from robustforge.evaluation.geometry import save_geometry
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
-from robustforge.reporting.curves import training_curves
-from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
-from robustforge.reporting.gallery import gallery
-from robustforge.reporting.generation import class_grid
-from robustforge.reporting.geometry import geometry
 from robustforge.reporting.result import make_result, write_json, write_text
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -184,9 +177,9 @@ def _evaluate(
         return None
     attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
     budget = job.protocol.budgets[-1]
-    save_gallery(job.defense, job.data, attack, budget, folder / "gallery.npz", job.device)
-    save_geometry(job.defense, job.data, attack, budget, folder / "geometry.npz", job.device)
-    diagnostics |= save_generation(job.defense, job.data, folder / "generation.npz", job.device, int(cfg.seed))
+    diagnostics |= pictures.save_arrays(
+        job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed)
+    )  # fmt: skip
     meta = {
         "name": str(cfg.name),
         "defense": job.name,
@@ -209,13 +202,7 @@ def _evaluate(
 def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers) -> float | None:
     """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
     result = make_result(records, meta)
-    figures = training_curves(folder)
-    for figure in (gallery(folder), class_grid(folder), geometry(folder),
-                   accuracy_bars(result, folder / "figures" / "accuracy.png"),
-                   security_curve(result, folder / "figures" / "security_curve.png"),
-                   abstention_curves(records, result, folder / "figures" / "abstention.png")):  # fmt: skip
-        if figure is not None:
-            figures.append(figure)
+    figures = pictures.draw(records, result, folder)
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)
     console = Console()
