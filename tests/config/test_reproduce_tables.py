@@ -58,8 +58,8 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
         assert column["attack"] == "clean" or column["attack"] in attacks
         assert "eps" not in column or any(abs(column["eps"] - eps) < 1e-6 for eps in budgets)
     # what a row reads must be what its run attacks
-    named = {s for suite in plain["protocol"]["suites"].values() for s in suite["surfaces"] or ()}
-    everything = any(suite["surfaces"] is None for suite in plain["protocol"]["suites"].values())
+    named = {s for suite in plain["protocol"]["suites"].values() for s in suite.get("surfaces") or ()}
+    everything = any("surfaces" in suite and suite["surfaces"] is None for suite in plain["protocol"]["suites"].values())
     for row in spec["rows"]:
         if row.get("run") == run and row["system"] == cfg.defense_name:
             assert everything or row["paper_surface"] in named, row["label"]
