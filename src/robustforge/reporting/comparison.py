@@ -84,7 +84,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
-            one was recorded.
+            one was recorded. What a row does not say may stand in the column, and the other way round: a paper that
+            lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -100,9 +101,9 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     for row in spec["rows"]:
         printed = paper_row(table, row["paper_row"]) if row.get("paper_row") is not None else None
         for column in spec["columns"]:
-            key = column.get("paper_key")
+            key = column.get("paper_key", row.get("paper_key"))
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
-            cells.append(_compare_one(row, column, paper, ready))
+            cells.append(_compare_one({**column, **row}, {**row, **column}, paper, ready))
     return cells
 
 
