@@ -1,4 +1,4 @@
-"""What purification costs an image: five purifiers side by side, at MNIST's size (compare arXiv:2312.03520, Table 3)."""
+"""What purification costs an image: five purifiers in one run, at MNIST's size (compare arXiv:2312.03520, Table 3)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _row(name: str, batch: int, repetitions: int, found: Mapping[str, float]) ->
     if compared:
         paper = PAPER_SECONDS["cae"] / PAPER_SECONDS[name]
         note += (
-            f"; the paper prints 14.80 s : 0.11 s : 0.008 s (Defense-GAN : PuVAE : theirs), a ratio of {paper:.2g} here, "
+            f"; the paper prints 14.80 s : 0.11 s : 0.008 s (Defense-GAN : PuVAE : theirs), here {paper:.2g}, "
             "hardware and batch unstated, the first two presumably copied"
         )
     return BenchRow(

@@ -1,4 +1,4 @@
-"""Defense-VAE (Li & Ji 2019, arXiv:1812.06570): a VAE from adversarial images to clean ones, and a classifier for it."""
+"""Defense-VAE (Li & Ji 2019, arXiv:1812.06570): a VAE from adversarial to clean images, and a classifier for it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class DefenseVAE(Purifier):
         fit_training: how the classifier is fitted to it (``rec``, ``e2e``).
         undefended_training: how the undefended classifier is optimised.
         train_budgets: eps by label; ``threat``'s where missing.
-        mode: ``plain``: the undefended classifier; ``rec``: the classifier is retrained on what the frozen VAE rebuilds;
-            ``e2e``: VAE and classifier are then trained together on the label.
+        mode: ``plain``: the undefended classifier; ``rec``: the classifier is retrained on what the frozen VAE
+            rebuilds; ``e2e``: VAE and classifier are then trained together on the label.
         divergence: weight r of the divergence to N(0, I) (released code: 0).
         mix_clean: share of clean inputs among the training images.
         seed: of initial weights, batches and attacks.
@@ -58,8 +58,8 @@ class DefenseVAE(Purifier):
             raise UserError(f"defense.mode is '{mode}': choose one of {', '.join(MODES)}.")
         if not 0 <= mix_clean <= 1 or divergence < 0:
             raise UserError(
-                f"Defense-VAE has mix_clean={mix_clean} and divergence={divergence}: give a share between 0 and 1 and a "
-                "weight of 0 or more."
+                f"Defense-VAE has mix_clean={mix_clean} and divergence={divergence}: give a share between 0 and 1 and "
+                "a weight of 0 or more."
             )
         self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
         self.training_plan, self.fit_training = training, fit_training

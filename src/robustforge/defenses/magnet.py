@@ -22,7 +22,8 @@ class MagNet(Purifier):
 
     Args:
         model: factory of the classifier.
-        reformer: factory of the auto-encoder that rebuilds (AE-I), see :class:`robustforge.nn.magnet.SigmoidAutoencoder`.
+        reformer: factory of the auto-encoder that rebuilds (AE-I), a
+            :class:`robustforge.nn.magnet.SigmoidAutoencoder`.
         second: factory of the other one (AE-II), a detector only.
         training: how both are optimised.
         undefended_training: how the classifier is optimised.
@@ -76,7 +77,7 @@ class MagNet(Purifier):
             logits: the classifier's answer to that, (B, K).
 
         Returns:
-            (B, 2 + J): AE-I's squared error, AE-II's absolute error (pixel units, means), divergences at J temperatures.
+            (B, 2 + J): AE-I's mean squared error, AE-II's mean absolute error, divergences at J temperatures.
         """
         errors = [(x - purified).square().flatten(1).mean(1), (x - self.second(x)).abs().flatten(1).mean(1)]
         if self.temperatures:

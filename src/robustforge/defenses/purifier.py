@@ -152,7 +152,7 @@ class Purifier(Defense):
         )
 
     def purifier_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """Held-out accuracy (B,) of the deployed system on clean images, and the mean squared change of their pixels."""
+        """Accuracy (B,) of the deployed system on clean held-out images, and the mean squared change of a pixel."""
         output = self(batch.x)
         assert output.purified is not None
         change = (output.purified - batch.x).square().flatten(1).mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,7 @@ class Denoiser(nn.Module):
         )  # fmt: skip
         self.first = nn.Sequential(nn.Conv2d(channels, widths[0], 3, padding=1), act())
         self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), act())
-            for before, after in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), act()) for before, after in pairwise(widths)
         )
         self.to_latent = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
         self.moments = RunningMoments(1)
@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
         upwards = widths[::-1]
         self.up = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose2d(factor * before, after, 4, stride=2, padding=1), act())
-            for before, after in zip(upwards, upwards[1:], strict=False)
+            for before, after in pairwise(upwards)
         )
         self.last = nn.Sequential(nn.Conv2d(factor * widths[0], channels, 3, padding=1), nn.Sigmoid())
 

@@ -1,4 +1,4 @@
-"""Projection on a generator's range by gradient descent in its latent space, all restarts of all images as one batch."""
+"""Projection on a generator's range: gradient descent in its latent space, all restarts of all images in one batch."""
 
 from __future__ import annotations
 
