@@ -76,11 +76,17 @@ def check(run, n=N):
 
 
 def tiny(defense):
+    denoiser = ["defense.denoiser.widths=[4,8]", "defense.denoiser.latent_channels=4"]
     extra = {
         "adversarial_training": ["defense.robust.attack.steps=1"],
         "dfl_pcl": ["inner.steps=1"],
         "dynamic": ["defense.robust.attack.steps=2"],
-    }.get(defense, [])
+        "cae": denoiser,
+        "puvae": ["defense.vae.width=4", "defense.vae.hidden=16", "defense.draws=2"],
+        "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.plan.restarts=2",
+                        "defense.plan.steps=3"],
+        "defense_vae": ["defense.vae.width=4", "defense.train_attacks.pgd.steps=1"],
+    }.get(defense, [])  # fmt: skip
     return (f"defense={defense}", "model=lenet", SHORT, "protocol.suites.all.attacks.bim.steps=2", *extra)
 
 

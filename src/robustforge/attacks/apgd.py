@@ -97,7 +97,9 @@ class APGD(QueryAttack):
         """The loss as the engine calls it; a targeted goal is (n, 2): labels and wrong classes."""
         loss = self.loss
         if loss == "dlr" and (classes := query.classes()) < (4 if self.n_target_classes else 3):
-            warnings.warn(f"Attack {self.name}: dlr is not defined for {classes} classes, margin is used.", stacklevel=2)
+            warnings.warn(
+                f"Attack {self.name}: dlr is not defined for {classes} classes, margin is used.", stacklevel=2
+            )
             loss = "margin"
         if not self.n_target_classes:
             return UNTARGETED[loss]

@@ -136,7 +136,9 @@ class HopSkipJump(QueryAttack):
             count = min(_CHUNK, probes - begin)
             size = (count, *x_adv.shape[1:])
             index = query.index[rows]
-            noise = 2 * random.uniform(index, size, begin) - 1 if self._linf(query) else random.normal(index, size, begin)
+            noise = (
+                2 * random.uniform(index, size, begin) - 1 if self._linf(query) else random.normal(index, size, begin)
+            )
             noise = noise / torch.linalg.vector_norm(noise, dim=(2, 3, 4), keepdim=True)
             probe = (x_adv[:, None] + length * noise).clamp(0, 1)
             fooled = query.fools(probe.flatten(0, 1), rows.repeat_interleave(count))

@@ -69,3 +69,17 @@ class SampleRandom:
         centred = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
         draws: Tensor = torch.special.ndtri(centred)
         return draws
+
+
+def image_key(x: Tensor) -> Tensor:
+    """Numbers that stand for images, to address draws by what an image shows when it has no sample number.
+
+    Args:
+        x: (B, C, H, W) float32.
+
+    Returns:
+        (B,) int64, a hash of each image's pixels: the same for the same pixels, in any batch and on any device.
+    """
+    bits = (x.detach().float() + 0.0).flatten(1).contiguous().view(torch.int32).to(torch.int64)  # -0.0 becomes 0.0
+    position = torch.arange(1, bits.shape[1] + 1, device=x.device, dtype=torch.int64) * _GOLDEN
+    return _mix(bits + position).sum(1)

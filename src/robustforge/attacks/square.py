@@ -103,7 +103,6 @@ class Square(QueryAttack):
         runs.ends[runs.place] = s["x"] if keep is None else s["x"][keep]
         return runs.ends, runs.fooled
 
-
     def _review(self, runs: Lockstep, s: dict[str, Tensor], block: int) -> dict[str, Tensor]:
         """Notes the values at the start of a block of queries and drops the hopeless."""
         history = s.get("history", s["value"][:, None][:, :0])

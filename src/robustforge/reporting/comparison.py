@@ -105,7 +105,8 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             false positives) where more than one was recorded (a row's own ``eps`` and ``norm`` come first). A column
             may have a ``system`` of its own and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted),
             ``rejected``, or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that
-            keeps that one's other answers.
+            keeps that one's other answers. What a row does not say may stand in the column, and the other way round: a
+            paper that lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -121,9 +122,9 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     for row in spec["rows"]:
         printed = paper_row(table, row["paper_row"]) if row.get("paper_row") is not None else None
         for column in spec["columns"]:
-            key = column.get("paper_key")
+            key = column.get("paper_key", row.get("paper_key"))
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
-            cells.append(_compare_one(row, column, paper, ready))
+            cells.append(_compare_one({**column, **row}, {**row, **column}, paper, ready))
     return cells
 
 

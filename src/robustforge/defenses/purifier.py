@@ -1,0 +1,199 @@
+"""The base of defenses that rebuild the image and classify what they have rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from robustforge.attacks.base import Attack
+from robustforge.attacks.mixture import Mixture
+from robustforge.attacks.randomness import SampleRandom, image_key
+from robustforge.attacks.surfaces import Surface, bpda, eot, transfer
+from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.none import plain_stage
+from robustforge.defenses.stages import CraftStage, Factory, Stage, Training, build_seeded, describe
+from robustforge.types import Batch, DefenseOutput, Threat, UserError
+
+DEPLOYED, ATTACKER = "purifier", "attacker"
+
+
+class Purifier(Defense):
+    """A network (or search) that rebuilds the image, before a classifier trained on clean images.
+
+    A subclass writes ``rebuild(x, noise)`` and ``purifier_stages()``, and ``noise_shape`` if it draws random numbers.
+
+    Args:
+        model: factory of the classifier.
+        undefended_training: how the classifier is optimised.
+        draws: passes over whose randomness the surface ``eot`` averages.
+        seed: of initial weights, batches, attacks and the deployed noise.
+
+    Raises:
+        UserError: fewer than one draw.
+
+    Notes:
+        The deployed system's noise is a function of (seed, image), so that the same image gets the same answer in any
+        batch, and success as an attack judged it is success as recorded. Attackers do not know that function: their
+        passes draw other numbers, anew for every iterate.
+    """
+
+    def __init__(self, model: Factory, undefended_training: Training, draws: int = 16, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        if draws < 1:
+            raise UserError(f"defense.draws is {draws}: give at least 1.")
+        self.model_description, self.undefended_training, self.draws = describe(model), undefended_training, draws
+        self.undefended = build_seeded(model, seed, "undefended")
+
+    # ---- what a subclass writes -------------------------------------------------------------------------------------
+
+    def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Rebuilds images.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            noise: (B, *noise_shape) standard normal, or None for purifiers without a ``noise_shape``.
+
+        Returns:
+            (B, C, H, W) in [0, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define rebuild(x, noise).")
+
+    def purifier_stages(self) -> list[Stage]:
+        """The stages after the classifier's."""
+        raise NotImplementedError(f"{type(self).__name__} must define purifier_stages().")
+
+    @property
+    def noise_shape(self) -> tuple[int, ...] | None:
+        """Shape of one image's random numbers at inference, or None for a deterministic purifier."""
+        return None
+
+    @property
+    def head(self) -> nn.Module:
+        """The classifier of rebuilt images, (B, C, H, W) -> (B, K)."""
+        return self.undefended
+
+    def differentiable(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """:meth:`rebuild` as the surface ``end_to_end`` differentiates it."""
+        return self.rebuild(x, noise)
+
+    # ---- what the base does -----------------------------------------------------------------------------------------
+
+    def purify(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> what the classifier sees, as deployed."""
+        return self.rebuild(x, self.noise(x, DEPLOYED))
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """(B, C, H, W) in [0, 1] -> logits (B, K), risk = mean squared change of a pixel (B,), rebuilt image."""
+        return self.respond(x, self.purify(x))
+
+    def respond(self, x: Tensor, purified: Tensor) -> DefenseOutput:
+        """The answer to ``x`` once it is purified, both (B, C, H, W)."""
+        return DefenseOutput(self.head(purified), (x - purified).square().flatten(1).mean(1), purified)
+
+    def noise(self, x: Tensor, who: str, draws: int = 1) -> Tensor | None:
+        """(B, *noise_shape) standard normal numbers that depend on (seed, who, image), or None.
+
+        Args:
+            x: (B, C, H, W), in blocks of the same images when there are several ``draws``.
+            who: draws them.
+            draws: blocks that get different numbers for the same image.
+        """
+        if self.noise_shape is None:
+            return None
+        keys = image_key(x).chunk(draws)
+        parts = [SampleRandom(self.seed, who, k).normal(key, self.noise_shape) for k, key in enumerate(keys)]
+        return torch.cat(parts)
+
+    def surfaces(self) -> dict[str, Surface]:
+        """What an attacker may differentiate, all judged by the deployed system.
+
+        ``end_to_end``: plain autodiff; ``transfer``: the undefended classifier (the papers' protocol); ``bpda``: the
+        identity in the purifier's place on the way back; and for randomised purifiers ``eot``: ``end_to_end`` averaged
+        over ``draws`` passes, when that is more than one.
+        """
+
+        def attacked(x: Tensor, draws: int = 1) -> Tensor:
+            return self.differentiable(x, self.noise(x, ATTACKER, draws))
+
+        end_to_end = Surface(
+            "end_to_end", lambda x, _: (self.head(attacked(x)),), lambda x, _: self(x), self,
+            answer=lambda x, _: self.respond(x, attacked(x)),
+        )  # fmt: skip
+        found = {
+            "end_to_end": end_to_end,
+            "transfer": transfer(self.undefended, end_to_end),
+            "bpda": bpda(lambda x: self.rebuild(x, self.noise(x, ATTACKER)), self.head, end_to_end),
+        }
+        if self.noise_shape is not None and self.draws > 1:
+            averaged = replace(
+                end_to_end,
+                views=lambda x, _: (self.head(attacked(x, self.draws)),),
+                answer=lambda x, _: self.respond(x, attacked(x, self.draws)),
+            )
+            found["eot"] = eot(averaged, self.draws)
+        return found
+
+    def systems(self) -> dict[str, dict[str, Surface]]:
+        """The undefended classifier beside the defense."""
+        return {"undefended": classify(self.undefended)}
+
+    def stages(self) -> list[Stage]:
+        """The classifier on clean images (the same as ``defense=none``), then the purifier's own."""
+        plain = plain_stage(self, self.model_description, self.undefended_training)
+        return [plain, *self.purifier_stages()]
+
+    def offline_set(self, attack: Attack, threat: Threat) -> CraftStage:
+        """The attack on the undefended classifier's training images, made once."""
+        return CraftStage(
+            "adversarial_set", lambda: classify(self.undefended)["end_to_end"], attack, threat, uses=("undefended",)
+        )
+
+    def purifier_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """Accuracy (B,) of the deployed system on clean held-out images, and the mean squared change of a pixel."""
+        output = self(batch.x)
+        assert output.purified is not None
+        change = (output.purified - batch.x).square().flatten(1).mean(1)
+        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "clean_change": change}
+
+    @torch.no_grad()
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """``clean_change``: mean squared change (B,) of a clean image's pixels by the purifier."""
+        return {"clean_change": (self.purify(batch.x) - batch.x).square().flatten(1).mean(1)}
+
+
+def offline_attack(
+    attacks: Mapping[str, Attack], budgets: Mapping[str, float], threat: Threat
+) -> tuple[Attack, Threat]:  # fmt: skip
+    """One attack with its budget, or a mixture of several with the widest of theirs.
+
+    Args:
+        attacks: by label.
+        budgets: eps by label, in ``threat``'s norm; labels that are missing have ``threat``'s own.
+        threat: the default budget.
+
+    Raises:
+        UserError: no attack, or a budget without an attack.
+    """
+    strange = set(budgets) - set(attacks)
+    if strange or not attacks:
+        raise UserError(
+            f"defense.train_budgets names {', '.join(sorted(strange)) or 'nothing'} and defense.train_attacks "
+            f"{', '.join(attacks) or 'nothing'}: give at least one attack, and budgets only for attacks that are there."
+        )
+    threats = {label: Threat(threat.norm, budgets.get(label, threat.eps)) for label in attacks}
+    if len(attacks) == 1:
+        (label,) = attacks
+        return attacks[label], threats[label]
+    return Mixture(attacks, threats), max(threats.values(), key=lambda budget: budget.eps)
+
+
+def with_clean(batch: Batch, share: float) -> Tensor:
+    """(B, C, H, W) stored adversarial images, a random ``share`` of them replaced by their clean partners."""
+    assert batch.x_adv is not None, "this stage has an adversarial set"
+    if not share:
+        return batch.x_adv
+    clean = torch.rand(len(batch.x), 1, 1, 1, device=batch.x.device) < share
+    return torch.where(clean, batch.x, batch.x_adv)
