@@ -76,7 +76,11 @@ def check(run, n=N):
 
 
 def tiny(defense):
-    extra = ["defense.robust.attack.steps=1"] if defense == "adversarial_training" else []
+    extra = {
+        "adversarial_training": ["defense.robust.attack.steps=1"],
+        "mrr": ["defense.latent.defenders=2", "defense.input.enabled=true", "defense.input.atoms=8",
+                "defense.input.iterations=2", "defense.input.batch=32", "dataset.limit_train=200"],
+    }.get(defense, [])  # fmt: skip
     return (f"defense={defense}", "model=lenet", SHORT, "protocol.suites.all.attacks.bim.steps=2", *extra)
 
 
@@ -175,7 +179,7 @@ SMALL = covering(
 @pytest.mark.parametrize("case", SMALL, ids=" ".join)
 def test_small_options_run(train_run, case):
     attack = case[4].partition("=")[2]
-    steps = [SHORT] if attack in ("pgd", "bim") else []
+    steps = [SHORT] if attack in ("pgd", "bim", "detector_cw") else []
     # Square takes 5,000 queries by default, CW 50 steps
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []

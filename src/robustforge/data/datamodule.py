@@ -196,7 +196,7 @@ class ImageData(L.LightningDataModule):
         return self._evaluation(self.test)
 
     def batches(
-        self, split_name: str, batch_size: int | None = None, device: torch.device | str = "cpu"
+        self, split_name: str, batch_size: int | None = None, device: torch.device | str = "cpu", shard: bool = True
     ) -> Iterator[Batch]:
         """Batches outside Lightning: in order, without augmentation, each image once over all ranks.
 
@@ -204,6 +204,7 @@ class ImageData(L.LightningDataModule):
             split_name: ``train``, ``calibration`` or ``test``.
             batch_size: images a batch; None = ``eval_batch_size``.
             device: where the batches go.
+            shard: share the images out over the ranks; False gives this rank all of them.
 
         Raises:
             UserError: no such split.
@@ -211,7 +212,9 @@ class ImageData(L.LightningDataModule):
         if split_name not in SPLITS:
             raise UserError(f"There is no split '{split_name}': choose one of {', '.join(SPLITS)}.")
         self.setup()
-        for raw in self._evaluation(getattr(self, split_name), batch_size):
+        split: Split = getattr(self, split_name)
+        loader = self._evaluation(split, batch_size)
+        for raw in loader if shard else ResidentLoader(split, batch_size or self.eval_batch_size):
             yield Batch(_pixels(raw["x"].to(device)), raw["y"].to(device), raw["index"].to(device))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class CraftStage:
         threat: its budget.
         uses: names of earlier stages it consumes.
         settings: everything else the product depends on.
+        source: name of an earlier crafting stage, also in ``uses``, whose images are attacked in place of the clean ones.
     """
 
     name: str
@@ -91,9 +92,31 @@ class CraftStage:
     threat: Threat
     uses: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
 
-Stage = FitStage | CraftStage
+@dataclass(frozen=True)
+class CalibrateStage:
+    """One pass over one split, without an optimizer: thresholds, covariances, dictionaries.
+
+    Attributes:
+        name: as shown and stored.
+        fits: attribute names of the defense's submodules whose buffers it fills; they are its product.
+        fit: batches of the whole split, in order and unaugmented -> fills them.
+        uses: names of earlier stages it consumes.
+        settings: everything else the product depends on.
+        split: ``calibration``, held-out training images; or ``train``, or ``test`` (only to reproduce a leak).
+    """
+
+    name: str
+    fits: tuple[str, ...]
+    fit: Callable[[Iterable[Batch]], None]
+    uses: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "calibration"
+
+
+Stage = FitStage | CraftStage | CalibrateStage
 
 
 def describe(value: Any) -> Any:

@@ -56,9 +56,11 @@ class Protocol:
         seed: of the attacks' draws.
         false_positive_rate: share of held-out clean images that may be rejected by risk; None accepts everything.
         main: the run's own attack, added to every suite (or replacing the one of its name); None for none.
+        threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
+            by thresholds of their own (gmvae); None to go by ``false_positive_rate``.
 
     Raises:
-        UserError: no test image, or a rate outside [0, 1).
+        UserError: no test image, a rate outside [0, 1), or both a rate and a threshold.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Protocol:
     seed: int = 0
     false_positive_rate: float | None = None
     main: Attack | None = field(default=None)
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.n_test is not None and self.n_test < 1:
@@ -75,6 +78,8 @@ class Protocol:
         rate = self.false_positive_rate
         if rate is not None and not 0 <= rate < 1:
             raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        if rate is not None and self.threshold is not None:
+            raise UserError("The protocol has a threshold and a false_positive_rate: set one of them to null.")
 
     def cells(self, name: str, own: Mapping[str, Surface], others: Mapping[str, Mapping[str, Surface]]) -> list[Cell]:
         """Every cell, clean ones first.

@@ -126,14 +126,15 @@ class Evaluation:
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
-            "fpr": self.protocol.false_positive_rate, "data": self.data.fingerprint, "identity": identity,
+            "fpr": self.protocol.false_positive_rate, "threshold": self.protocol.threshold,
+            "data": self.data.fingerprint, "identity": identity,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def _threshold(self, cell: Cell) -> float | None:
         rate = self.protocol.false_positive_rate
         if rate is None:
-            return None
+            return self.protocol.threshold
         risks = []
         calibration = self.data.calibration
         for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,7 +17,15 @@ from filelock import FileLock
 
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import CraftStage, FitStage, Stage, derive_seed, describe, seed_everywhere
+from robustforge.defenses.stages import (
+    CalibrateStage,
+    CraftStage,
+    FitStage,
+    Stage,
+    derive_seed,
+    describe,
+    seed_everywhere,
+)
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.resume import ResumePoint
@@ -91,13 +100,13 @@ class StageRunner:
                     self._make(stage, defense, key, artifacts)
                     distributed.barrier()
                     if held:
-                        keep = ("weights.safetensors",) if isinstance(stage, FitStage) else ("images.npy",)
+                        keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
                         self.store.commit(stage.name, key, description, keep)
                     distributed.barrier()
             artifact = self.store.find(stage.name, key)
             assert artifact is not None
-            if isinstance(stage, FitStage):
-                artifact.load_modules(defense, stage.trains)
+            if not isinstance(stage, CraftStage):
+                artifact.load_modules(defense, _modules(stage))
             artifacts[stage.name] = artifact
             seconds = time.perf_counter() - started
             log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
@@ -125,6 +134,8 @@ class StageRunner:
         if isinstance(stage, CraftStage):
             limited = {"limit": self.craft_limit} if self.craft_limit else {}
             return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat), **limited}
+        if isinstance(stage, CalibrateStage):
+            return description if stage.split == "calibration" else {**description, "split": stage.split}
         batches: dict[str, Any] = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
         if self.data.seed != seed:  # the order of the batches has the run's seed unless told otherwise
             batches["seed"] = self.data.seed
@@ -142,7 +153,11 @@ class StageRunner:
         seed_everywhere(derive_seed(defense.seed, stage.name))
         if isinstance(stage, CraftStage):
             seed = derive_seed(defense.seed, stage.name)
-            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit)
+            source = _images(artifacts, stage.source)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit, source=source)
+            return
+        if isinstance(stage, CalibrateStage):
+            self._calibrate(stage, defense, workspace)
             return
         if stage.prepare is not None:
             stage.prepare()
@@ -159,6 +174,19 @@ class StageRunner:
         defense.leave()
         if distributed.rank() == 0:
             save_modules(workspace / "weights.safetensors", defense, stage.trains)
+
+    def _calibrate(self, stage: CalibrateStage, defense: Defense, workspace: Path) -> None:
+        """One rank sees the whole split, so that the product does not depend on their number."""
+        if distributed.rank() != 0:
+            return
+        defense.to(self.device)
+        defense.leave()
+        stage.fit(self.data.batches(stage.split, device=self.device, shard=False))
+        save_modules(workspace / "weights.safetensors", defense, stage.fits)
+
+
+def _modules(stage: FitStage | CalibrateStage) -> tuple[str, ...]:
+    return stage.trains if isinstance(stage, FitStage) else stage.fits
 
 
 def _images(artifacts: dict[str, Artifact], name: str | None) -> np.ndarray | None:

@@ -1,0 +1,96 @@
+"""The stages of modular robust redundancy: what is trained, pushed and fitted, in which order, on which images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robustforge.defenses.mrr.latent import LatentDefender, PushAway
+from robustforge.defenses.none import plain_stage
+from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
+from robustforge.types import Batch, Threat
+
+if TYPE_CHECKING:
+    from robustforge.defenses.mrr.module import ModularRobustRedundancy
+
+ANYWHERE = Threat("linf", 1.0)  # pushed images may go anywhere in [0, 1]
+_OF_DENSITY = ("density", "variance_kept", "components")
+
+
+def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
+    """Victim; defender 1, images pushed away from it, defender 2 on those ...; densities; dictionaries; thresholds.
+
+    Notes:
+        A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Mode and security
+        parameter of the fusion are no part of any stage but the leak's.
+    """
+    stages: list[Stage] = [plain_stage(defense, defense.model_description, defense.undefended_training)]
+    stages += _defender_stages(defense)
+    fitted: list[str] = []
+    if defense.latent_plan.defenders:
+        kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
+        names = tuple(defense.defender_names)
+        stages.append(CalibrateStage("densities", ("latent",), defense.fit_densities, names, kept, split="train"))
+        fitted.append("densities")
+    if defense.input_plan.enabled:
+        settings = describe(defense.input_plan)
+        stages.append(
+            CalibrateStage("dictionaries", ("dictionaries",), defense.fit_dictionaries, (), settings, split="train")
+        )
+        fitted.append("dictionaries")
+    if fitted:
+        plan = defense.fusion.plan
+        settings = {"per_class": plan.per_class, "least": plan.least, "mixture": plan.mixture_components}
+        uses = ("undefended", *fitted)
+        stages.append(CalibrateStage("thresholds", ("fusion",), defense.fit_fusion, uses, settings))
+        if plan.mode == "noisy_or_leaky":
+            settings = {"fusion": describe(plan)}
+            uses = (*uses, "thresholds")
+            stages.append(CalibrateStage("leak", ("leak",), defense.fit_leak, uses, settings, split="test"))
+    return stages
+
+
+def _defender_stages(defense: ModularRobustRedundancy) -> list[Stage]:
+    plan, stages = defense.latent_plan, []
+    settings: dict[str, Any] = {
+        "model": defense.model_description, "layers": list(plan.layers), "pool": plan.pool, "gamma": plan.gamma,
+        "regulariser": plan.regulariser, "pull_reduction": plan.pull_reduction,
+    }  # fmt: skip
+    attack = PushAway(mode=plan.push, step=plan.push_step)
+    pushed: str | None = None
+    for number, name in enumerate(defense.defender_names, 1):
+        uses = ("undefended",) if pushed is None else ("undefended", pushed)
+        stages.append(_defender_stage(defense, name, settings, uses, pushed))
+        if plan.push == "none" or number == plan.defenders:
+            continue
+        trained: LatentDefender = getattr(defense, name)
+        source, pushed = pushed, f"pushed_{number + 1}"
+        uses = (name,) if source is None else (name, source)
+        stages.append(CraftStage(pushed, trained.surface, attack, ANYWHERE, uses, {}, source))
+    return stages
+
+
+def _defender_stage(
+    defense: ModularRobustRedundancy, name: str, settings: dict[str, Any], uses: tuple[str, ...], pushed: str | None
+) -> FitStage:
+    defender: LatentDefender = getattr(defense, name)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        x = batch.x if batch.x_adv is None else batch.x_adv
+        return defender.terms(x, batch.y, defense.latent_plan)
+
+    def validate(batch: Batch) -> dict[str, Tensor]:
+        output = defender.away(batch.x)
+        assert output.risk is not None
+        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "centre_distance": output.risk}
+
+    def prepare() -> None:
+        with torch.no_grad():
+            defender.checkpoints.network.load_state_dict(defense.undefended.state_dict())
+
+    training = defense.latent_plan.training
+    return FitStage(
+        name, (name,), losses, training, settings, uses, adversarial_set=pushed, validate=validate, prepare=prepare
+    )
