@@ -62,7 +62,7 @@ def quiet_figures(monkeypatch):
     from robustforge.cli import pipeline
 
     monkeypatch.setattr(pipeline, "training_curves", lambda folder: [])
-    for name in ("gallery", "accuracy_bars", "security_curve"):
+    for name in ("gallery", "correlation", "accuracy_bars", "security_curve"):
         monkeypatch.setattr(pipeline, name, lambda *_: None)
 
 

@@ -54,9 +54,13 @@ class DetectorCW(QueryAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1 or self.rounds < 1:
-            raise UserError(f"Attack {self.name} has steps={self.steps} and rounds={self.rounds}: give at least 1 of each.")
+            raise UserError(
+                f"Attack {self.name} has steps={self.steps} and rounds={self.rounds}: give at least 1 of each."
+            )
         if not (self.learning_rate > 0 and self.label_weight > 0 and self.detector_weight > 0 and self.confidence >= 0):
-            raise UserError(f"Attack {self.name} needs positive weights and learning_rate, and confidence of 0 or more.")
+            raise UserError(
+                f"Attack {self.name} needs positive weights and learning_rate, and confidence of 0 or more."
+            )
 
     def perturb(self, query: Query, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.base.QueryAttack`."""
@@ -72,9 +76,7 @@ class DetectorCW(QueryAttack):
         result[rows] = project(best.images, query.x[rows], query.threat)
         return result
 
-    def _round(
-        self, query: Query, rows: Tensor, weights: _Weights, best: _Best
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _round(self, query: Query, rows: Tensor, weights: _Weights, best: _Best) -> tuple[Tensor, Tensor, Tensor]:
         """One run of Adam; of the round's best iterates: label missed (n,), detector missed (n,), evaded (n,)."""
         clean = query.x[rows]
         w = torch.atanh((2 * clean - 1) * _SHRINK)
@@ -98,9 +100,7 @@ class DetectorCW(QueryAttack):
             w = (w - self.learning_rate / (1 - 0.9**step) * first / scale).clamp(-_LIMIT, _LIMIT)
         return mine.lack > 0, mine.excess > 0, mine.evades
 
-    def _slope(
-        self, query: Query, x_adv: Tensor, rows: Tensor, weights: _Weights
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _slope(self, query: Query, x_adv: Tensor, rows: Tensor, weights: _Weights) -> tuple[Tensor, Tensor, Tensor]:
         """(gradient of both weighted penalties, missing margin (n,), summed excess over thresholds (n,))."""
         kept: list[Tensor] = []
 

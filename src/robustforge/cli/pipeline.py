@@ -22,9 +22,11 @@ from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
+from robustforge.evaluation.correlation import save_correlation
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
+from robustforge.reporting.correlation import correlation
 from robustforge.reporting.curves import training_curves
 from robustforge.reporting.figures import accuracy_bars, security_curve
 from robustforge.reporting.gallery import gallery
@@ -179,14 +181,16 @@ def _evaluate(
     if distributed.rank() != 0:
         return None
     attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
-    save_gallery(job.defense, job.data, attack, job.protocol.budgets[-1], folder / "gallery.npz", job.device)
+    budget = job.protocol.budgets[-1]
+    save_gallery(job.defense, job.data, attack, budget, folder / "gallery.npz", job.device)
+    diagnostics |= save_correlation(job.defense, job.data, attack, budget, folder / "correlation.npz", job.device)
     meta = {
         "name": str(cfg.name),
         "defense": job.name,
         "seed": int(cfg.seed),
         "split": "test",
-        "norm": job.protocol.budgets[-1].norm,
-        "eps": job.protocol.budgets[-1].eps,
+        "norm": budget.norm,
+        "eps": budget.eps,
         "diagnostics": diagnostics,
         "stages": [asdict(report) for report in reports],
         "seconds": time.perf_counter() - started,
@@ -199,7 +203,7 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
     result = make_result(records, meta)
     figures = training_curves(folder)
-    for figure in (gallery(folder), accuracy_bars(result, folder / "figures" / "accuracy.png"),
+    for figure in (gallery(folder), correlation(folder), accuracy_bars(result, folder / "figures" / "accuracy.png"),
                    security_curve(result, folder / "figures" / "security_curve.png")):  # fmt: skip
         if figure is not None:
             figures.append(figure)

@@ -64,6 +64,10 @@ class Defense(pl.LightningModule):
         """Per-sample figures (B,) that explain the defense, averaged over the evaluated images into the result."""
         return {}
 
+    def detector_scores(self, x: Tensor) -> Tensor | None:
+        """(B, J) scores of J > 1 detectors, for the picture of their correlation, or None for no picture."""
+        return None
+
     # ---- what the base does -----------------------------------------------------------------------------------------
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:

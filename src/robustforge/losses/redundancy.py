@@ -65,7 +65,9 @@ def centre_separation(centres: Tensor, y: Tensor) -> Tensor:
     return (alike * distance - distance)[y].mean()
 
 
-def released_regulariser(features: Tensor, centres: Tensor, y: Tensor, pull_reduction: str = "mean") -> dict[str, Tensor]:
+def released_regulariser(
+    features: Tensor, centres: Tensor, y: Tensor, pull_reduction: str = "mean"
+) -> dict[str, Tensor]:
     """The regulariser of the released code, term by term, unweighted.
 
     1/2 sum_b |phi_b - C_y|^2 + mean_b [(C_y . C_n) d - d] + 100 sum_c |1 - |C_c|^2|.

@@ -36,7 +36,9 @@ class Checkpoints(nn.Module):
             raise UserError("Checkpoints need at least one layer and pool of at least 1.")
         for layer in layers:
             if layer == PENULTIMATE and not linear:
-                raise UserError("This network has no linear layer: name the layers to checkpoint (defense.latent.layers).")
+                raise UserError(
+                    "This network has no linear layer: name the layers to checkpoint (defense.latent.layers)."
+                )
             if layer != PENULTIMATE and layer not in names:
                 raise UserError(
                     f"The network has no layer '{layer}': choose {PENULTIMATE} or one of {', '.join(names)}."

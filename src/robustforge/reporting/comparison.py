@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustforge.reporting.abstention import abstention
 from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
-from robustforge.reporting.records import CLEAN, WORST, same_eps
+from robustforge.reporting.records import CLEAN, WORST, read_records, same_eps
 from robustforge.reporting.result import make_result
+from robustforge.reporting.statistics import wilson
 
 NOT_RUN = "not run"
 COPIED = "copied from the paper"
 REACHED = "reached"
 TOLERANCE = 0.005  # points: half of the papers' last printed digit
+LOWER_IS_BETTER = ("error", "rejected")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class _Found:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        return None if self.cell is None else tuple(self.cell["interval"])
+        return None if self.cell is None or self.cell["interval"] is None else tuple(self.cell["interval"])
 
 
 def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[ComparedCell]:
@@ -84,7 +87,10 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
-            one was recorded.
+            one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come first). A column may have a ``system`` of
+            its own, a ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``: ``accuracy``
+            (default), ``error`` (wrong and accepted), ``rejected``, ``auroc`` (of risk, changed images against clean
+            ones; 100 is perfect) or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that keeps that one's other answers.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 
@@ -102,6 +108,7 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
         for column in spec["columns"]:
             key = column.get("paper_key")
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
+            paper = None if paper is None else paper * column.get("paper_scale", 1)
             cells.append(_compare_one(row, column, paper, ready))
     return cells
 
@@ -109,18 +116,29 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
 def _as_result(source: Any) -> Mapping[str, Any] | None:
     if source is None or (isinstance(source, Mapping) and ("failed" in source or "cells" in source)):
         return source
-    return make_result(source, {})
+    records = read_records(source)
+    result = make_result(records, {})
+    clean = {key.system: part for key, part in records.cells.items() if key.attack == CLEAN}
+    for cell, (key, part) in zip(result["cells"], records.cells.items(), strict=True):
+        cell["abstention"] = abstention(part, clean.get(key.system))
+    return result
 
 
 def _compare_one(
     row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
 ) -> ComparedCell:
-    surface, adapted_to = str(row.get("paper_surface", "end_to_end")), str(row.get("adapted", WORST))
+    own = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    column = {**column, **{key: row[key] for key in own if key in row}}
+    surface = str(column.get("paper_surface", row.get("paper_surface", "end_to_end")))
+    adapted_to = str(column.get("adapted", row.get("adapted", WORST)))
     clean, ours, adapted = _look_up(row, column, results, surface, adapted_to)
     average = None
     if column["attack"] != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
         average = (clean.accuracy + ours.accuracy) / 2
-    shortfall = None if paper is None or ours.accuracy is None else max(0.0, paper - ours.accuracy)
+    shortfall = None
+    if paper is not None and ours.accuracy is not None:
+        missing = paper - ours.accuracy
+        shortfall = max(0.0, -missing if column.get("metric") in LOWER_IS_BETTER else missing)
     return ComparedCell(
         row=str(row["label"]),
         column=str(column["label"]),
@@ -158,9 +176,10 @@ def _look_up(
     if row.get("run") is None or result is None or "failed" in result:
         lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
         return (_Found(reason=lost),) * 3
-    mine = [c for c in result["cells"] if c["system"] == row["system"]]
+    system = column.get("system", row["system"])
+    mine = [_measured(c, column, result["cells"]) for c in result["cells"] if c["system"] == system]
     if not mine:
-        return (_Found(reason=f"{NOT_RUN}: no system '{row['system']}'"),) * 3
+        return (_Found(reason=f"{NOT_RUN}: no system '{system}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
     if column["attack"] == CLEAN:
         return clean, clean, clean
@@ -175,9 +194,38 @@ def _look_up(
     return clean, ours, _worst(row, column, result, ours)
 
 
+def _measured(
+    cell: Mapping[str, Any], column: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:  # fmt: skip
+    """The cell with the column's metric in the place of its accuracy."""
+    metric, n, clean = column.get("metric", "accuracy"), cell["n"], cell["attack"] == CLEAN
+    if metric == "accuracy":
+        return cell
+    if metric == "auroc":
+        found = (cell.get("abstention") or {}).get("auroc")
+        return {**cell, "accuracy": None if found is None else 100 * found, "interval": None}
+    if metric == "error":
+        hits = n * (100 - cell["accuracy"] - (cell["rejected"] if clean else 0)) / 100
+    elif metric == "rejected":
+        hits = n * cell["rejected"] / 100
+    elif metric == "recovered":
+        same = ("attack", "surface", "norm", "eps", "n")
+        direct = [c for c in cells if c["system"] == column["direct"] and all(c[key] == cell[key] for key in same)]
+        rejected = direct[0]["rejected"] if direct else 0
+        # what is accepted keeps its answer: the gain over the accepted and correct was made on rejected inputs
+        kept = (direct[0]["accuracy"] - (0 if clean else rejected)) if direct else 0
+        n, hits = round(n * rejected / 100), n * (cell["accuracy"] - kept) / 100 if rejected else 0
+    else:
+        raise ValueError(f"There is no metric '{metric}': choose accuracy, error, rejected, auroc or recovered.")
+    hits = round(hits)
+    return {**cell, "accuracy": 100 * hits / n if n else None, "interval": wilson(hits, n), "n": n}
+
+
 def _worst(row: Mapping[str, Any], column: Mapping[str, Any], result: Mapping[str, Any], ours: _Found) -> _Found:
     """The worst case at the budget of the attack that was found, or else at the column's own."""
-    worst = [c for c in result["worst_case"] if c["system"] == row["system"]]
+    worst = [c for c in result["worst_case"] if c["system"] == column.get("system", row["system"])]
+    if column.get("metric", "accuracy") != "accuracy":
+        return ours  # a worst case is taken over accuracies
     if ours.cell is not None:
         worst = [c for c in worst if (c["norm"], c["eps"]) == (ours.cell["norm"], ours.cell["eps"])]
     elif column.get("eps") is not None:

@@ -63,7 +63,9 @@ def learn_dictionaries(dictionaries: ClassDictionaries, batches: Iterable[Batch]
                 counts[label] += len(kept[label][-1])
     for label, parts in enumerate(kept):
         if not parts:
-            raise UserError(f"Class {label} has no training image to learn a dictionary from: raise dataset.limit_train.")
+            raise UserError(
+                f"Class {label} has no training image to learn a dictionary from: raise dataset.limit_train."
+            )
         patches = torch.cat(parts).double()
         mean, scale = patches.mean(0), max(float(patches.sub(patches.mean(0)).square().mean().sqrt()), 1e-6)
         dictionaries.load(label, _learn(((patches - mean) / scale).numpy(), plan, seed), mean, scale)

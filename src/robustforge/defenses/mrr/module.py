@@ -142,13 +142,13 @@ class ModularRobustRedundancy(Defense):
     @torch.no_grad()
     def fit_fusion(self, batches: Iterable[Batch]) -> None:
         """Fits distribution functions, correlations and mixture on held-out images."""
-        found = [(self.undefended(batch.x).argmax(1), batch.x) for batch in batches]
-        parts = [(self.scores(x, label), label) for label, x in found]
-        if parts:
-            scores, labels = (torch.cat(values) for values in zip(*parts, strict=True))
-            self.fusion.fit(scores, labels, self.seed)
-        else:
-            self.fusion.fit(torch.zeros(0, self.scores_count), torch.zeros(0, dtype=torch.int64), self.seed)
+        scores, labels = [torch.zeros(0, self.scores_count, device=self.device)], []
+        for batch in batches:
+            labels.append(self.undefended(batch.x).argmax(1))
+            scores.append(self.scores(batch.x, labels[-1]))
+        self.fusion.fit(
+            torch.cat(scores), torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64), self.seed
+        )
 
     def fit_leak(self, batches: Iterable[Batch]) -> None:
         """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense."""

@@ -60,7 +60,9 @@ class LatentPlan:
         _one_of("latent.push", self.push, PUSHES)
         _one_of("latent.density", self.density, KINDS)
         if self.defenders < 0 or self.components < 1 or not 0 < self.variance_kept <= 1:
-            raise UserError("defense.latent: give defenders of 0 or more, components of at least 1, variance_kept in (0, 1].")
+            raise UserError(
+                "defense.latent: give defenders of 0 or more, components of at least 1, variance_kept in (0, 1]."
+            )
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class FusionPlan:
         if self.mixture_components < 1:
             raise UserError("defense.fusion.mixture_components: give at least 1.")
         if self.mode == "noisy_or_leaky" and (not self.leak_attacks or self.leak_threat is None):
-            raise UserError("noisy_or_leaky measures its weights on attacks: give defense.fusion.leak_attacks and leak_threat.")
+            raise UserError(
+                "noisy_or_leaky measures its weights on attacks: give defense.fusion.leak_attacks and leak_threat."
+            )
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
