@@ -36,10 +36,11 @@ class DetectorCW(QueryAttack):
         UserError: settings under which it would do nothing.
 
     Notes:
-        After Carlini & Wagner 2017 (arXiv:1711.08478, attack on MagNet). Each image has weights of its own: after a round
-        that evades, both are lowered; after one that does not, whichever constraint its best iterate violates is raised.
-        An image without any evading iterate keeps the one that came closest (the released MRR code answers black images,
-        which its detectors then count as caught). Success outside the threat's ball is no success: give it a large one.
+        After Carlini & Wagner 2017 (arXiv:1711.08478, attack on MagNet). Each image has weights of its own: after a
+        round that evades, both are lowered; after one that does not, whichever constraint its best iterate violates is
+        raised. An image without any evading iterate keeps the one that came closest (the released MRR code answers
+        black images, which its detectors then count as caught). Success outside the threat's ball is no success: give
+        it a large one.
     """
 
     name: str = "detector_cw"

@@ -83,7 +83,7 @@ class CraftStage:
         threat: its budget.
         uses: names of earlier stages it consumes.
         settings: everything else the product depends on.
-        source: name of an earlier crafting stage, also in ``uses``, whose images are attacked in place of the clean ones.
+        source: an earlier crafting stage, also in ``uses``, whose images are attacked in place of the clean ones.
     """
 
     name: str

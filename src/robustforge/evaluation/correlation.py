@@ -1,4 +1,4 @@
-"""How alike the scores of a defense's detectors are, on clean and on attacked images: redundancy measured, not claimed."""
+"""How alike the scores of a defense's detectors are, clean and attacked: redundancy measured, not claimed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def pearson(scores: Tensor) -> Tensor:
     """(J, J) correlations of the columns of scores (n, J); a constant column correlates with nothing (0)."""
     centred = scores.double() - scores.double().mean(0)
     unit = centred / centred.norm(dim=0).clamp_min(1e-12)
-    return unit.T @ unit
+    found: Tensor = unit.T @ unit
+    return found
 
 
 def save_correlation(

@@ -1,4 +1,4 @@
-"""How unlikely a feature is for a class: principal components, then distance to the class mean or a Gaussian mixture."""
+"""How unlikely a feature is for a class: principal components, then a distance or a Gaussian mixture."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FeatureMoments:
         self.count += member.sum(0)
         self.total += torch.einsum("bk,nbd->nkd", member, values)
         if self.by_class:
-            for label in y.unique().tolist():
+            for label in range(classes):
                 mine = values[:, y == label]
                 self.outer[:, label] += mine.mT @ mine
         else:
@@ -53,8 +53,8 @@ class FeatureDensity(nn.Module):
         num_classes: K.
         size: D.
         components: principal components kept at most.
-        kind: ``distance`` to the class mean in the space of the principal components, or ``gaussian_mixture``, minus the
-            logarithm of the class's share of a mixture of one Gaussian a class.
+        kind: ``distance`` to the class mean in the space of the principal components, or ``gaussian_mixture``, minus
+            the logarithm of the class's share of a mixture of one Gaussian a class.
 
     Notes:
         The mixture's components are the classes, each with a covariance of its own (Bouveyron et al. 2007), shrunk

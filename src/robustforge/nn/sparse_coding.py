@@ -55,7 +55,8 @@ def _refit(gram: Tensor, fit: Tensor, support: Tensor) -> Tensor:
     inner = torch.take_along_dim(flat, pairs.flatten(-3), -1).view(pairs.shape)
     # a repeated atom would make this singular; the ridge is far below what is compared anywhere
     inner = inner + 1e-12 * torch.eye(support.shape[-1], dtype=inner.dtype, device=inner.device)
-    return torch.linalg.solve(inner, torch.take_along_dim(fit, support, -1).unsqueeze(-1)).squeeze(-1)
+    weights: Tensor = torch.linalg.solve(inner, torch.take_along_dim(fit, support, -1).unsqueeze(-1))
+    return weights.squeeze(-1)
 
 
 def patches_of(x: Tensor, side: int, stride: int) -> Tensor:
@@ -75,8 +76,8 @@ class ClassDictionaries(nn.Module):
         stride: between patches, pixels; ``side`` for patches that do not overlap.
         atoms: of each dictionary.
         nonzeros: coefficients a patch.
-        score: ``residual``, the L2 norm of image minus reconstruction, or ``psnr``, minus the peak signal-to-noise ratio
-            in decibels. Both rank images alike.
+        score: ``residual``, the L2 norm of image minus reconstruction, or ``psnr``, minus the peak signal-to-noise
+            ratio in decibels. Both rank images alike.
     """
 
     atoms: Tensor
@@ -104,9 +105,9 @@ class ClassDictionaries(nn.Module):
         """(B,) scores of images (B, C, H, W) under the dictionaries of classes ``label`` (B,); higher fits worse.
 
         Notes:
-            The codes are constants for differentiation. That loses nothing: they minimise the residual on their support,
-            so that its gradient in the image is the residual itself (envelope theorem), wherever the support does not
-            change. The usual identity on the way back would instead cancel against the image and leave exactly zero.
+            The codes are constants for differentiation. That loses nothing: they minimise the residual on their
+            support, so that its gradient in the image is the residual itself (envelope theorem) wherever the support
+            stays the same. The usual identity on the way back would cancel against the image and leave exactly zero.
         """
         patches = patches_of(x.float(), self.side, self.stride)
         scale, mean, atoms = self.scales[label, None, None], self.means[label, None], self.atoms[label]

@@ -20,8 +20,8 @@ class StackedNetworks(nn.Module):
 
     Notes:
         ``torch.vmap`` turns the N convolutions of a layer into one grouped convolution; the first layer, whose input is
-        shared, into one convolution with N times the channels. Weights are kept as (N, size) matrices: a five-dimensional
-        weight has no channels-last layout, which modules are moved to.
+        shared, into one convolution with N times the channels. Weights are kept as (N, size) matrices: a
+        five-dimensional weight has no channels-last layout, which modules are moved to.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

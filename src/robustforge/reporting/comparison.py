@@ -87,10 +87,11 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm`` and ``eps`` where more than
-            one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come first). A column may have a ``system`` of
-            its own, a ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``: ``accuracy``
+            one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come first). A column may have a ``system``
+            of its own, a ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``: ``accuracy``
             (default), ``error`` (wrong and accepted), ``rejected``, ``auroc`` (of risk, changed images against clean
-            ones; 100 is perfect) or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that keeps that one's other answers.
+            ones; 100 is perfect) or ``recovered``, the accuracy on what the system named
+            ``direct`` rejects, of a system that keeps that one's other answers.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
 

@@ -1,4 +1,4 @@
-"""Modular robust redundancy (CuRTAIL): a victim left alone, and defenders beside it that estimate the risk of an input."""
+"""Modular robust redundancy (CuRTAIL): a victim left alone, and defenders beside it that estimate an input's risk."""
 
 from robustforge.defenses.mrr.module import ModularRobustRedundancy
 from robustforge.defenses.mrr.plans import FusionPlan, InputPlan, LatentPlan

@@ -44,7 +44,7 @@ class RiskFusion(nn.Module):
 
     @torch.no_grad()
     def fit(self, scores: Tensor, label: Tensor, seed: int) -> None:
-        """Distribution functions, correlations and mixture of held-out scores (M, J) of images predicted as ``label`` (M,).
+        """Distribution functions, correlations and mixture of held-out scores (M, J), predicted ``label`` (M,).
 
         Raises:
             UserError: no held-out image.

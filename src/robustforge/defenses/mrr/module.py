@@ -82,13 +82,13 @@ class ModularRobustRedundancy(Defense):
     # ---- inference --------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> DefenseOutput:
-        """(B, C, H, W) in [0, 1] -> the victim's logits (B, K), risk (B,) in [0, 1], with OR fusion its parts (B, J)."""
+        """(B, C, H, W) in [0, 1] -> the victim's logits (B, K), risk (B,) in [0, 1], OR fusion's parts (B, J)."""
         return self.answer(x)
 
     def answer(
         self, x: Tensor, label: Tensor | None = None, logits: Tensor | None = None, *, smooth: bool = False
     ) -> DefenseOutput:
-        """The system's answer; ``label`` (B,) is what the defenders judge, by default the victim's own ``logits``' answer.
+        """The system's answer; ``label`` (B,) is what the defenders judge, by default the answer of the ``logits``.
 
         ``smooth`` gives the risk a gradient that does not vanish: see :class:`RiskFusion`.
         """

@@ -29,9 +29,9 @@ class LatentPlan:
         gamma: weight of the regulariser (released code: 0.01).
         regulariser: ``released`` (code) or ``long_text``.
         pull_reduction: ``mean``, or ``sum`` over the batch (released code); of the released regulariser.
-        push: how the next defender's training images are pushed away from this one's centres: ``normalised`` (a step of
-            L2 length ``push_step``), ``raw`` (the gradient times ``push_step``; released code, 1) or ``none``: defenders
-            that do not know of each other.
+        push: how the next defender's training images are pushed away from this one's centres: ``normalised`` (a step
+            of L2 length ``push_step``), ``raw`` (the gradient times ``push_step``; released code, 1) or ``none``:
+            defenders that do not know of each other.
         push_step: pixel units for ``normalised``.
         density: ``distance`` to the class mean after PCA (code) or ``gaussian_mixture`` (longer description).
         variance_kept: share of the variance that the principal components hold (code: 0.99).

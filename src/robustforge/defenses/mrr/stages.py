@@ -23,8 +23,8 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     """Victim; defender 1, images pushed away from it, defender 2 on those ...; densities; dictionaries; thresholds.
 
     Notes:
-        A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Mode and security
-        parameter of the fusion are no part of any stage but the leak's.
+        A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Mode and
+        security parameter of the fusion are no part of any stage but the leak's.
     """
     stages: list[Stage] = [plain_stage(defense, defense.model_description, defense.undefended_training)]
     stages += _defender_stages(defense)
