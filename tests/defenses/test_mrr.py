@@ -10,7 +10,8 @@ from sklearn.decomposition import PCA
 from robustforge.attacks.bim import BIM
 from robustforge.attacks.engine import attacking
 from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
-from robustforge.defenses.mrr.dictionaries import random_patches
+from robustforge.defenses.mrr.dictionaries import learn_dictionaries, random_patches
+from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import PushAway
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import CraftStage, FitStage, Training, describe
@@ -46,10 +47,10 @@ def batches(count=120, size=40, seed=0):
 
 def fit(defense):
     if defense.latent_plan.defenders:
-        defense.fit_densities(batches())
+        fit_densities(defense, batches())
     if defense.input_plan.enabled:
-        defense.fit_dictionaries(batches())
-    defense.fit_fusion(batches(seed=1))
+        learn_dictionaries(defense.dictionaries, batches(), defense.input_plan, 0)
+    fit_fusion(defense, batches(seed=1))
     return defense
 
 
@@ -246,7 +247,7 @@ def test_the_leaky_fusion_reads_attacked_test_images(mrr):
     assert defense.stages()[-1].split == "test"
     # labels that the untrained victim answers, or there is nothing that it gets right
     known = [replace(b, y=defense.undefended(b.x).argmax(1)) for b in batches(seed=2)]
-    defense.fit_leak(known)
+    fit_leak(defense, known)
     assert ((defense.leak.rates >= 0) & (defense.leak.rates <= 1)).all()
     with torch.no_grad():
         x = everything()
@@ -317,12 +318,12 @@ def test_dictionaries_explain_their_own_class_best(mrr):
         bars[c] = bars[c] if c % 2 else bars[c].mT.clone()
     x = (bars[y] + 0.05 * torch.rand(40, 1, 28, 28, generator=generator)).clamp(0, 1)
     stream = [Batch(x, y, torch.arange(40))]
-    defense.fit_dictionaries(stream)
+    learn_dictionaries(defense.dictionaries, stream, defense.input_plan, 0)
     own = defense.dictionaries(x, y)
     other = torch.stack([defense.dictionaries(x, (y + k) % 10) for k in (1, 2, 3)]).mean(0)
     assert (own < other).float().mean() > 0.9
     with pytest.raises(UserError, match="no training image"):
-        defense.fit_dictionaries([Batch(x[:5], y[:5], torch.arange(5))])
+        learn_dictionaries(defense.dictionaries, [Batch(x[:5], y[:5], torch.arange(5))], defense.input_plan, 0)
 
 
 def test_impossible_values(mrr):
@@ -340,4 +341,4 @@ def test_impossible_values(mrr):
         with pytest.raises(UserError, match=message):
             mrr(**changes)
     with pytest.raises(UserError, match="held-out images"):
-        mrr(2).fit_fusion([])
+        fit_fusion(mrr(2), [])

@@ -133,9 +133,10 @@ class FeatureDensity(nn.Module):
 
     def forward(self, features: Tensor, label: Tensor) -> Tensor:
         """(N, B) scores of features (N, B, D) for classes ``label`` (B,); higher is less likely."""
-        z = (features.float() - self.mean[:, None]) @ self.basis
-        if self.kind == "distance":
-            return ((z - self.centres[:, label]).square().sum(2) + 1e-12).sqrt()
-        white = (z[:, None] - self.centres[:, :, None]) @ self.whitening  # (N, K, B, R)
-        scores = 0.5 * white.square().sum(3) + self.offset[..., None]
-        return scores[:, label, torch.arange(len(label), device=label.device)]
+        with torch.autocast(features.device.type, enabled=False):  # thresholds are fitted in float32
+            z = (features.float() - self.mean[:, None]) @ self.basis
+            if self.kind == "distance":
+                return ((z - self.centres[:, label]).square().sum(2) + 1e-12).sqrt()
+            white = (z[:, None] - self.centres[:, :, None]) @ self.whitening  # (N, K, B, R)
+            scores = 0.5 * white.square().sum(3) + self.offset[..., None]
+            return scores[:, label, torch.arange(len(label), device=label.device)]

@@ -111,7 +111,8 @@ class ClassDictionaries(nn.Module):
         """
         patches = patches_of(x.float(), self.side, self.stride)
         scale, mean, atoms = self.scales[label, None, None], self.means[label, None], self.atoms[label]
-        with torch.no_grad():
+        # also under autocast in float32, as the thresholds
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             codes = orthogonal_matching_pursuit((patches - mean) / scale, atoms, self.nonzeros)
             rebuilt = codes @ atoms * scale + mean
         error = (patches - rebuilt).square().flatten(1)

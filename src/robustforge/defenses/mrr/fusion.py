@@ -28,7 +28,6 @@ class RiskFusion(nn.Module):
     log_weights: Tensor
     centres: Tensor
     factors: Tensor
-    leaked: Tensor
 
     def __init__(self, scores: int, num_classes: int, plan: FusionPlan) -> None:
         super().__init__()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.surfaces import Surface
 from robustforge.defenses.base import Defense, classify
-from robustforge.defenses.mrr.dictionaries import learn_dictionaries
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
 from robustforge.defenses.mrr.plans import FusionPlan, InputPlan, LatentPlan
@@ -123,52 +122,6 @@ class ModularRobustRedundancy(Defense):
     def stages(self) -> list[Stage]:
         """Victim, defenders with the pushed images between them, dictionaries, densities, thresholds."""
         return mrr_stages(self)
-
-    @torch.no_grad()
-    def fit_densities(self, batches: Iterable[Batch]) -> None:
-        """Stacks the defenders and fits the densities of their features on training images, in one stream."""
-        self.latent.load(self.defenders)
-        moments = [density.moments() for density in self.latent.densities]
-        for batch in batches:
-            for sums, features in zip(moments, self.latent.features(batch.x), strict=True):
-                sums.add(features, batch.y)
-        for density, sums in zip(self.latent.densities, moments, strict=True):
-            density.fit(sums, self.latent_plan.variance_kept)
-
-    def fit_dictionaries(self, batches: Iterable[Batch]) -> None:
-        """Learns the class dictionaries on training images."""
-        learn_dictionaries(self.dictionaries, batches, self.input_plan, self.seed)
-
-    @torch.no_grad()
-    def fit_fusion(self, batches: Iterable[Batch]) -> None:
-        """Fits distribution functions, correlations and mixture on held-out images."""
-        scores, labels = [torch.zeros(0, self.scores_count, device=self.device)], []
-        for batch in batches:
-            labels.append(self.undefended(batch.x).argmax(1))
-            scores.append(self.scores(batch.x, labels[-1]))
-        self.fusion.fit(
-            torch.cat(scores), torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64), self.seed
-        )
-
-    def fit_leak(self, batches: Iterable[Batch]) -> None:
-        """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense."""
-        plan, surface = self.fusion.plan, self.surfaces()["victim"]
-        clean, attacked = [], []
-        assert plan.leak_threat is not None
-        for batch in batches:
-            right, flags = self._flags(batch.x, batch.y)
-            clean.append(flags[right])
-            for attack in plan.leak_attacks.values():
-                found = attack(surface, batch.x, batch.y, plan.leak_threat, index=batch.index, seed=self.seed)
-                still, flags = self._flags(found.x_adv, batch.y)
-                attacked.append(flags[right & ~still])
-        self.leak.fit(torch.cat(clean), torch.cat(attacked))
-
-    @torch.no_grad()
-    def _flags(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """((B,) whether the victim is right, (B, J) the defenders' flags at SP)."""
-        label = self.undefended(x).argmax(1)
-        return label == y, self.fusion.excess(self.scores(x, label), label) > 0
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from robustforge.defenses.mrr.dictionaries import learn_dictionaries
+from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import LatentDefender, PushAway
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
@@ -32,23 +35,24 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     if defense.latent_plan.defenders:
         kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
         names = tuple(defense.defender_names)
-        stages.append(CalibrateStage("densities", ("latent",), defense.fit_densities, names, kept, split="train"))
+        stages.append(
+            CalibrateStage("densities", ("latent",), partial(fit_densities, defense), names, kept, split="train")
+        )
         fitted.append("densities")
     if defense.input_plan.enabled:
-        settings = describe(defense.input_plan)
-        stages.append(
-            CalibrateStage("dictionaries", ("dictionaries",), defense.fit_dictionaries, (), settings, split="train")
-        )
+        plan = defense.input_plan
+        learn = partial(learn_dictionaries, defense.dictionaries, plan=plan, seed=defense.seed)
+        stages.append(CalibrateStage("dictionaries", ("dictionaries",), learn, (), describe(plan), split="train"))
         fitted.append("dictionaries")
     if fitted:
-        plan = defense.fusion.plan
-        settings = {"per_class": plan.per_class, "least": plan.least, "mixture": plan.mixture_components}
+        fusion = defense.fusion.plan
+        settings = {"per_class": fusion.per_class, "least": fusion.least, "mixture": fusion.mixture_components}
         uses = ("undefended", *fitted)
-        stages.append(CalibrateStage("thresholds", ("fusion",), defense.fit_fusion, uses, settings))
-        if plan.mode == "noisy_or_leaky":
-            settings = {"fusion": describe(plan)}
+        stages.append(CalibrateStage("thresholds", ("fusion",), partial(fit_fusion, defense), uses, settings))
+        if fusion.mode == "noisy_or_leaky":
+            settings = {"fusion": describe(fusion)}
             uses = (*uses, "thresholds")
-            stages.append(CalibrateStage("leak", ("leak",), defense.fit_leak, uses, settings, split="test"))
+            stages.append(CalibrateStage("leak", ("leak",), partial(fit_leak, defense), uses, settings, split="test"))
     return stages
 
 
