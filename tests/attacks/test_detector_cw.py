@@ -44,7 +44,7 @@ def test_both_constraints_are_met_at_nearly_the_least_distortion():
 
 def test_black_and_white_pixels_move():
     x = torch.tensor([[[[0.0, 1.0, 0.0]]]])
-    result = DetectorCW(steps=100, rounds=4, precision="float32")(
+    result = DetectorCW(steps=200, rounds=6, precision="float32")(
         surface(), x, torch.tensor([0]), ANYWHERE, threshold=0.2
     )
     assert result.success.all()
@@ -62,7 +62,7 @@ def test_a_failed_attack_keeps_its_closest_iterate():
 
 def test_a_fixed_weight_that_is_too_small_fails_where_the_search_succeeds():
     x, y = images(4)
-    settings = DetectorCW(steps=100, rounds=6, detector_weight=1e-3, precision="float32")
+    settings = DetectorCW(steps=150, rounds=8, detector_weight=1e-3, precision="float32")
     literal = replace(settings, paper_literal=True)(surface(), x, y, ANYWHERE, threshold=0.2)
     assert not literal.success.any()
     assert settings(surface(), x, y, ANYWHERE, threshold=0.2).success.all()
@@ -70,7 +70,7 @@ def test_a_fixed_weight_that_is_too_small_fails_where_the_search_succeeds():
 
 def test_without_a_threshold_only_the_label_counts():
     x, y = images(3)
-    result = DetectorCW(steps=100, rounds=4, precision="float32")(surface(), x, y, ANYWHERE)
+    result = DetectorCW(steps=150, rounds=6, precision="float32")(surface(), x, y, ANYWHERE)
     assert result.success.all()
     assert (result.x_adv - x).flatten(1)[:, 1].abs().max() < 0.02
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from sklearn.decomposition import MiniBatchDictionaryLearning
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from robustforge.attacks.randomness import SampleRandom
@@ -77,6 +79,9 @@ def _learn(patches: np.ndarray, plan: InputPlan, seed: int) -> Tensor:
         n_components=plan.atoms, alpha=plan.alpha, batch_size=plan.batch, fit_algorithm="cd", random_state=seed
     )
     order = np.random.default_rng(seed)
-    for _ in range(plan.iterations):
-        learner.partial_fit(patches[order.choice(len(patches), plan.batch, replace=len(patches) < plan.batch)])
+    with warnings.catch_warnings():
+        # the codes of a single mini-batch need not converge: the dictionary is an average over all of them
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(plan.iterations):
+            learner.partial_fit(patches[order.choice(len(patches), plan.batch, replace=len(patches) < plan.batch)])
     return torch.from_numpy(learner.components_)

@@ -49,6 +49,8 @@ class RiskFusion(nn.Module):
             UserError: no held-out image.
 
         Notes:
+            The evaluation fits the fused threshold on the same images, on which every distribution function is exactly
+            uniform: new images are rejected a little more often than the stated rate when there are few of them.
             The mixture is fitted on the normal scores of the same images whose distribution function of the likelihood
             is then taken: with few images and many defenders it is too sure of them, by the ridge less so.
         """
