@@ -32,12 +32,14 @@ def build(kind, seed):
     ).eval()
 
 
-@pytest.mark.parametrize(("kind", "count"), [("small", 16), ("pooled", 3), ("lenet", 1), ("resnet", 2)])
-def test_stacked_equals_one_by_one(kind, count):
+@pytest.mark.parametrize(
+    ("kind", "count", "size"), [("small", 16, 4), ("small", 5, 12), ("pooled", 3, 4), ("lenet", 1, 4), ("resnet", 2, 4)]
+)
+def test_stacked_equals_one_by_one(kind, count, size):
     networks = [Checkpoints(build(kind, seed)).eval() for seed in range(count)]
-    x = torch.rand(4, *((3, 8, 8) if kind == "resnet" else (1, 28, 28)))
+    x = torch.rand(size, *((3, 8, 8) if kind == "resnet" else (1, 28, 28)))
     logits, (features,) = StackedNetworks(networks).to(memory_format=torch.channels_last)(x)
-    assert logits.shape[:2] == features.shape[:2] == (count, 4)
+    assert logits.shape[:2] == features.shape[:2] == (count, size)
     with torch.no_grad():
         for number, network in enumerate(networks):
             alone, (feature,) = network(x)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+SMALL_BATCH = 8  # images; up to here grouped convolutions are the faster ones on a CPU too
+
 
 class StackedNetworks(nn.Module):
     """Evaluates copies of one architecture side by side, in eval mode.
@@ -20,7 +22,9 @@ class StackedNetworks(nn.Module):
 
     Notes:
         ``torch.vmap`` turns the N convolutions of a layer into one grouped convolution; the first layer, whose input is
-        shared, into one convolution with N times the channels. Weights are kept as (N, size) matrices: a
+        shared, into one convolution with N times the channels. On a CPU grouped convolutions are slow for
+        larger batches, and the mapping goes through the networks in turn: 16 pooled_cnn and 32 images take 0.48 s
+        (forward and backward, one core) instead of 0.79 s; one image 20 ms instead of 32 ms one by one. Weights are kept as (N, size) matrices: a
         five-dimensional weight has no channels-last layout, which modules are moved to.
     """
 
@@ -50,7 +54,8 @@ class StackedNetworks(nn.Module):
         def one(weights: dict[str, Tensor], images: Tensor) -> Any:
             return functional_call(template, weights, (images,))
 
-        return torch.vmap(one, in_dims=(0, None))(state, x)
+        chunk = None if x.is_cuda or len(x) <= SMALL_BATCH else 1
+        return torch.vmap(one, in_dims=(0, None), chunk_size=chunk)(state, x)
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
