@@ -86,6 +86,8 @@ def tiny(defense):
         "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.plan.restarts=2",
                         "defense.plan.steps=3"],
         "defense_vae": ["defense.vae.width=4", "defense.train_attacks.pgd.steps=1"],
+        "mrr": ["defense.latent.defenders=2", "defense.input.enabled=true", "defense.input.atoms=8",
+                "defense.input.iterations=2", "defense.input.batch=32", "dataset.limit_train=200"],
     }.get(defense, [])  # fmt: skip
     return (f"defense={defense}", "model=lenet", SHORT, "protocol.suites.all.attacks.bim.steps=2", *extra)
 
@@ -186,7 +188,7 @@ SMALL = covering(
 @pytest.mark.parametrize("case", SMALL, ids=" ".join)
 def test_small_options_run(train_run, case):
     attack = case[4].partition("=")[2]
-    steps = [SHORT] if attack in ("pgd", "bim", "white_box", "fooling") else []
+    steps = [SHORT] if attack in ("pgd", "bim", "white_box", "fooling", "detector_cw") else []
     # Square takes 5,000 queries by default, CW 50 steps
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []

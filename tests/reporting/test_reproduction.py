@@ -3,6 +3,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from robustforge.reporting.paper import list_paper_tables, load_paper_table, pap
 from robustforge.reporting.reproduction import compare, render, write
 from robustforge.reporting.result import make_result
 
-from .conftest import BIG, EPS, join, make_cell
+from .conftest import BIG, EPS, held, join, make_cell
 from .test_figures import assert_drawn
 
 HEADER = ["Made-up table", "cpu profile: ten images"]
@@ -213,3 +214,29 @@ def test_recovery_without_the_direct_system_is_not_run():
     )
     with pytest.raises(ValueError, match="no metric"):
         selective({"attack": "fgsm", "metric": "coverage"})
+
+
+def test_a_row_names_its_attack_and_a_column_its_metric():
+    risky = make_cell("mrr", "pgd", "victim", EPS, held(10, 4), accepted=[True] * 6 + [False] * 4)
+    clean = make_cell("mrr", "clean", "none", 0.0, held(10, 9), accepted=[True] * 8 + [False] * 2)
+    clean["linf"], clean["risk"] = np.zeros(10), np.linspace(0, 0.9, 10)
+    risky["risk"] = np.linspace(0.45, 1.35, 10)
+    other = make_cell("mrr", "fgsm", "victim", EPS, held(10, 4)) | {"risk": np.full(10, 2.0)}
+    spec = {
+        "paper_table": "004_table1",
+        "rows": [
+            {"label": name, "paper_row": {"attack": row}, "run": "one", "system": "mrr", "paper_surface": "victim",
+             "attack": name}
+            for name, row in (("fgsm", "FGS"), ("pgd", "BIM"))
+        ],
+        "columns": [
+            {"label": "auroc", "paper_key": "MNIST", "paper_scale": 100, "attack": "fgsm", "metric": "auroc"},
+            {"label": "rejected", "paper_key": None, "attack": "clean", "metric": "rejected"},
+        ],
+    }  # fmt: skip
+    fgsm, rejected, pgd, _ = compare(spec, {"one": join(clean, other, risky)})
+    assert (fgsm.ours, fgsm.paper, fgsm.verdict) == (100.0, 99.6, "reached")
+    assert rejected.ours == pytest.approx(20)
+    # attacked risk k is above as many clean ones as there are below 0.45 + 0.1 k: 5, 6, 7, 8, 9, then all 10
+    assert pgd.ours == pytest.approx(100 * (5 + 6 + 7 + 8 + 9 + 5 * 10) / 100)
+    assert "points short" in pgd.verdict

@@ -1,8 +1,10 @@
 """Stages end to end on digits: made once, reused, keyed by everything, and the same after a kill."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,13 +13,14 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
 from robustforge.defenses.adversarial_training import AdversarialLoss, AdversarialTraining
+from robustforge.defenses.base import classify
 from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
 from robustforge.defenses.none import PlainClassifier
 from robustforge.defenses.schedules import constant, cosine
-from robustforge.defenses.stages import Training
+from robustforge.defenses.stages import CalibrateStage, CraftStage, Training
 from robustforge.nn.small_cnn import small_cnn
-from robustforge.types import Threat, UserError
+from robustforge.types import AttackResult, Threat, UserError
 
 ADAM = partial(torch.optim.Adam, lr=3e-3)
 MODEL = partial(small_cnn, shape=(1, 28, 28), num_classes=10, mean=(0.3,), std=(0.3,), widths=(4, 8), hidden=16)
@@ -262,3 +265,51 @@ class _Only(pl.Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if module.stage.name == self.stage:
             self.callback.on_train_batch_start(trainer, module, batch, batch_idx)
+
+
+class Pushed(PlainClassifier):
+    """Crafts one set from another, and fits a buffer on a split of its choice."""
+
+    def __init__(self, model, training, split):
+        super().__init__(model, training)
+        self.split = split
+        self.seen = torch.nn.BatchNorm1d(1)  # some module with buffers
+
+    def stages(self):
+        def surface():
+            return classify(self.undefended)["end_to_end"]
+
+        threat, brighter = Threat("linf", 1.0), Brighter()
+        return [
+            *super().stages(),
+            CraftStage("first", surface, brighter, threat, ("undefended",)),
+            CraftStage("second", surface, brighter, threat, ("undefended", "first"), source="first"),
+            CalibrateStage("count", ("seen",), self.count, ("second",), split=self.split),
+        ]
+
+    def count(self, batches):
+        for batch in batches:
+            self.seen.num_batches_tracked += len(batch.y)
+
+
+@dataclass(frozen=True)
+class Brighter:
+    name: str = "brighter"
+
+    def __call__(self, surface, x, y, threat, *, index=None, seed=0, threshold=None):
+        return AttackResult((x + 0.25).clamp(max=1), x.new_zeros(len(x)).bool(), y, y)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 96), ("test", 32)])
+def test_sets_may_build_on_sets_and_a_stage_may_see_one_split(run, split, count):
+    once = Training(1, partial(torch.optim.SGD, lr=0.01), constant)
+    done = run(Pushed(MODEL, once, split))
+    keys = {report.name: report.key for report in done.reports}
+    clean = done.data.train.images.float() / 255
+    for name, step in (("first", 0.25), ("second", 0.5)):
+        images = torch.from_numpy(np.array(done.store.find(name, keys[name]).load_images()))
+        torch.testing.assert_close(images, (clean + step).clamp(max=1))
+    assert int(done.defense.seen.num_batches_tracked) == count
+    again = run(Pushed(MODEL, once, split))
+    assert all(report.reused for report in again.reports)
+    assert int(again.defense.seen.num_batches_tracked) == count

@@ -10,9 +10,11 @@ import torch
 from robustforge.attacks.base import Attack
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
+from robustforge.evaluation.correlation import save_correlation
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.generation import save_generation
 from robustforge.evaluation.geometry import save_geometry
+from robustforge.reporting.correlation import correlation
 from robustforge.reporting.curves import training_curves
 from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
 from robustforge.reporting.gallery import gallery
@@ -40,7 +42,8 @@ def save_arrays(
     """
     save_gallery(defense, data, attack, budget, folder / "gallery.npz", device)
     save_geometry(defense, data, attack, budget, folder / "geometry.npz", device)
-    return save_generation(defense, data, folder / "generation.npz", device, seed)
+    found = save_correlation(defense, data, attack, budget, folder / "correlation.npz", device)
+    return found | save_generation(defense, data, folder / "generation.npz", device, seed)
 
 
 def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
@@ -55,7 +58,7 @@ def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
         Paths of the pictures.
     """
     made = [
-        gallery(folder), class_grid(folder), geometry(folder),
+        gallery(folder), class_grid(folder), geometry(folder), correlation(folder),
         accuracy_bars(result, folder / "figures" / "accuracy.png"),
         security_curve(result, folder / "figures" / "security_curve.png"),
         abstention_curves(records, result, folder / "figures" / "abstention.png"),

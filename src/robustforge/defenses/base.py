@@ -83,6 +83,10 @@ class Defense(pl.LightningModule):
         """(K, d) points that stand for the classes in that picture, or None."""
         return None
 
+    def detector_scores(self, x: Tensor) -> Tensor | None:
+        """(B, J) scores of J > 1 detectors, for the picture of their correlation, or None for no picture."""
+        return None
+
     # ---- what the base does -----------------------------------------------------------------------------------------
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:

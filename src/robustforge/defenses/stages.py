@@ -102,6 +102,7 @@ class CraftStage:
         threat: its budget.
         uses: names of earlier stages it consumes.
         settings: everything else the product depends on.
+        source: an earlier crafting stage, also in ``uses``, whose images are attacked in place of the clean ones.
     """
 
     name: str
@@ -110,18 +111,20 @@ class CraftStage:
     threat: Threat
     uses: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass(frozen=True)
 class CalibrateStage:
-    """One pass over the held-out training images, without gradients: thresholds, covariances.
+    """One pass over one split, without an optimizer: thresholds, covariances, dictionaries.
 
     Attributes:
         name: as shown and stored.
         fits: attribute names of the defense's submodules whose buffers it fills; they are its product.
-        fit: batches of the whole calibration split, in order and unaugmented -> fills them.
+        fit: batches of the whole split, in order and unaugmented -> fills them.
         uses: names of earlier stages it consumes.
         settings: everything else the product depends on.
+        split: ``calibration``, held-out training images; or ``train``, or ``test`` (only to reproduce a leak).
     """
 
     name: str
@@ -129,6 +132,7 @@ class CalibrateStage:
     fit: Callable[[Iterable[Batch]], None]
     uses: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "calibration"
 
 
 Stage = FitStage | CraftStage | CalibrateStage

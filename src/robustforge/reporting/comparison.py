@@ -91,7 +91,7 @@ class _Found:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        return None if self.cell is None else tuple(self.cell["interval"])
+        return None if self.cell is None or self.cell["interval"] is None else tuple(self.cell["interval"])
 
 
 def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[ComparedCell]:
@@ -102,9 +102,11 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
             ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
-            false positives) where more than one was recorded (a row's own ``eps`` and ``norm`` come first). A column
-            may have a ``system`` of its own and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted),
-            ``rejected``, or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that
+            false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
+            first). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
+            percent) and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc``
+            (of risk, changed images against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the
+            system named ``direct`` rejects, of a system that
             keeps that one's other answers. What a row does not say may stand in the column, and the other way round: a
             paper that lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
@@ -124,6 +126,7 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
         for column in spec["columns"]:
             key = column.get("paper_key", row.get("paper_key"))
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
+            paper = None if paper is None else paper * column.get("paper_scale", 1)
             cells.append(_compare_one({**column, **row}, {**row, **column}, paper, ready))
     return cells
 
@@ -138,7 +141,8 @@ def _as_result(source: Any) -> Mapping[str, Any] | None:
 def _compare_one(
     row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
 ) -> ComparedCell:
-    column = {**column, **{key: row[key] for key in ("eps", "norm") if key in row}}
+    own = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    column = {**column, **{key: row[key] for key in own if key in row}}
     surface = str(column.get("paper_surface", row.get("paper_surface", "end_to_end")))
     adapted_to = str(column.get("adapted", row.get("adapted", WORST)))
     clean, ours, adapted = _look_up(row, column, results, surface, adapted_to)
@@ -229,6 +233,9 @@ def _measured(
     metric, n, clean = column.get("metric", "accuracy"), cell["n"], cell["attack"] == CLEAN
     if metric == "accuracy":
         return cell
+    if metric == "auroc":
+        found = (cell.get("abstention") or {}).get("auroc")
+        return {**cell, "accuracy": None if found is None else 100 * found, "interval": None}
     if metric == "error":
         hits = n * (100 - cell["accuracy"] - (cell["rejected"] if clean else 0)) / 100
     elif metric == "rejected":
@@ -241,7 +248,7 @@ def _measured(
         kept = (direct[0]["accuracy"] - (0 if clean else rejected)) if direct else 0
         n, hits = round(n * rejected / 100), n * (cell["accuracy"] - kept) / 100 if rejected else 0
     else:
-        raise ValueError(f"There is no metric '{metric}': choose accuracy, error, rejected or recovered.")
+        raise ValueError(f"There is no metric '{metric}': choose accuracy, error, rejected, auroc or recovered.")
     hits = round(hits)
     return {**cell, "accuracy": 100 * hits / n if n else None, "interval": wilson(hits, n), "n": n}
 

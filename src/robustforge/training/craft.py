@@ -27,7 +27,7 @@ def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def craft(
     stage: CraftStage, data: ImageData, folder: Path, seed: int, device: torch.device, quiet: bool,
-    limit: int | None = None, split: str = "train",
+    limit: int | None = None, split: str = "train", source: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Attacks every image of a split once and writes ``<folder>/images.npy``.
 
@@ -40,6 +40,7 @@ def craft(
         quiet: no progress bar.
         limit: attack this many batches only, to try things out; the other images stay clean.
         split: ``train``, ``calibration`` or ``test``.
+        source: (N, C, H, W) images in [0, 1] that are attacked in place of the split's own, or None.
     """
     surface = stage.surface()
     surface.modules.to(device)
@@ -53,7 +54,8 @@ def craft(
         rows = batch.index.cpu().numpy()
         if done[rows].all():
             continue
-        result = stage.attack(surface, batch.x, batch.y, stage.threat, index=batch.index, seed=seed)
+        x = batch.x if source is None else torch.as_tensor(np.array(source[rows]), device=device)
+        result = stage.attack(surface, x, batch.y, stage.threat, index=batch.index, seed=seed)
         images[rows] = result.x_adv.cpu().numpy()
         images.flush()
         done[rows] = True

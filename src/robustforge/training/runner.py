@@ -136,7 +136,7 @@ class StageRunner:
             limited = {"limit": self.craft_limit} if self.craft_limit else {}
             return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat), **limited}
         if isinstance(stage, CalibrateStage):
-            return description
+            return description if stage.split == "calibration" else {**description, "split": stage.split}
         batches: dict[str, Any] = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
         if self.data.seed != seed:  # the order of the batches has the run's seed unless told otherwise
             batches["seed"] = self.data.seed
@@ -156,7 +156,8 @@ class StageRunner:
         seed_everywhere(derive_seed(defense.seed, stage.name))
         if isinstance(stage, CraftStage):
             seed = derive_seed(defense.seed, stage.name)
-            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit)
+            source = _images(artifacts, stage.source)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit, source=source)
             return
         if isinstance(stage, CalibrateStage):
             self._calibrate(stage, defense, workspace)
@@ -185,8 +186,7 @@ class StageRunner:
             return
         defense.to(self.device)
         defense.leave()
-        with torch.no_grad():
-            stage.fit(self.data.batches("calibration", device=self.device, shard=False))
+        stage.fit(self.data.batches(stage.split, device=self.device, shard=False))
         save_modules(workspace / "weights.safetensors", defense, stage.fits)
 
 

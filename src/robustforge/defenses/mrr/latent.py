@@ -1,0 +1,131 @@
+"""Latent defenders: what one of them trains on, what pushes the next one elsewhere, and all of them as a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.engine import Query
+from robustforge.attacks.geometry import l2_norm, per_sample
+from robustforge.attacks.surfaces import Surface
+from robustforge.defenses.mrr.plans import LatentPlan
+from robustforge.losses.redundancy import long_text_regulariser, nearest_centre_distance, released_regulariser
+from robustforge.nn.checkpoints import Checkpoints
+from robustforge.nn.feature_density import FeatureDensity
+from robustforge.nn.stacked import StackedNetworks
+from robustforge.types import DefenseOutput
+
+
+class LatentDefender(nn.Module):
+    """A copy of the victim and learnable class centres for each of its checkpointed layers.
+
+    Args:
+        network: of the victim's architecture.
+        layers: see :class:`robustforge.nn.checkpoints.Checkpoints`.
+        pool: likewise.
+        shape: (C, H, W) of the images.
+        num_classes: K.
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[str], pool: int, shape: Sequence[int], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.checkpoints = Checkpoints(network, layers, pool)
+        self.sizes = self.checkpoints.sizes(shape)
+        starts = [F.normalize(torch.randn(num_classes, size), dim=1) for size in self.sizes]
+        self.centres = nn.ParameterList([nn.Parameter(start) for start in starts])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, H, W) -> (logits (B, K), unit-length features (B, D), one a layer)."""
+        logits, features = self.checkpoints(x)
+        return logits, features
+
+    def terms(self, x: Tensor, y: Tensor, plan: LatentPlan) -> dict[str, Tensor]:
+        """Cross-entropy and the weighted regulariser of every layer, for images ``x`` with labels ``y``."""
+        logits, features = self(x)
+        terms = {"classification": F.cross_entropy(logits, y)}
+        for layer, phi, centres in zip(self.checkpoints.layers, features, self.centres, strict=True):
+            if plan.regulariser == "released":
+                parts = released_regulariser(phi, centres, y, plan.pull_reduction)
+            else:
+                parts = long_text_regulariser(phi, centres, y)
+            prefix = "" if len(features) == 1 else f"{layer}_"
+            terms |= {prefix + name: plan.gamma * value for name, value in parts.items()}
+        return terms
+
+    def away(self, x: Tensor) -> DefenseOutput:
+        """Logits, and as risk (B,) the squared distance to the nearest centre, summed over layers."""
+        logits, features = self(x)
+        pairs = zip(features, self.centres, strict=True)
+        return DefenseOutput(logits, torch.stack([nearest_centre_distance(phi, c) for phi, c in pairs]).sum(0))
+
+    def surface(self) -> Surface:
+        """What :class:`PushAway` differentiates."""
+        return Surface("centres", lambda x, _: (self(x)[0],), lambda x, _: self.away(x), self)
+
+
+@dataclass(frozen=True)
+class PushAway(QueryAttack):
+    """One gradient step that raises the surface's risk: training images for the next defender (released code).
+
+    Attributes:
+        mode: ``normalised`` (L2 length ``step``) or ``raw`` (gradient times ``step``: no sign, no normalisation).
+        step: pixel units for ``normalised``.
+    """
+
+    name: str = "push_away"
+    precision: str = "float32"
+    mode: str = "normalised"
+    step: float = 0.5
+
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        rows = query.everyone()
+
+        def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            output = query.surface.system(leaf, query.y)
+            assert output.risk is not None
+            return [output.risk], output.logits
+
+        (gradient,), _, _ = query.differentiate(query.x, rows, function)
+        if self.mode == "normalised":
+            gradient = gradient / per_sample(l2_norm(gradient).clamp_min(1e-12), gradient)
+        return (query.x + self.step * gradient).clamp(0, 1)
+
+
+class LatentDetector(nn.Module):
+    """All defenders in one batched pass, and the density of their features.
+
+    Args:
+        defenders: N > 0, whose weights are copied by :meth:`load`.
+        num_classes: K.
+        plan: density and components.
+    """
+
+    def __init__(self, defenders: Sequence[LatentDefender], num_classes: int, plan: LatentPlan) -> None:
+        super().__init__()
+        self.stack = StackedNetworks([defender.checkpoints for defender in defenders])
+        self.densities = nn.ModuleList(
+            FeatureDensity(len(defenders), num_classes, size, plan.components, plan.density)
+            for size in defenders[0].sizes
+        )
+
+    def load(self, defenders: Sequence[LatentDefender]) -> None:
+        """Copies the defenders' networks."""
+        self.stack.load([defender.checkpoints for defender in defenders])
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> (N, B, D) of unit length, one a layer."""
+        features: list[Tensor] = self.stack(x)[1]
+        return features
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """(B, N * layers) scores of images under the densities of classes ``label`` (B,), layer by layer."""
+        pairs = zip(self.densities, self.features(x), strict=True)
+        return torch.cat([density(features, label) for density, features in pairs]).T

@@ -1,0 +1,100 @@
+"""The stages of modular robust redundancy: what is trained, pushed and fitted, in which order, on which images."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robustforge.defenses.mrr.dictionaries import learn_dictionaries
+from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
+from robustforge.defenses.mrr.latent import LatentDefender, PushAway
+from robustforge.defenses.none import plain_stage
+from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
+from robustforge.types import Batch, Threat
+
+if TYPE_CHECKING:
+    from robustforge.defenses.mrr.module import ModularRobustRedundancy
+
+ANYWHERE = Threat("linf", 1.0)  # pushed images may go anywhere in [0, 1]
+_OF_DENSITY = ("density", "variance_kept", "components")
+
+
+def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
+    """Victim; defender 1, images pushed away from it, defender 2 on those ...; densities; dictionaries; thresholds.
+
+    Notes:
+        A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Mode and
+        security parameter of the fusion are no part of any stage but the leak's.
+    """
+    stages: list[Stage] = [plain_stage(defense, defense.model_description, defense.undefended_training)]
+    stages += _defender_stages(defense)
+    fitted: list[str] = []
+    if defense.latent_plan.defenders:
+        kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
+        names = tuple(defense.defender_names)
+        stages.append(
+            CalibrateStage("densities", ("latent",), partial(fit_densities, defense), names, kept, split="train")
+        )
+        fitted.append("densities")
+    if defense.input_plan.enabled:
+        plan = defense.input_plan
+        learn = partial(learn_dictionaries, defense.dictionaries, plan=plan, seed=defense.seed)
+        stages.append(CalibrateStage("dictionaries", ("dictionaries",), learn, (), describe(plan), split="train"))
+        fitted.append("dictionaries")
+    if fitted:
+        fusion = defense.fusion.plan
+        settings = {"per_class": fusion.per_class, "least": fusion.least, "mixture": fusion.mixture_components}
+        uses = ("undefended", *fitted)
+        stages.append(CalibrateStage("thresholds", ("fusion",), partial(fit_fusion, defense), uses, settings))
+        if fusion.mode == "noisy_or_leaky":
+            settings = {"fusion": describe(fusion)}
+            uses = (*uses, "thresholds")
+            stages.append(CalibrateStage("leak", ("leak",), partial(fit_leak, defense), uses, settings, split="test"))
+    return stages
+
+
+def _defender_stages(defense: ModularRobustRedundancy) -> list[Stage]:
+    plan, stages = defense.latent_plan, []
+    settings: dict[str, Any] = {
+        "model": defense.model_description, "layers": list(plan.layers), "pool": plan.pool, "gamma": plan.gamma,
+        "regulariser": plan.regulariser, "pull_reduction": plan.pull_reduction,
+    }  # fmt: skip
+    attack = PushAway(mode=plan.push, step=plan.push_step)
+    pushed: str | None = None
+    for number, name in enumerate(defense.defender_names, 1):
+        uses = ("undefended",) if pushed is None else ("undefended", pushed)
+        stages.append(_defender_stage(defense, name, settings, uses, pushed))
+        if plan.push == "none" or number == plan.defenders:
+            continue
+        trained: LatentDefender = getattr(defense, name)
+        source, pushed = pushed, f"pushed_{number + 1}"
+        uses = (name,) if source is None else (name, source)
+        stages.append(CraftStage(pushed, trained.surface, attack, ANYWHERE, uses, {}, source))
+    return stages
+
+
+def _defender_stage(
+    defense: ModularRobustRedundancy, name: str, settings: dict[str, Any], uses: tuple[str, ...], pushed: str | None
+) -> FitStage:
+    defender: LatentDefender = getattr(defense, name)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        x = batch.x if batch.x_adv is None else batch.x_adv
+        return defender.terms(x, batch.y, defense.latent_plan)
+
+    def validate(batch: Batch) -> dict[str, Tensor]:
+        output = defender.away(batch.x)
+        assert output.risk is not None
+        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "centre_distance": output.risk}
+
+    def prepare() -> None:
+        with torch.no_grad():
+            defender.checkpoints.network.load_state_dict(defense.undefended.state_dict())
+
+    training = defense.latent_plan.training
+    return FitStage(
+        name, (name,), losses, training, settings, uses, adversarial_set=pushed, validate=validate, prepare=prepare
+    )

@@ -1,0 +1,114 @@
+"""Losses of the latent defenders of modular robust redundancy (CuRTAIL): class centres on the unit sphere.
+
+``features`` are (B, D) of unit length, ``centres`` (K, D), ``y`` (B,) int64 labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustforge.types import UserError
+
+REDUCTIONS = ("mean", "sum")
+REGULARISERS = ("released", "long_text")
+
+
+def squared_centre_distances(features: Tensor, centres: Tensor) -> Tensor:
+    """(B, K) squared Euclidean distance of every feature to every centre."""
+    # differences, not the expanded square, which cancels where features have collapsed onto their centre
+    return (features[:, None] - centres[None]).square().sum(2)
+
+
+def nearest_centre_distance(features: Tensor, centres: Tensor) -> Tensor:
+    """(B,) squared distance to the nearest centre of any class; its gradient in the image pushes the image away."""
+    return squared_centre_distances(features, centres).amin(1)
+
+
+def centre_pull(features: Tensor, centres: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Half the squared distance to the own class's centre, over the batch.
+
+    Args:
+        features: (B, D).
+        centres: (K, D).
+        y: (B,) labels.
+        reduction: ``mean``, or ``sum`` as in the released code, whose weight then grows with the batch.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        UserError: another reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise UserError(f"pull_reduction is '{reduction}': choose one of {', '.join(REDUCTIONS)}.")
+    distance = (features - centres[y]).square().sum(1)
+    return 0.5 * (distance.mean() if reduction == "mean" else distance.sum())
+
+
+def centre_separation(centres: Tensor, y: Tensor) -> Tensor:
+    """mean_b [(C_y . C_n) d - d], d = |C_y - C_n|^2, C_n the centre nearest to C_y.
+
+    -d drives the two nearest centres apart; the product discourages centres that point the same way.
+
+    Args:
+        centres: (K, D), K > 1.
+        y: (B,) labels.
+
+    Returns:
+        Scalar.
+    """
+    between = squared_centre_distances(centres, centres)
+    own = torch.eye(len(centres), dtype=torch.bool, device=centres.device)
+    distance, nearest = between.masked_fill(own, float("inf")).min(1)
+    alike = (centres * centres[nearest]).sum(1)
+    return (alike * distance - distance)[y].mean()
+
+
+def released_regulariser(
+    features: Tensor, centres: Tensor, y: Tensor, pull_reduction: str = "mean"
+) -> dict[str, Tensor]:
+    """The regulariser of the released code, term by term, unweighted.
+
+    1/2 sum_b |phi_b - C_y|^2 + mean_b [(C_y . C_n) d - d] + 100 sum_c |1 - |C_c|^2|.
+
+    Args:
+        features: (B, D).
+        centres: (K, D).
+        y: (B,) labels.
+        pull_reduction: of the first term; ``sum`` is the code's.
+
+    Returns:
+        Scalars ``pull``, ``separation`` and ``length``.
+
+    Notes:
+        The code sums the first term over the batch and averages the second: at its batch of 100 the pull is some 50
+        times the paper's. The default is the mean.
+    """
+    return {
+        "pull": centre_pull(features, centres, y, pull_reduction),
+        "separation": centre_separation(centres, y),
+        "length": 100 * (1 - centres.square().sum(1)).abs().sum(),
+    }
+
+
+def long_text_regulariser(features: Tensor, centres: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The regulariser as the method's longer description prints it, a mean over the batch, unweighted.
+
+    |C_y - phi|^2 - sum_{c != y} |C_c - phi|^2 + sum_c (|C_c| - 1)^2.
+
+    Args:
+        features: (B, D).
+        centres: (K, D).
+        y: (B,) labels.
+
+    Returns:
+        Scalars ``pull``, ``separation`` and ``length``.
+    """
+    distances = squared_centre_distances(features, centres)
+    own = distances.gather(1, y[:, None]).squeeze(1)
+    return {
+        "pull": own.mean(),
+        "separation": -(distances.sum(1) - own).mean(),
+        "length": (centres.norm(dim=1) - 1).square().sum(),
+    }
