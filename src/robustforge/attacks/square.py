@@ -103,7 +103,6 @@ class Square(QueryAttack):
         runs.ends[runs.place] = s["x"] if keep is None else s["x"][keep]
         return runs.ends, runs.fooled
 
-
     def _review(self, runs: Lockstep, s: dict[str, Tensor], block: int) -> dict[str, Tensor]:
         """Notes the values at the start of a block of queries and drops the hopeless."""
         history = s.get("history", s["value"][:, None][:, :0])
@@ -135,8 +134,7 @@ def _ask(query: Query, runs: Lockstep, s: dict[str, Tensor], proposal: Tensor, a
 
 
 def _value(query: Query, output: DefenseOutput, rows: Tensor) -> Tensor:
-    """What is raised, (n,): the margin; and where the answer is wrong but rejected, something positive that grows as
-    the risk falls."""
+    """What is raised, (n,): the margin; where the answer is wrong but rejected, 1 at the threshold, less above."""
     logits = output.logits.float()
     value = margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
     if query.threshold is None or output.risk is None:
