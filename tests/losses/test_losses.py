@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustforge.losses.classification import cross_entropy_per_sample, dlr, margin
+from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
 from robustforge.losses.memory_defense import address_entropy, memory_defense_terms
 from robustforge.losses.robust import boosted_cross_entropy, mart_loss, trades_kl
 
@@ -90,3 +90,16 @@ def test_memory_defense_terms_by_hand():
 def test_memory_defense_terms_without_memory():
     x = torch.rand(2, 1, 2, 2)
     assert set(memory_defense_terms(LOGITS, x, None, None, None, x, Y)) == {"classification", "reconstruction"}
+
+
+def test_targeted_losses_by_hand():
+    logits = torch.tensor([[5.0, 3.0, 2.0, -1.0], [0.0, 4.0, 1.0, 3.0]])
+    y, target = torch.tensor([0, 3]), torch.tensor([2, 1])
+    torch.testing.assert_close(margin_targeted(logits, y, target), torch.tensor([-3.0, 1.0]))
+    # spreads: 5 - (2 - 1) / 2 and 4 - (1 + 0) / 2
+    expected = torch.tensor([-3 / 4.5, 1 / 3.5])
+    torch.testing.assert_close(dlr_targeted(logits, y, target), expected)
+    torch.testing.assert_close(dlr_targeted(7 * logits + 3, y, target), expected)
+    assert dlr_targeted(torch.ones(2, 4), y, target).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="needs four classes"):
+        dlr_targeted(logits[:, :3], torch.tensor([0, 1]), torch.tensor([2, 0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.lockstep import Lockstep, hopeless, in_rounds, likely_classes
+from robustforge.attacks.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
@@ -47,8 +47,8 @@ class APGD(QueryAttack):
 
     Notes:
         The released code takes one gradient more than it uses; ours ends with a forward pass. The runs of the target
-        classes advance side by side instead of one after the other, and the first to fool ends them all. DLR needs three
-        classes and its targeted form four: with fewer, a warning says that the margin is used.
+        classes advance side by side instead of one after the other, and the first to fool ends them all. DLR needs
+        three classes and its targeted form four: with fewer, a warning says that the margin is used.
     """
 
     name: str = "apgd"
@@ -79,12 +79,13 @@ class APGD(QueryAttack):
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(query)
 
-        def run(rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(query, rows[numbers == k], int(k), seed) for k in numbers.unique()])
-            goal = None if classes is None else torch.stack([query.y[rows], classes[rows, numbers % lanes]], 1)
+        def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            start = torch.cat([self._start(query, rows, number, seed) for number in numbers])
+            goal = None if classes is None else goals(query, classes, rows, numbers)
             return ascend_adaptively(
-                query, start, rows, steps=self.steps, objective=objective, goal=goal, give_up=self.give_up
-            )
+                query, start, rows.repeat(len(numbers)), steps=self.steps, objective=objective, goal=goal,
+                give_up=self.give_up,
+            )  # fmt: skip
 
         return in_rounds(query, lanes, self.restarts, run)
 

@@ -148,8 +148,7 @@ class Query:
 
     @torch.no_grad()
     def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
-        """(n, K) float32 of the surface's first view, by the attacker's forward pass (float32 if ``exact``), without
-        gradients."""
+        """(n, K) of the first view, in the attacker's precision (or ``exact``: float32), without gradients."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
             logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
         self._count(self.forwards, rows)

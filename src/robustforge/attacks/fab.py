@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import l2_norm, linf_norm, per_sample, random_sign
-from robustforge.attacks.lockstep import Lockstep, hopeless, in_rounds, likely_classes
+from robustforge.attacks.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.losses.classification import margin_targeted
 from robustforge.types import Norm, Threat, UserError
@@ -43,7 +44,7 @@ class FAB(QueryAttack):
     Notes:
         An image is done at its first adversarial iterate inside the ball. The final search therefore asks the one
         question that is left: whether the nearest adversarial point, pulled back onto the ball, still fools.
-        In bf16 only gradients are computed; the boundary's value is taken from the float32 pass that judged the iterate.
+        In bf16 only gradients are computed; the boundary's value is that of the float32 pass that judged the iterate.
         Later restarts start half the budget away; the paper's half of the best distance so far may exceed it.
     """
 
@@ -76,9 +77,9 @@ class FAB(QueryAttack):
         classes = likely_classes(query, self.n_target_classes)
         lanes = classes.shape[1]
 
-        def run(rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(query, rows[numbers == k], int(k), lanes, seed) for k in numbers.unique()])
-            return self._walk(query, start, rows, torch.stack([query.y[rows], classes[rows, numbers % lanes]], 1))
+        def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            start = torch.cat([self._start(query, rows, number, lanes, seed) for number in numbers])
+            return self._walk(query, start, rows.repeat(len(numbers)), goals(query, classes, rows, numbers))
 
         return in_rounds(query, lanes, self.restarts, run)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from robustforge.attacks.engine import Query
 
-Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (n,), numbers (n,)) -> (images (n, C, H, W), (n,) bool)
+# (rows (n,), numbers of their runs) -> (images (runs * n, C, H, W), all of the first run first; which fooled)
+Run = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
 class Lockstep:
@@ -29,7 +30,7 @@ class Lockstep:
     def __init__(self, query: Query, rows: Tensor, start: Tensor) -> None:
         self.query, self.rows, self.place = query, rows, torch.arange(len(rows), device=rows.device)
         self.ends, self.fooled = start.clone(), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        self._firsts = query.traced = len(rows.unique())  # the first run of each image stands before all others
+        self._firsts = query.traced = len(torch.unique(rows))  # the first run of each image stands before all others
 
     def judge(self, x: Tensor, suspects: Tensor) -> Tensor | None:
         """Ends every run of the images that one of their iterates fools.
@@ -77,7 +78,7 @@ def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int
         best: (B, C, H, W), overwritten at ``rows`` by the first fooling run's image, else by the first run's.
         rows: (n,) images to attack.
         numbers: of the runs that each image gets.
-        run: (rows repeated for every run, first runs first; run numbers) -> where they ended, and which fooled.
+        run: (rows, numbers) -> where all runs of these rows ended, first runs first, and which fooled.
 
     Returns:
         Rows that no run fooled.
@@ -86,9 +87,8 @@ def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int
     if not lanes or not len(rows):
         return rows
     left = []
-    for chunk in rows.split(max(1, len(query.x) // lanes)):
-        lane = torch.tensor(list(numbers), device=rows.device).repeat_interleave(len(chunk))
-        ends, fooled = run(chunk.repeat(lanes), lane)
+    for chunk in torch.split(rows, max(1, len(query.x) // lanes)):
+        ends, fooled = run(chunk, numbers)
         fooled = fooled.view(lanes, len(chunk))
         winner = fooled.int().argmax(0)  # the first of equal values
         best[chunk] = ends[winner * len(chunk) + torch.arange(len(chunk), device=rows.device)]
@@ -132,9 +132,15 @@ def in_rounds(query: Query, runs: int, restarts: int, run: Run) -> Tensor:
 
 
 def likely_classes(query: Query, count: int) -> Tensor:
-    """(B, min(count, K - 1)) the most likely wrong classes of the clean images, likeliest first; or a query's targets."""
+    """(B, min(count, K - 1)) the likeliest wrong classes of the clean images in their order; or a query's targets."""
     if query.targets is not None:
         return query.targets[:, None]
     logits = query.logits(query.x, query.everyone())
     wrong = logits.scatter(1, query.y[:, None], float("-inf"))
     return wrong.topk(min(count, logits.shape[1] - 1), dim=1).indices
+
+
+def goals(query: Query, classes: Tensor, rows: Tensor, numbers: Sequence[int]) -> Tensor:
+    """(runs * n, 2) label and wrong class of each run, for ``classes`` (B, J); run k aims at its class k modulo J."""
+    aims = [classes[rows, number % classes.shape[1]] for number in numbers]
+    return torch.stack([query.y[rows].repeat(len(aims)), torch.cat(aims)], 1)

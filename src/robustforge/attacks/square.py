@@ -134,8 +134,7 @@ def _ask(query: Query, runs: Lockstep, s: dict[str, Tensor], proposal: Tensor, a
 
 
 def _value(query: Query, output: DefenseOutput, rows: Tensor) -> Tensor:
-    """What is raised, (n,): the margin; and where the answer is wrong but rejected, something positive that grows as
-    the risk falls."""
+    """What is raised, (n,): the margin; where the answer is wrong but rejected, 1 at the threshold, less above."""
     logits = output.logits.float()
     value = margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
     if query.threshold is None or output.risk is None:

@@ -63,7 +63,7 @@ def l2_start(clean: Tensor, index: Tensor, random: SampleRandom, eps: float) -> 
 def l2_propose(x: Tensor, clean: Tensor, draw: Tensor, side: int, eps: float) -> tuple[Tensor, Tensor]:
     """Moves the perturbation of one window into another, with what is left of the budget (Algorithm 3).
 
-    See :func:`linf_propose`; here every sample changes. Windows are odd and at least 3 wide, as far as the image allows.
+    See :func:`linf_propose`; here every sample changes. Windows are odd and 3 wide or more, if the image allows.
     """
     side = min(max(side, 3) | 1, *x.shape[2:])
     delta = x - clean
