@@ -70,13 +70,12 @@ class DeepFool(QueryAttack):
 
     Notes:
         Steps are the shortest ones within [0, 1]. The paper's ignore the box, and on images with black or white
-        backgrounds half of each step is cut off: twice as many passes, and longer ways. The longer steps that this
-        allows overshoot where the network is not linear, which a halved first step, a bound on all and the bisection at the
-        end make up for. The result is judged in
-        float32 after every step and images that fool leave the batch, so that no gradient is taken of an image that is
-        done. Passes are float32 by default: bf16 rounds gaps between logits, which the steps are ratios of. A targeted
-        attack has one boundary, to its target. Of a surface with several views the first is followed. An image outside
-        the budget is projected into it.
+        backgrounds half of each step is cut off: many more passes, and longer ways. The longer steps that this allows
+        overshoot where the network is not linear; a halved first step, a bound on all of them and the bisection at the
+        end make up for that. The result is judged in float32 after every step and images that fool leave the batch, so
+        that no gradient is taken of an image that is done. Passes are float32 by default: the steps are ratios of gaps
+        between logits, which bf16 rounds. A targeted attack has one boundary, to its target. Of a surface with several
+        views the first is followed. An image outside the budget is projected into it.
     """
 
     name: str = "deepfool"

@@ -15,7 +15,6 @@ from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.losses.classification import margin
 from robustforge.types import Threat, UserError
 
-
 _TINY = 1e-12
 _STEP_SIZES = {"l2": 1.0, "linf": 10.0}
 _FINAL_SHARE = 0.01  # of the step size, at the end

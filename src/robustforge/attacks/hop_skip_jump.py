@@ -1,4 +1,4 @@
-"""HopSkipJump: walks along the decision boundary by the system's decisions alone (Chen et al. 2020, arXiv:1904.02144)."""
+"""HopSkipJump: walks along the boundary by the system's decisions alone (Chen et al. 2020, arXiv:1904.02144)."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class HopSkipJump(QueryAttack):
         # the mean is a baseline that lowers the variance, except where every probe agrees and it would leave nothing
         mean = torch.where(mean.abs() == 1, 0.0, mean)
         normal = agreed - per_sample(mean, plain) * plain
-        return ascent_direction(normal, Threat(self.norm or query.threat.norm, 1.0))
+        return ascent_direction(normal, Threat("linf" if self._linf(query) else "l2", 1.0))
 
     def _jump(self, query: Query, rows: Tensor, x_adv: Tensor, normal: Tensor, step: int) -> Tensor:
         """The longest step distance / sqrt(t) / 2^k along the normal (n, C, H, W) that still fools."""

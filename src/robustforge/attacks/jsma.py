@@ -12,6 +12,7 @@ from robustforge.attacks.engine import Query
 from robustforge.attacks.nearest import Nearest
 from robustforge.types import UserError
 
+_ROOM = 0.01  # pixels this near to saturation have nothing to give, whatever their derivative promises
 AIMS = ("next", "runner_up", "best")
 
 
@@ -66,7 +67,7 @@ def _beaten_twice(loss: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class JSMA(QueryAttack):
-    """Two pixels at a time, chosen by what they do to the target's logit and to the others', until the system is fooled.
+    """Two pixels at a time, chosen by what they do to the target's and the others' logits, until the system is fooled.
 
     Attributes:
         theta: added to each chosen pixel, in pixel units; negative darkens.
@@ -78,10 +79,9 @@ class JSMA(QueryAttack):
         UserError: settings under which it would do nothing.
 
     Notes:
-        Derivatives are of the logits, of which the paper's experiments use the forward derivative too. An L0 attack: its
-        pixels are changed by theta whatever the budget is, and an image outside it is cut to it at the end. An image
-        none of whose pairs meets the conditions is given up, as in the paper. A pixel stays in the search until it is
-        saturated.
+        Derivatives are of the logits, not of probabilities, which saturate. An L0 attack: pixels are changed by theta
+        whatever the budget is, and an image outside it is cut to it at the end. An image none of whose pairs meets the
+        conditions is given up, as in the paper. A pixel stays in the search until it is saturated.
     """
 
     name: str = "jsma"
@@ -114,7 +114,7 @@ class JSMA(QueryAttack):
             if not len(rows):
                 return nearest.result()
             flat = x_adv.flatten(1)
-            spent = flat >= 1 if self.theta > 0 else flat <= 0
+            spent = flat >= 1 - _ROOM if self.theta > 0 else flat <= _ROOM
             pairs, exists = best_pairs(
                 (sign * target).masked_fill(spent, float("-inf")), (sign * others).masked_fill(spent, float("inf"))
             )
