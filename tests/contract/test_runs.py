@@ -183,12 +183,20 @@ SMALL = covering(
 )
 
 
+def shortened(attack, path):
+    """Overrides that make an attack, or each attack it is composed of, as short as it can be."""
+    if "attacks" in attack:
+        return [item for key, one in attack.attacks.items() for item in shortened(one, f"{path}.attacks.{key}")]
+    least = {"steps": 2, "n_queries": 3, "search_steps": 2, "n_target_classes": 1, "classes": 1, "queries": 20}
+    return [f"{path}.{key}={value}" for key, value in least.items() if isinstance(attack.get(key), int)]
+
+
 @pytest.mark.usefixtures("quiet_figures")
-@pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning", "ignore:.*dlr is not defined.*:UserWarning")
 @pytest.mark.parametrize("case", SMALL, ids=" ".join)
-def test_small_options_run(train_run, case):
+def test_small_options_run(train_run, compose, case):
     attack = case[4].partition("=")[2]
-    steps = [SHORT] if attack in ("pgd", "bim", "white_box", "fooling", "detector_cw") else []
+    steps = shortened(compose(case[4]).attack, "attack")
     # Square takes 5,000 queries by default, CW 50 steps
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []
@@ -197,7 +205,8 @@ def test_small_options_run(train_run, case):
         "defense=none", *case, *steps, bar, "protocol.suites.all.attacks={bim: {steps: 2}, pgd: {steps: 2}}"
     )
     found = check(run)
-    own = {"clean", "fgsm", "bim", "pgd"} | ({attack} - {"none"})  # no attack of its own: nothing more than the suite
+    # without an attack of its own there is nothing more than the suite
+    own = {"clean", "fgsm", "bim", "pgd"} | ({run.cfg.attack.get("name", attack)} - {"none"})
     assert {key[1] for key in found} == own
     assert run.result["objective_of"]["norm"] == run.cfg.threat.norm
 
