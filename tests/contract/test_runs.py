@@ -324,6 +324,39 @@ def test_the_ablations_and_the_tables_protocol_run(train_run):
     assert "centroids" not in {key[2] for key in found}
 
 
+# ---- the purifiers' options -----------------------------------------------------------------------------------------
+
+ONE_STEP = ("protocol.suites.all.attacks={fgsm: {}, pgd: {steps: 1}, bim: {steps: 1}}", "attack.steps=1")
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_a_denoiser_of_two_attacks_with_noise_at_inference_runs(train_run):
+    run = train_run(*tiny("cae")[:2], *tiny("cae")[-2:], *ONE_STEP, "defense.infer_noise=true", "defense.draws=2",
+                    "defense.mix_clean=0.5", "defense.denoiser.skips=concat",
+                    "+attack@defense.train_attacks.second=rfgsm", "+defense.train_budgets.second=0.05")  # fmt: skip
+    found = check(run)
+    surfaces = {key[2] for key in found if key[:2] == ("cae", "pgd")}
+    assert surfaces == {"end_to_end", "transfer", "bpda", "eot"}
+    assert "wrong_label_decoded" not in run.result["diagnostics"]  # there is no one attack to ask about
+
+
+@pytest.mark.usefixtures("quiet_figures")
+@pytest.mark.parametrize("mode", ["plain", "e2e"])
+def test_defense_vae_modes_run(train_run, mode):
+    check(train_run(*tiny("defense_vae")[:2], *tiny("defense_vae")[-2:], *ONE_STEP, f"defense.mode={mode}"))
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_the_denoisers_protocol_runs_with_its_controls(train_run):
+    run = train_run(*tiny("cae")[:2], *tiny("cae")[-2:], "protocol=cae", "protocol.suites.paper.attacks.pgd.steps=2",
+                    "protocol.suites.controls.attacks.mim.steps=1",
+                    "protocol.suites.adapted.attacks.adapted.steps=1")  # fmt: skip
+    found = {key[:3] for key in check(run)}
+    assert {("cae", "random_sign", "transfer"), ("undefended", "fgsm", "end_to_end")} <= found
+    assert {key[2] for key in found if key[:2] == ("cae", "adapted_pgd")} == {"end_to_end", "bpda"}
+    assert {"clean_change", "wrong_label_decoded", "wrong_label_ignored"} <= set(run.result["diagnostics"])
+
+
 @pytest.mark.usefixtures("quiet_figures")
 @pytest.mark.parametrize("loss", ["madry", "trades", "mart"])
 def test_robust_losses_run(train_run, loss):

@@ -5,11 +5,23 @@ from functools import partial
 import pytest
 import torch
 
+from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
+from robustforge.defenses.cae import ConvAutoEncoder
+from robustforge.defenses.defense_gan import DefenseGAN
+from robustforge.defenses.defense_vae import DefenseVAE
+from robustforge.defenses.magnet import MagNet
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
+from robustforge.defenses.puvae import PuVAE
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Training
+from robustforge.nn.defense_vae import DefenseVAENetwork
+from robustforge.nn.denoiser import Denoiser
+from robustforge.nn.latent_search import LatentSearch
+from robustforge.nn.magnet import SigmoidAutoencoder
+from robustforge.nn.puvae import ConditionalVAE
 from robustforge.nn.small_cnn import small_cnn
+from robustforge.nn.wgan import Critic, Generator
 from robustforge.types import Batch, Threat
 
 TRAINING = Training(2, partial(torch.optim.SGD, lr=0.01), constant)
@@ -52,3 +64,36 @@ def batch():
     x = torch.rand(16, 1, 28, 28, generator=generator)
     x_adv = (x + 0.05 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
     return Batch(x, torch.arange(16) % 10, torch.arange(40, 56), x_adv)
+
+
+# ---- purifiers, as small as they can be
+
+OFFLINE = {"main": FGSM(early_stop=False)}
+PURIFIERS = {
+    "cae": lambda m, t, **k: ConvAutoEncoder(
+        m, partial(Denoiser, (1, 28, 28), (4, 8), 4), OFFLINE, Threat("linf", 0.1), t, t, **k
+    ),
+    "puvae": lambda m, t, **k: PuVAE(m, partial(ConditionalVAE, (1, 28, 28), 10, 4, 4, 16), t, t, **{"draws": 2, **k}),
+    "defense_gan": lambda m, t, **k: DefenseGAN(
+        m, partial(Generator, (1, 28, 28), 8, 4), partial(Critic, (1, 28, 28), 4), LatentSearch(2, 3), t, t, **k
+    ),
+    "magnet": lambda m, t, **k: MagNet(
+        m, partial(SigmoidAutoencoder, (1, 28, 28), True), partial(SigmoidAutoencoder, (1, 28, 28), False), t, t, **k
+    ),
+    "defense_vae": lambda m, t, **k: DefenseVAE(
+        m, partial(DefenseVAENetwork, (1, 28, 28), 8, 4), OFFLINE, Threat("linf", 0.1), t, t, t, **k
+    ),
+}
+
+
+@pytest.fixture
+def make_purifier(model, training):
+    """make_purifier(name, **settings): a frozen purifier, in eval mode."""
+
+    def call(name, **settings):
+        torch.manual_seed(0)
+        defense = PURIFIERS[name](model, training, **settings)
+        defense.leave()
+        return defense
+
+    return call
