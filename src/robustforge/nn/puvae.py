@@ -72,4 +72,4 @@ class ConditionalVAE(nn.Module):
         label = F.one_hot(labels, self.num_classes).to(z.dtype)
         hidden = self.decode_dense(torch.cat([z, label], -1)).flatten(0, 1)[:, :, None, None]
         pixels = crop_to(self.decoder(hidden), self.height, self.width)
-        return pixels.unflatten(0, labels.shape)
+        return pixels.reshape(*labels.shape, *pixels.shape[1:])
