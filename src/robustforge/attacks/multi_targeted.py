@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import project, random_start
 from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings
+from robustforge.attacks.lockstep import likely_classes
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -54,7 +54,7 @@ class MultiTargeted(QueryAttack):
         rows = (~query.fools(best, count=False)).nonzero().flatten()
         if not len(rows):
             return best
-        ranking = wrong_classes(query.logits(query.x, query.everyone()), query.y)[:, : self.classes]
+        ranking = likely_classes(query, self.classes or query.classes())
         step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
         for number in range(ranking.shape[1]):
             x, random = query.x[rows], SampleRandom(seed, self.name, number)
@@ -67,9 +67,3 @@ class MultiTargeted(QueryAttack):
             if not len(rows):
                 break
         return best
-
-
-def wrong_classes(logits: Tensor, y: Tensor) -> Tensor:
-    """(B, K) logits, (B,) labels -> (B, K - 1) all other classes, the most likely first."""
-    order = torch.argsort(logits, dim=1, descending=True)
-    return order[order != y[:, None]].view(len(y), -1)

@@ -74,8 +74,9 @@ def search(generate: Generate, x: Tensor, start: Tensor, plan: LatentSearch) -> 
         (B, d), detached. What an image gets does not depend on the others in the batch.
     """
     images = max(1, plan.rows // start.shape[1])
-    pairs = zip(torch.split(x, images), torch.split(start, images), strict=True)
-    parts = [_search(generate, *pair, plan) for pair in pairs]
+    parts = [
+        _search(generate, *part, plan) for part in zip(torch.split(x, images), torch.split(start, images), strict=True)
+    ]
     return torch.cat(parts) if parts else start[:, 0]
 
 

@@ -72,4 +72,4 @@ class ConditionalVAE(nn.Module):
         label = F.one_hot(labels, self.num_classes).to(z.dtype)
         hidden = self.decode_dense(torch.cat([z, label], -1)).flatten(0, 1)[:, :, None, None]
         pixels = crop_to(self.decoder(hidden), self.height, self.width)
-        return pixels.view(*labels.shape, *pixels.shape[1:])
+        return pixels.reshape(*labels.shape, *pixels.shape[1:])
