@@ -15,6 +15,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # one worker a core: threads of their own would only wait for each other
+
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 

@@ -279,7 +279,7 @@ def test_variants_run_under_the_ablations_protocol(train_run, variant):
 
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_tables_protocol_runs(train_run):
-    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted"]
+    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots"]
     run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=memory_defense",
                     *(f"protocol.suites.{step}.steps=2" for step in steps))  # fmt: skip
     found = check(run)
