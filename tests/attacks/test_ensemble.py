@@ -97,5 +97,8 @@ def test_configs_compose_and_build(compose):
     assert auto.attacks["square"].n_queries == 7
     assert auto.attacks["apgd_t"].n_target_classes == auto.attacks["fab_t"].n_target_classes == 9
     assert auto.attacks["apgd_t"].loss == "dlr"
+    quick = build(compose("attack=auto_quick").attack)
+    assert [a.give_up for a in quick.attacks.values()] == [False, True, True, True]
+    assert not any(a.give_up for a in auto.attacks.values())
     mixed = build(compose("attack=worst_case", "+attack@attack.attacks.square=square").attack)
     assert list(mixed.attacks) == ["apgd_ce", "cw_pgd", "square"]

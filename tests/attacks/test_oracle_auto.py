@@ -1,5 +1,7 @@
 """APGD, APGD-T, FAB-T and Square against torchattacks at the same settings, on a plain and on a hardened network."""
 
+from statistics import mean
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,15 +19,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EXACT = {"precision": "float32"}
 NORMS = {"linf": "Linf", "l2": "L2"}
 BUDGETS = {("plain", "linf"): 0.05, ("plain", "l2"): 0.6, ("hardened", "linf"): 0.15, ("hardened", "l2"): 1.5}
+# ours, theirs, and over how many seeds: single runs of the random ones differ by several images, here as there
 PAIRS = {
-    "apgd_ce": (APGD(steps=20, **EXACT), lambda m, **k: torchattacks.APGD(m, steps=20, loss="ce", **k)),
-    "apgd_dlr": (APGD(steps=20, loss="dlr", **EXACT), lambda m, **k: torchattacks.APGD(m, steps=20, loss="dlr", **k)),
+    "apgd_ce": (APGD(steps=30, **EXACT), lambda m, **k: torchattacks.APGD(m, steps=30, loss="ce", **k), 6),
+    "apgd_dlr": (APGD(steps=30, loss="dlr", **EXACT), lambda m, **k: torchattacks.APGD(m, steps=30, loss="dlr", **k), 6),
     "apgd_t": (
         APGD(steps=20, loss="dlr", n_target_classes=9, **EXACT),
-        lambda m, **k: torchattacks.APGDT(m, steps=20, n_classes=10, **k),
+        lambda m, **k: torchattacks.APGDT(m, steps=20, n_classes=10, **k), 1,
     ),
-    "fab_t": (FAB(steps=20, **EXACT), lambda m, **k: torchattacks.FAB(m, steps=20, multi_targeted=True, **k)),
-    "square": (Square(n_queries=500), lambda m, **k: torchattacks.Square(m, n_queries=500, **k)),
+    "fab_t": (FAB(steps=20, **EXACT), lambda m, **k: torchattacks.FAB(m, steps=20, multi_targeted=True, **k), 1),
+    "square": (Square(n_queries=400), lambda m, **k: torchattacks.Square(m, n_queries=400, **k), 4),
 }  # fmt: skip
 
 
@@ -46,17 +49,24 @@ def networks(digits, trained):
     return {"plain": trained, "hardened": network.eval()}
 
 
+def standing(network, x, y, x_adv, norm, eps):
+    """Robust accuracy in per cent; images outside the ball do not count as fooled."""
+    delta = (x_adv - x).flatten(1)
+    inside = (delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)) <= eps * (1 + 1e-4)
+    return 100 * float(((network(x_adv).argmax(1) == y) | ~inside).float().mean())
+
+
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize(("kind", "norm"), BUDGETS)
 def test_no_weaker_than_torchattacks(digits, networks, name, kind, norm):
     network, eps = networks[kind], BUDGETS[kind, norm]
     x, y = digits.test.images.float() / 255, digits.test.labels
-    attack, oracle = PAIRS[name]
-    ours = 100 * (~attack(classify(network)["end_to_end"], x, y, Threat(norm, eps)).success).float().mean()
-    x_adv = oracle(network, norm=NORMS[norm], eps=eps, seed=0)(x, y).detach()
-    delta = (x_adv - x).flatten(1)
-    inside = (delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)) <= eps * (1 + 1e-4)
-    theirs = 100 * ((network(x_adv).argmax(1) == y) | ~inside).float().mean()
-    print(f"{name} {kind} {norm}: ours {float(ours):.2f}, torchattacks {float(theirs):.2f}")
-    assert 1 < theirs < 99  # or nothing is compared
-    assert ours <= theirs + 0.5
+    attack, oracle, seeds = PAIRS[name]
+    surface, threat = classify(network)["end_to_end"], Threat(norm, eps)
+    ours, theirs = [], []
+    for seed in range(seeds):
+        ours.append(standing(network, x, y, attack(surface, x, y, threat, seed=seed).x_adv, norm, eps))
+        theirs.append(standing(network, x, y, oracle(network, norm=NORMS[norm], eps=eps, seed=seed)(x, y), norm, eps))
+    print(f"{name} {kind} {norm}: ours {mean(ours):.2f}, torchattacks {mean(theirs):.2f}")
+    assert 1 < mean(theirs) < 99  # or nothing is compared
+    assert mean(ours) <= mean(theirs) + 0.5

@@ -204,7 +204,7 @@ def _note(s: dict[str, Tensor], value: Tensor) -> None:
 def _halve(s: dict[str, Tensor], window: int) -> None:
     """Halves steps by conditions 1 and 2 of Sec. 3.2, and sends those runs back to their best iterate."""
     no_better = ~s["halved"] & (s["best_value"] <= s["reviewed_value"])
-    stuck = (s["raised"] < PROGRESS * window) | no_better
+    stuck = (s["raised"] <= PROGRESS * window) | no_better  # "<" in the paper, "<=" in its code
     wide = per_sample(stuck, s["x"])
     s["x"] = torch.where(wide, s["best"], s["x"])
     s["gradient"] = torch.where(wide, s["best_gradient"], s["gradient"])
