@@ -1,6 +1,7 @@
 """Where metrics go, and how a run ends there. Nothing here reaches a network: W&B is offline."""
 
 import csv
+import time
 import os
 from pathlib import Path
 
@@ -64,9 +65,12 @@ def test_wandb_offline_writes_a_run_and_ends_it_well(train_run, finished):
     (binary,) = run.folder.glob("wandb/offline-run-*/run-*.wandb")
     identity = (run.folder / "wandb_id.txt").read_text().strip()
     assert binary.name == f"run-{identity}.wandb"
-    content = binary.read_bytes()
-    for word in (b"undefended/train/loss", b"accuracy/none/clean", b"objective"):
-        assert word in content
+    words = (b"undefended/train/loss", b"accuracy/none/clean", b"objective")
+    deadline = time.monotonic() + 20  # wandb's own process may still be writing when finish() has returned
+    while time.monotonic() < deadline and not all(word in binary.read_bytes() for word in words):
+        time.sleep(0.1)
+    for word in words:
+        assert word in binary.read_bytes()
     # csv beside it
     assert list(run.folder.glob("metrics/undefended/version_*/metrics.csv"))
     # the run again, in its folder, is the same run in the dashboard

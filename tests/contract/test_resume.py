@@ -53,7 +53,9 @@ def test_a_fit_continues_to_the_same_weights(train_run, tmp_path, monkeypatch, a
 
     one, two = weights("store"), weights("elsewhere")
     assert all(np.array_equal(one[key].numpy(), two[key].numpy()) for key in two)
-    assert ours.result["cells"] == whole.result["cells"]
+    assert [cell | {"seconds": 0} for cell in ours.result["cells"]] == [
+        c | {"seconds": 0} for c in whole.result["cells"]
+    ]
 
 
 @pytest.mark.usefixtures("quiet_figures")
