@@ -1,8 +1,8 @@
 """Where metrics go, and how a run ends there. Nothing here reaches a network: W&B is offline."""
 
 import csv
-import time
 import os
+import time
 from pathlib import Path
 
 import pytest
