@@ -207,7 +207,8 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     write_json(folder / "result.json", result)
     console = Console()
     console.print(render_run(result))
-    abstained = render_abstention(result)
+    # where nothing was rejected, the file has the risk's figures for those who want them
+    abstained = render_abstention(result) if any(cell["rejected"] for cell in result["cells"]) else None
     if abstained is not None:
         console.print(abstained)
     for name, value in result["diagnostics"].items():
