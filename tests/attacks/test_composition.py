@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from robustforge.attacks.bim import BIM
+from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.fgsm import FGSM
+from robustforge.attacks.jsma import JSMA
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.surfaces import Surface, bpda, compiled, eot
 from robustforge.attacks.targets import choose_targets
@@ -178,3 +180,14 @@ def test_traces_tell_a_dead_gradient_from_a_living_one(victim, images):
     stopped = PGD(steps=10)(victim, x, y, Threat("linf", 0.1))
     wrong = victim.system(x, y).logits.argmax(1) != y
     assert torch.equal(stopped.trace.zero_gradient.isnan(), wrong)  # no gradient was taken of those
+
+
+def test_minimum_norm_and_saliency_attacks_leave_traces_too(victim, images):
+    x, y = images
+    for attack in (DeepFool(steps=5), JSMA(gamma=0.05), JSMA(gamma=0.05, aim="best")):
+        trace = attack(victim, x, y, Threat("l2", 5.0)).trace
+        seen = ~trace.zero_gradient.isnan()
+        assert seen.any()
+        assert (trace.zero_gradient[seen] < 1).all()
+        assert (trace.loss_gain[seen] >= 0).all()
+        assert trace.loss_gain[seen].max() > 0

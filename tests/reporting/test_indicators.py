@@ -7,7 +7,7 @@ from robustforge.evaluation import checks
 from robustforge.reporting import record_table
 from robustforge.reporting.evidence import gather, kind_of
 from robustforge.reporting.indicators import MEANING, judge
-from robustforge.reporting.judgement import ROBUST, UNRELIABLE, UNTESTED
+from robustforge.reporting.judgement import ROBUST, UNEVADED, UNRELIABLE, UNTESTED
 from robustforge.reporting.records import Outcomes, paired_difference, read_records, worst_case
 from robustforge.reporting.result import make_result
 from robustforge.reporting.statistics import mcnemar
@@ -162,6 +162,21 @@ def test_without_an_iterated_attack_nothing_is_robust():
     result = result_of(clean(), cell("fgsm", 20, backwards=1))
     assert result["worst_case"][0]["violated"] == [UNTESTED]
     assert "no iterated white-box attack" in markdown_run(result)
+
+
+def test_what_may_reject_is_robust_only_where_an_attack_tried_to_be_accepted():
+    def with_detector(columns, evades=False):
+        return columns | {"threshold": np.full(N, 0.5), "evades": np.full(N, evades)}
+
+    seen = [with_detector(clean()), with_detector(cell("pgd", 60))]
+    (worst,) = result_of(*seen)["worst_case"]
+    assert (worst["verdict"], worst["violated"]) == (UNRELIABLE, [UNEVADED])
+    assert "no iterated attack on the detector" in markdown_run(result_of(*seen))
+    (worst,) = result_of(*seen, with_detector(cell("detector_aware", 61), evades=True))["worst_case"]
+    assert worst["verdict"] == ROBUST
+    # an attack without gradients does not stand for one with them
+    query = with_detector(cell("square", 60, backwards=0), evades=True)
+    assert result_of(*seen, query)["worst_case"][0]["violated"] == [UNEVADED]
 
 
 # ---- checks in worst cases -------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -15,7 +15,10 @@ from robustforge.types import AttackResult, Threat
 
 
 class Attack(Protocol):
-    """A pure callable: same arguments, same answer."""
+    """A pure callable: same arguments, same answer.
+
+    An attack that lowers the risk of a system that may reject says so with an attribute ``evades`` of True.
+    """
 
     name: str
 
@@ -56,6 +59,7 @@ class QueryAttack:
         precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
         target: None for an untargeted attack; ``next``, ``random``, ``least_likely``, ``runner_up`` or a class number.
             A targeted attack stops at its target; what it reports as success is a wrong label all the same.
+        evades: whether it lowers a detector's risk too; of the class, not a setting.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -64,6 +68,7 @@ class QueryAttack:
     name: str
     precision: str = "auto"
     target: str | int | None = None
+    evades: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_precision(self.name, self.precision)

@@ -145,9 +145,13 @@ class DeepFool(QueryAttack):
 
         gradients, leads, _ = query.differentiate(x_adv, rows, lead)
         linf = (self.norm or query.threat.norm) == "linf"
-        slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1).abs()
+        slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1)
+        ahead = gaps.argmax(1)  # the likeliest wrong class: its lead is what the trace follows
+        everyone = torch.arange(len(rows), device=rows.device)
+        query.record(rows, slopes[everyone, ahead], gaps[everyone, ahead])
+        gaps = gaps.abs()
         steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, linf)
         nearest = lengths.topk(min(self.follow or classes.shape[1], classes.shape[1]), dim=1, largest=False).indices
-        step = steps[torch.arange(len(rows), device=rows.device), nearest[:, 0]].view_as(x_adv)
+        step = steps[everyone, nearest[:, 0]].view_as(x_adv)
         length = per_sample(lengths.gather(1, nearest[:, :1]).clamp(min=torch.finfo().tiny), step)
         return (1 + _PUSH / length) * step, classes.gather(1, nearest)

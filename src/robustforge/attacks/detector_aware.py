@@ -37,6 +37,7 @@ class DetectorAware(QueryAttack):
         UserError: settings under which it would do nothing.
     """
 
+    evades = True
     name: str = "detector_aware"
     schedule: str = "selective"
     steps: int = 100

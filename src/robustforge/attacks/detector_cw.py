@@ -43,6 +43,7 @@ class DetectorCW(QueryAttack):
         it a large one.
     """
 
+    evades = True
     name: str = "detector_cw"
     steps: int = 500
     rounds: int = 6
@@ -74,6 +75,7 @@ class DetectorCW(QueryAttack):
         for _ in range(self.rounds):
             label_missed, detector_missed, evaded = self._round(query, rows, weights, best)
             weights.update(label_missed, detector_missed & (not self.paper_literal), evaded, self.paper_literal)
+            query.tracing = False  # values of rounds with other weights cannot be compared
         result[rows] = project(best.images, query.x[rows], query.threat)
         return result
 

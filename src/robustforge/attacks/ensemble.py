@@ -37,6 +37,11 @@ class WorstCase:
         if not self.attacks:
             raise UserError(f"Attack {self.name} has no attacks: name at least one under attack.attacks.")
 
+    @property
+    def evades(self) -> bool:
+        """Whether any of them lowers a detector's risk."""
+        return any(getattr(attack, "evades", False) for attack in self.attacks.values())
+
     def __call__(
         self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
         index: Tensor | None = None, seed: int = 0, threshold: float | None = None,

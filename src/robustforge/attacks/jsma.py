@@ -146,7 +146,11 @@ class JSMA(QueryAttack):
             target = logits.gather(1, goal[:, None]).squeeze(1)
             return [target, logits.sum(1) - target], logits
 
-        (target, others), _, logits = query.differentiate(x_adv, rows, values)
+        (target, others), (gain, loss), logits = query.differentiate(x_adv, rows, values)
+        # the trace is of the first of an image's aims; the lead over the others' mean is what the saliency map raises
+        first, rivals = torch.ones_like(rows, dtype=torch.bool), logits.shape[1] - 1
+        first[1:] = rows[1:] != rows[:-1]
+        query.record(rows[first], (target - others / rivals)[first], (gain - loss / rivals)[first])
         return target.flatten(1), others.flatten(1), logits.detach()
 
     @staticmethod

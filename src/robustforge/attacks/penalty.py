@@ -55,6 +55,7 @@ class PenaltyDescent(QueryAttack):
         pixels are clipped; here every iterate is projected onto the threat's ball and onto [0, 1].
     """
 
+    evades = True
     name: str = "penalty"
     steps: int = 200
     lr: float = 0.01

@@ -45,6 +45,7 @@ class Square(QueryAttack):
         Where the answer is wrong but rejected, the risk is lowered.
     """
 
+    evades = True
     name: str = "square"
     precision: str = "float32"
     n_queries: int = 5000

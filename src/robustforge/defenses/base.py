@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +22,12 @@ class Defense(pl.LightningModule):
     Args:
         seed: of initial weights and of every random draw in training.
         training: how the single default stage is optimised; None for subclasses that write ``stages()``.
+
+    Attributes:
+        paper_protocol: the option that ``protocol=paper`` stands for, or None where no paper's table is reproduced.
     """
+
+    paper_protocol: ClassVar[str | None] = None
 
     def __init__(self, *, seed: int = 0, training: Training | None = None) -> None:
         super().__init__()

@@ -66,6 +66,8 @@ class DynamicTraining(AdversarialTraining):
         its stopping rule takes images of 3 x 32 x 32 only. Random starts are clipped to [0, 1], which the code omits.
     """
 
+    paper_protocol = "dfl_pcl"
+
     def __init__(
         self, model: Factory, robust: AdversarialLoss, convergence: Convergence, training: Training,
         undefended_training: Training, weighted: bool = False, keep_best: bool = True, average: float | None = None,

@@ -40,6 +40,8 @@ class Purifier(Defense):
         passes draw other numbers, anew for every iterate.
     """
 
+    paper_protocol = "cae"
+
     def __init__(self, model: Factory, undefended_training: Training, draws: int = 16, seed: int = 0) -> None:
         super().__init__(seed=seed)
         if draws < 1:

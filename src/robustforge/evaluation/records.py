@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         ("linf", pa.float64()), ("l2", pa.float64()), ("forwards", pa.int64()), ("backwards", pa.int64()),
         ("zero_gradient", pa.float64()), ("loss_gain", pa.float64()), ("best_at", pa.float64()),
         ("false_positive_rate", pa.float64()), ("threshold", pa.float64()), ("check", pa.string()),
+        ("evades", pa.bool_()),
     ]
 )  # fmt: skip
 SECONDS = b"robustforge.seconds"  # kept beside the table, so that equal evaluations have equal columns
@@ -63,7 +64,8 @@ def batch_columns(batch: Batch, result: AttackResult, output: DefenseOutput, thr
 
 def cell_table(
     columns: list[dict[str, Any]], system: str, attack: str, surface: str, threat: Threat | None, seed: int, *,
-    rate: float | None = None, threshold: float | None = None, check: str = "", seconds: float = 0.0,
+    rate: float | None = None, threshold: float | None = None, check: str = "", evades: bool = False,
+    seconds: float = 0.0,
 ) -> pa.Table:  # fmt: skip
     """One cell's records, sorted by sample index.
 
@@ -77,6 +79,7 @@ def cell_table(
         rate: false-positive rate at which the threshold was fitted, or None.
         threshold: risk above which the system rejects, or None.
         check: what the cell checks, or empty.
+        evades: whether the attack lowers the risk too.
         seconds: wall time spent on the cell; kept in the table's metadata.
     """
     merged = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
@@ -93,6 +96,7 @@ def cell_table(
         "false_positive_rate": np.full(count, np.nan if rate is None else rate),
         "threshold": np.full(count, np.nan if threshold is None else threshold),
         "check": [check] * count,
+        "evades": [evades] * count,
     }
     table = pa.table({**constants, **merged}, schema=SCHEMA)
     return table.replace_schema_metadata({SECONDS: str(seconds).encode()})

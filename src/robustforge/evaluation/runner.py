@@ -27,7 +27,7 @@ from robustforge.defenses.stages import describe
 from robustforge.evaluation.calibration import risk_threshold
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import batch_columns, cell_table, join_tables, write_table
+from robustforge.evaluation.records import SCHEMA, batch_columns, cell_table, join_tables, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 
@@ -139,7 +139,8 @@ class Evaluation:
         name = cell.surface.name if cell.attack else "none"
         table = cell_table(
             gathered, cell.system, attack.name, name, cell.threat, self.protocol.seed, rate=cell.rate,
-            threshold=threshold, check=cell.check, seconds=time.perf_counter() - started,
+            threshold=threshold, check=cell.check, evades=getattr(attack, "evades", False),
+            seconds=time.perf_counter() - started,
         )  # fmt: skip
         if distributed.rank() == 0:
             write_table(table, path)
@@ -162,7 +163,7 @@ class Evaluation:
             "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
             "fpr": cell.rate, "threshold": self.protocol.threshold,
             "check": cell.check and [cell.check, self.protocol.checks_n],
-            "data": self.data.fingerprint, "identity": identity,
+            "data": self.data.fingerprint, "identity": identity, "columns": SCHEMA.names,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from robustforge.reporting.record_table import CLEAN, CellKey, Records, same_eps
 from robustforge.reporting.records import outcomes
 from robustforge.reporting.statistics import Outcomes, mcnemar, paired_difference, shared, wilson
@@ -47,6 +49,16 @@ class Evidence:
     def accuracy(self) -> float:
         """Share in [0, 1] of samples that stand."""
         return float(self.held.correct.mean()) if len(self.held.correct) else 0.0
+
+    @property
+    def evades(self) -> bool:
+        """Whether its attack lowers the risk of a system that may reject."""
+        return bool(self.part["evades"].any())
+
+    @property
+    def rejects(self) -> bool:
+        """Whether its system may reject at all."""
+        return bool(np.isfinite(self.part["threshold"]).any())
 
 
 def gather(records: Records) -> list[Evidence]:

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from robustforge.reporting.abstention import abstention
-from robustforge.reporting.evidence import gather
+from robustforge.reporting.evidence import Evidence, gather
 from robustforge.reporting.indicators import judge, judge_worst, plain_indicators, violations
+from robustforge.reporting.record_table import same_eps
 from robustforge.reporting.records import CLEAN, Cell, Records, outcomes, paired_difference, worst_outcomes
 
 ROBUST = "robust accuracy"
 UNRELIABLE = "unreliable"
 UNTESTED = "no iterated white-box attack"
+UNEVADED = "no iterated attack on the detector"
 
 
 def judged_cells(
@@ -28,7 +30,8 @@ def judged_cells(
         cells: of the table.
         worst: the worst cases.
         strict: whether the protocol states verdicts: ``unreliable`` where an indicator is violated. Only a worst case
-            may be called a robust accuracy, and only where an iterated white-box attack stands behind it.
+            may be called a robust accuracy, and only where an iterated white-box attack stands behind it; of a system
+            that may reject, only where one of them tried to evade the rejection.
     """
     seen = gather(records)
     judged = judge(seen)
@@ -46,10 +49,24 @@ def judged_cells(
         more = {"indicators": plain_indicators(spoken or []), "violated": violations(spoken)}
         if spoken is None and strict:
             more["violated"] = [UNTESTED]
+        elif strict and not _detector_attacked(seen, cell):
+            more["violated"].append(UNEVADED)
         if strict:
             more["verdict"] = UNRELIABLE if more["violated"] else ROBUST
         told_worst.append(more)
     return told, told_worst
+
+
+def _detector_attacked(seen: Sequence[Evidence], cell: Cell) -> bool:
+    """Whether an iterated attack that evades stands behind a worst case; True for a system that rejects nothing."""
+    here = [
+        one for one in seen
+        if (one.key.system, one.key.norm, one.key.rate) == (cell.system, cell.norm, cell.rate)
+        and same_eps(one.key.eps, cell.eps) and not one.key.check
+    ]  # fmt: skip
+    if not any(one.rejects for one in here):
+        return True
+    return any(one.evades and one.kind == "iterative" for one in here)
 
 
 def comparisons(records: Records, cells: Sequence[Cell], worst: Sequence[Cell], defense: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustforge.reporting.indicators import MEANING
-from robustforge.reporting.judgement import ROBUST, UNTESTED
+from robustforge.reporting.judgement import ROBUST, UNEVADED, UNTESTED
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
 Table = tuple[list[str], list[list[str]]]
@@ -17,7 +17,7 @@ class Notes:
 
     def __init__(self, result: Mapping[str, Any]) -> None:
         seen = {name for cell in (*result["cells"], *result["worst_case"]) for name in cell.get("violated", ())}
-        names = [name for name in (*MEANING, UNTESTED) if name in seen]
+        names = [name for name in (*MEANING, UNTESTED, UNEVADED) if name in seen]
         self.letters = {name: chr(ord("a") + place) for place, name in enumerate(names)}
 
     def mark(self, cell: Mapping[str, Any] | None) -> str:

@@ -22,7 +22,7 @@ COLUMNS = (
 # what older files lack, and what then stands in its place
 OPTIONAL = {
     "zero_gradient": np.nan, "loss_gain": np.nan, "best_at": np.nan, "false_positive_rate": np.nan,
-    "threshold": np.nan, "check": "",
+    "threshold": np.nan, "check": "", "evades": 0.0,
 }  # fmt: skip
 STRINGS = ("system", "attack", "surface", "norm", "check")
 SECONDS = b"robustforge.seconds"  # metadata of the file: seconds of each cell

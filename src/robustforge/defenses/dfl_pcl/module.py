@@ -59,6 +59,8 @@ class DflPcl(Defense):
         they were trained with. The feature loss sees both halves. The paper says nothing about either.
     """
 
+    paper_protocol = "dfl_pcl"
+
     def __init__(
         self, model: Factory, shape: Sequence[int], num_classes: int, attack: Attack, threat: Threat,
         feature_loss: FeatureLoss | None, training: Training, undefended_training: Training, dfl: bool = True,

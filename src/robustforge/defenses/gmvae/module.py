@@ -57,6 +57,8 @@ class GaussianMixtureVAE(Defense):
         the paper's rule is risk <= 1.
     """
 
+    paper_protocol = "gmvae"
+
     def __init__(
         self, model: Factory, training: Training, undefended_training: Training, shape: Sequence[int], num_classes: int,
         detector: DetectorPlan, reclassification: ReclassificationPlan, labels: LabelPlan, latent: int | None = None,

@@ -46,6 +46,8 @@ class MemoryDefense(Defense):
         classifier-A, see :class:`StackPlan`. The joint cross-entropy term that Eq. 13 omits is included.
     """
 
+    paper_protocol = "memory_defense"
+
     def __init__(
         self, model: Factory, selector: SelectorPlan, stack: StackPlan, undefended_training: Training,
         shape: Sequence[int], num_classes: int, memory_size: int = 500, temperature: float = 1.0,

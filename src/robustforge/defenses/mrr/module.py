@@ -40,6 +40,8 @@ class ModularRobustRedundancy(Defense):
         system accepts everything.
     """
 
+    paper_protocol = "mrr"
+
     def __init__(
         self, model: Factory, latent: LatentPlan, input: InputPlan, fusion: FusionPlan, undefended_training: Training,
         shape: Sequence[int], num_classes: int, penalty_weight: float = 1.0, paper_literal: bool = False, seed: int = 0,
