@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ def pgd(steps: int) -> dict[str, Oracle]:
     """PGD with a uniform start and steps of 2.5 eps / steps, L-infinity."""
 
     def of_torchattacks(victim: Victim) -> Tensor:
-        return _torchattacks(victim, "PGD", eps=victim.threat.eps, alpha=_step(victim, steps), steps=steps)
+        return torchattacks_of(victim, "PGD", eps=victim.threat.eps, alpha=_step(victim, steps), steps=steps)
 
     def of_foolbox(victim: Victim) -> Tensor:
         import foolbox
@@ -41,14 +42,14 @@ def pgd(steps: int) -> dict[str, Oracle]:
     return {"torchattacks": of_torchattacks, "foolbox": of_foolbox, "ART": of_art}
 
 
-def carlini_wagner(search_steps: int, steps: int) -> dict[str, Oracle]:
+def carlini_wagner(search_steps: int, steps: int, step_size: float = 5e-3, constant: float = 1e-2) -> dict[str, Oracle]:
     """Carlini & Wagner's L2 attack with a binary search; torchattacks' has none and is left out."""
 
     def of_foolbox(victim: Victim) -> Tensor:
         import foolbox
 
         attack = foolbox.attacks.L2CarliniWagnerAttack(
-            binary_search_steps=search_steps, steps=steps, stepsize=5e-3, initial_const=1e-2
+            binary_search_steps=search_steps, steps=steps, stepsize=step_size, initial_const=constant
         )
         return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=None)[1]
 
@@ -59,7 +60,7 @@ def deepfool(steps: int) -> dict[str, Oracle]:
     """DeepFool for L2 over all classes, overshoot 0.02."""
 
     def of_torchattacks(victim: Victim) -> Tensor:
-        return _torchattacks(victim, "DeepFool", steps=steps, overshoot=0.02)
+        return torchattacks_of(victim, "DeepFool", steps=steps, overshoot=0.02)
 
     def of_foolbox(victim: Victim) -> Tensor:
         import foolbox
@@ -82,7 +83,7 @@ def jsma(gamma: float) -> dict[str, Oracle]:
     """Saliency-map attack with theta 1 towards the next class, at most a share ``gamma`` of the pixels."""
 
     def of_torchattacks(victim: Victim) -> Tensor:
-        return _torchattacks(victim, "JSMA", theta=1.0, gamma=gamma)
+        return torchattacks_of(victim, "JSMA", theta=1.0, gamma=gamma)
 
     def of_art(victim: Victim) -> Tensor:
         from art.attacks.evasion import SaliencyMapMethod
@@ -94,11 +95,33 @@ def jsma(gamma: float) -> dict[str, Oracle]:
     return {"torchattacks": of_torchattacks, "ART": of_art}
 
 
-def auto_attack() -> dict[str, Oracle]:
-    """AutoAttack's standard ensemble as shipped: 10 steps an attack, where the paper and ours take 100."""
+def fast_minimum_norm(steps: int) -> dict[str, Oracle]:
+    """FMN for L2."""
+
+    def of_foolbox(victim: Victim) -> Tensor:
+        import foolbox
+
+        attack = foolbox.attacks.L2FMNAttack(steps=steps)
+        return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=None)[1]
+
+    return {"foolbox": of_foolbox}
+
+
+def auto_attack(steps: int) -> dict[str, Oracle]:
+    """The parts of AutoAttack's standard ensemble, each of ``steps`` steps; torchattacks ships it with 10."""
 
     def of_torchattacks(victim: Victim) -> Tensor:
-        return _torchattacks(victim, "AutoAttack", norm="Linf", eps=victim.threat.eps, version="standard", n_classes=10)
+        import torchattacks as ta
+
+        settings = {"eps": victim.threat.eps, "norm": "Linf", "seed": 0}
+        parts = [
+            ta.APGD(victim.network, steps=steps, loss="ce", **settings),
+            ta.APGDT(victim.network, steps=steps, n_classes=10, **settings),
+            ta.FAB(victim.network, steps=steps, multi_targeted=True, n_classes=10, **settings),
+            ta.Square(victim.network, n_queries=5000, **settings),
+        ]
+        with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
+            return ta.MultiAttack(parts)(victim.x, victim.y).detach()
 
     return {"torchattacks": of_torchattacks}
 
@@ -119,11 +142,16 @@ def _step(victim: Victim, steps: int) -> float:
     return 2.5 * victim.threat.eps / steps
 
 
-def _torchattacks(victim: Victim, name: str, **settings: Any) -> Tensor:
+def torchattacks_of(victim: Victim, name: str, seed: int = 0, **settings: Any) -> Tensor:
+    """What the class ``name`` of torchattacks makes of the victim's images, its random numbers from ``seed``."""
     import torchattacks
 
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
-        adversarial: Tensor = getattr(torchattacks, name)(victim.network, **settings)(victim.x, victim.y)
+    kind = getattr(torchattacks, name)
+    if "seed" in inspect.signature(kind.__init__).parameters:
+        settings["seed"] = seed
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        adversarial: Tensor = kind(victim.network, **settings)(victim.x, victim.y)
     return adversarial.detach()
 
 

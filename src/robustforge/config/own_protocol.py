@@ -1,4 +1,4 @@
-"""``protocol=paper``: the protocol of the defense's own tables, put in its place before Hydra reads the command line."""
+"""``protocol=paper``: the protocol of the defense's own tables, put in its place before Hydra reads the arguments."""
 
 from __future__ import annotations
 
