@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minnorm_cases import check_independence, check_properties, linear
 
-from robustforge.attacks.jsma import JSMA, best_pairs
+from robustforge.attacks.jsma import JSMA, best_pairs, leading_pairs
 from robustforge.types import Threat, UserError
 
 FREE = Threat("l2", 28.0)
@@ -49,6 +49,19 @@ def test_pairs_where_no_pixel_beats_another():
     values = brute_force(a, b)
     assert exists.all()
     assert float(values[0, pairs[0, 0], pairs[0, 1]]) == pytest.approx(float(values.max()))
+
+
+def test_relaxed_pairs_break_what_the_paper_gives_up():
+    pairs, exists = leading_pairs(torch.tensor([[0.5, -1.0, 2.0, float("-inf")], [-3.0, 1.0, -2.0, float("-inf")]]))
+    assert sorted(pairs[0].tolist()) == [0, 2]
+    assert exists.tolist() == [True, False]
+    # every pixel raises both logits, class 1's more: no pair lowers the other class, and two pixels suffice
+    surface = linear(torch.tensor([[1.0, 1.0, 1.0], [3.0, 2.0, 1.5]]), torch.tensor([2.5, 0.0]))
+    x, y = torch.zeros(1, 1, 1, 3), torch.tensor([0])
+    assert not JSMA(precision="float32", relax=False)(surface, x, y, FREE).success.any()
+    result = JSMA(precision="float32")(surface, x, y, FREE)
+    assert result.success.all()
+    assert result.x_adv.flatten().tolist() == [1.0, 1.0, 0.0]
 
 
 def test_what_every_attack_owes():
@@ -111,7 +124,7 @@ def test_aims(victim, trained, images):
 def test_pixel_for_pixel_as_torchattacks(victim, trained, images):
     right = (trained(images[0]).argmax(1) == images[1]).nonzero().flatten()[:6]
     x, y = images[0][right], images[1][right]
-    ours = JSMA(gamma=0.05, target="next", precision="float32")(victim, x, y, FREE).x_adv
+    ours = JSMA(gamma=0.05, target="next", precision="float32", relax=False)(victim, x, y, FREE).x_adv
     theirs = torchattacks.JSMA(trained, theta=1.0, gamma=0.05)(x.clone(), y)
     hit = trained(theirs).argmax(1) == (y + 1) % 10
     assert hit.any()
