@@ -7,10 +7,15 @@ surface        gradient of                                          who uses it
 ``end_to_end`` the same scores; ``answer`` adds risk and both parts  attacks that evade the detector
 ``white_box``  scores of class, encoder threshold and decoder        the paper's Eqs. 10 and 11; any plain attack
                threshold in one                                      that must satisfy all three at once
+``aimed``      label, distance to the target's mean and error, each  the adapted attack (attack=constraints), which
+               in units of its threshold; begins at images that the  tries every target
+               decoder makes of the target
 ``transfer``   the undefended classifier                             the oblivious attacker
+``judged``     as ``white_box``; judged by the system that rejects   fooling images: accepted here are those that an
+               what the undefended classifier confirms               independent classifier does not take for the class
 ============== ==================================================== ==============================================
 
-All are judged by the selective classifier: class, both thresholds. Scores are plain squared distances: divided by the
+All but the last are judged by the selective classifier: class, both thresholds. Scores are plain squared distances: divided by the
 components' variance they would saturate every softmax, with gradients that are exactly zero.
 """
 
@@ -21,6 +26,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Surface, transfer
 from robustforge.nn.mixture_autoencoder import reconstruction_error
 from robustforge.types import DefenseOutput
@@ -44,13 +50,56 @@ def gmvae_surfaces(defense: GaussianMixtureVAE) -> dict[str, Surface]:
     def white_box(x: Tensor, _: Tensor) -> tuple[Tensor]:
         return (white_box_scores(defense, x),)
 
+    def towards(x: Tensor, target: Tensor) -> DefenseOutput:
+        return aimed_answer(defense, x, target)
+
+    def start(target: Tensor, index: Tensor, restart: int) -> Tensor:
+        return target_images(defense, target, index, restart)
+
     end_to_end = Surface("end_to_end", scores, system, defense)
-    return {
+    found = {
         "end_to_end": end_to_end,
         "encoder": Surface("encoder", scores, system, defense, answer=without_detector),
         "white_box": Surface("white_box", white_box, system, defense),
+        "aimed": Surface("aimed", white_box, system, defense, answer=towards, aimed=True, start=start),
         "transfer": transfer(defense.undefended, end_to_end),
     }
+    if defense.judge:
+        found["judged"] = Surface("judged", white_box, lambda x, _: unconfirmed(defense, x), defense)
+    return found
+
+
+def aimed_answer(defense: GaussianMixtureVAE, x: Tensor, target: Tensor) -> DefenseOutput:
+    """The selective classifier's answer with the scores that images (B, C, H, W) would have as ``target`` (B,)."""
+    z, detector = defense.encode(x), defense.detector
+    rebuilt = defense.decoder(z).float()
+    encoder = detector.mahalanobis(z, target) / detector.tau_encoder[target]
+    decoder = reconstruction_error(x, rebuilt) / detector.tau_decoder[target]
+    parts = torch.stack([encoder, decoder], 1)
+    return DefenseOutput(defense.scores(z), parts.amax(1), rebuilt, parts)
+
+
+def target_images(defense: GaussianMixtureVAE, target: Tensor, index: Tensor, restart: int) -> Tensor:
+    """Images (n, C, H, W) decoded from the fitted component of each ``target`` (n,), another draw each restart.
+
+    Notes:
+        An attacker without training images has these: what the decoder itself makes of the class wanted, drawn with
+        the covariance of held-out encodings.
+    """
+    noise = SampleRandom(defense.seed, "gmvae/target", restart).normal(index, (defense.latent,))
+    factor = torch.linalg.cholesky(defense.detector.covariance)[target]
+    return defense.decoder(defense.detector.means[target] + torch.einsum("bij,bj->bi", factor, noise)).float()
+
+
+def unconfirmed(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
+    """The selective classifier that also rejects what the undefended classifier takes for the same class.
+
+    What it accepts has fooled the detector: an independent classifier, which never saw it, does not see that class.
+    """
+    output = defense(x)
+    assert output.risk is not None
+    agrees = defense.undefended(x).argmax(1) == output.logits.argmax(1)
+    return DefenseOutput(output.logits, output.risk.masked_fill(agrees, float("inf")))
 
 
 def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
