@@ -1,4 +1,4 @@
-"""Targeted descent on hinges: label, and every score that the detector rejects by (adapted attack on selective systems)."""
+"""Targeted descent on hinges, of the label and of every score that a selective system rejects by."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def outcome_curves(panels: Sequence[Mapping[str, Any]], sources: Mapping[str, An
 
 
 def shares(panel: Mapping[str, Any], source: Any) -> dict[float, dict[str, dict[str, Any]]]:
-    """The triple of :func:`robustforge.reporting.abstention.triple` by budget, clean images at 0; empty without records.
+    """What :func:`robustforge.reporting.abstention.triple` says by budget, clean images at 0; empty without records.
 
     Args:
         panel: see :func:`outcome_curves`.
@@ -112,9 +112,7 @@ def acceptance_curve(
     with drawing(5.6, 3.6) as figure:
         axes = figure.subplots()
         for place, (label, rejected, accepted) in enumerate(lines):
-            axes.plot(
-                100 * rejected, 100 * accepted, label=label, color=colour(place), linestyle=LINES[place // 7 % 4]
-            )
+            axes.plot(100 * rejected, 100 * accepted, label=label, color=colour(place), linestyle=LINES[place // 7 % 4])
         axes.set(xlabel="clean images rejected (%)", ylabel="attacked images accepted and wrong (%)", ylim=(-2, 102))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, path)

@@ -15,8 +15,8 @@ surface        gradient of                                          who uses it
                what the undefended classifier confirms               independent classifier does not take for the class
 ============== ==================================================== ==============================================
 
-All but the last are judged by the selective classifier: class, both thresholds. Scores are plain squared distances: divided by the
-components' variance they would saturate every softmax, with gradients that are exactly zero.
+All but the last are judged by the selective classifier: class, both thresholds. Scores are plain squared distances:
+divided by the components' variance they would saturate every softmax, with gradients that are exactly zero.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Surface, transfer
+from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
 from robustforge.nn.mixture_autoencoder import reconstruction_error
 from robustforge.types import DefenseOutput
 
@@ -126,12 +127,35 @@ def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
     return -torch.log1p(error.pow(a) + distance.pow(b))
 
 
+def search_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
+    """Class scores of the second look: minus the error of the best image found from each class's mean.
+
+    Args:
+        defense: whose decoder searches, for ``attacked_steps``.
+        x: (B, C, H, W) images.
+
+    Returns:
+        (B, K) float32.
+
+    Notes:
+        The latents found are constants: at a minimum over the latent, the derivative of the error in the image is that
+        with the latent held (the envelope theorem). A search that wanders to another mean is told under the class that
+        it began at; what the system answers is judged by the whole search.
+    """
+    plan, means = defense.reclassification, defense.detector.means
+    images = x.repeat_interleave(len(means), 0)
+    starts = means.repeat(len(x), 1)[:, None]
+    bf16 = search_in_bf16(plan.precision, x.device)
+    z, _ = search_latents(defense.decoder, starts, images.detach(), plan.attacked_steps, plan.lr, bf16)
+    return -reconstruction_error(images, defense.decoder(z.detach())).view(len(x), len(means))
+
+
 def gmvae_systems(defense: GaussianMixtureVAE) -> dict[str, dict[str, Surface]]:
     """Rows beside the defense: ``without_thresholds`` (accepts everything) and, where asked for, ``reclassified``.
 
     Notes:
-        The reclassifying system is attacked through the direct path, which decides what it sees; the search for a
-        latent is not differentiated.
+        The row ``reclassified`` is attacked through the direct path, which decides what the second look gets to see;
+        ``reclassified_search``, the same system, through the search.
     """
     encoder = gmvae_surfaces(defense)["encoder"]
     assert encoder.answer is not None
@@ -140,4 +164,7 @@ def gmvae_systems(defense: GaussianMixtureVAE) -> dict[str, dict[str, Surface]]:
     if defense.reclassification.mode != "none":
         again = Surface("encoder", encoder.views, lambda x, _: defense.reclassified(x), defense)
         rows["reclassified"] = {"end_to_end": again}
+        if defense.reclassification.attacked_steps:
+            search = Surface("search", lambda x, _: (search_scores(defense, x),), again.system, defense)
+            rows["reclassified_search"] = {"end_to_end": search}
     return rows
