@@ -46,6 +46,7 @@ class GaussianMixtureVAE(Defense):
         exponents: a and b of Eqs. 10 and 11.
         paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
         judge: adds the surface ``judged``, on which only what the undefended classifier denies is accepted.
+        fid: measure the FID of samples too, which needs torch-fidelity and the Inception weights that it downloads.
         seed: of initial weights, labels, batches and noise.
 
     Raises:
@@ -63,7 +64,7 @@ class GaussianMixtureVAE(Defense):
         detector: DetectorPlan, reclassification: ReclassificationPlan, labels: LabelPlan, latent: int | None = None,
         variance: float = 1 / 3000, alpha: float | None = None, variable_entropy: bool = False, width: float = 1.0,
         batch_norm: bool = False, exponents: Sequence[float] = (2.0, 2.0), paper_literal: bool = False,
-        judge: bool = False, seed: int = 0,
+        judge: bool = False, fid: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(seed=seed, training=training)
         if not variance > 0:
@@ -75,7 +76,8 @@ class GaussianMixtureVAE(Defense):
         self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 1000 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
-        self.exponents, self.paper_literal, self.judge = tuple(exponents), paper_literal, judge
+        self.exponents, self.paper_literal = tuple(exponents), paper_literal
+        self.judge, self.fid = judge, fid
         self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
         self.pool: LabelledPool | None = None
         self.detector = MixtureDetector(num_classes, self.latent, variance)
