@@ -35,7 +35,11 @@ def save_generation(
 
     Returns:
         ``frechet_distance`` of samples to training images and ``frechet_floor``, that between two halves of the
-        training images, both in the features of the undefended classifier; empty for defenses that generate nothing.
+        training images, both in the features of the undefended classifier, and ``fid`` where the defense asks for it;
+        empty for defenses that generate nothing.
+
+    Raises:
+        UserError: the FID is asked for and its network cannot be had.
 
     Notes:
         Not the FID: that needs the weights of an Inception network (see :func:`inception_distance`). Distances in the
