@@ -224,7 +224,6 @@ def test_only_rejected_inputs_are_reclassified(gmvae, batch, mode):
         assert torch.equal(again.parts[~rejected], direct.parts[~rejected])
         assert (again.parts[rejected, 1] < direct.parts[rejected, 1]).any()
     assert set(defense.systems()) == {"undefended", "without_thresholds", "reclassified"}
-    assert "recovered" in defense.diagnostics(batch)
 
 
 def test_the_search_works_where_gradients_are_off(gmvae, batch):
@@ -244,7 +243,7 @@ def test_the_search_works_where_gradients_are_off(gmvae, batch):
 def test_surfaces(gmvae, batch):
     defense = gmvae()
     surfaces = defense.surfaces()
-    assert set(surfaces) == {"end_to_end", "encoder", "white_box", "transfer"}
+    assert set(surfaces) == {"end_to_end", "encoder", "white_box", "aimed", "transfer"}
     encoder = surfaces["encoder"]
     torch.testing.assert_close(encoder.views(batch.x, batch.y)[0], defense(batch.x).logits)
     assert encoder.answer(batch.x, batch.y).risk is None, "the encoder's attacker knows no detector"
@@ -267,6 +266,68 @@ def test_white_box_scores_are_equation_10(gmvae, batch, literal):
         distance = (delta @ delta).item() * scale / defense.detector.tau_encoder[target].item()
         penalty = (error.item() / 80) ** 2 + distance**3
         assert torch.expm1(-scores[0, target]).item() == pytest.approx(penalty, rel=1e-3)
+
+
+def test_aimed_scores_are_the_targets(gmvae, batch):
+    defense = gmvae()
+    surface, output = defense.surfaces()["aimed"], defense(batch.x)
+    predicted = output.logits.argmax(1)
+    assert surface.aimed
+    torch.testing.assert_close(surface.answer(batch.x, predicted).parts, output.parts)
+    other = surface.answer(batch.x, (predicted + 1) % 10)
+    assert (other.parts[:, 0] > output.parts[:, 0]).all()
+    torch.testing.assert_close(other.parts[:, 1], output.parts[:, 1])
+    torch.testing.assert_close(other.logits, output.logits)
+
+
+def test_target_images_have_the_fitted_components_spread(gmvae, monkeypatch):
+    defense = gmvae()
+    defense.detector.covariance.copy_(torch.diag(torch.arange(1.0, 11) / 100).expand(10, -1, -1))
+    seen = []
+    monkeypatch.setattr(defense.decoder, "forward", lambda z: seen.append(z) or torch.zeros(len(z), 1, 28, 28))
+    target = torch.full((4000,), 3)
+    defense.surfaces()["aimed"].start(target, torch.arange(4000), 0)
+    torch.testing.assert_close(seen[0].mean(0), torch.eye(10)[3], atol=0.02, rtol=0)
+    torch.testing.assert_close(seen[0].var(0), torch.arange(1.0, 11) / 100, atol=0, rtol=0.1)
+    defense.surfaces()["aimed"].start(target[:5], torch.arange(5), 1)
+    assert not torch.equal(seen[1], seen[0][:5]), "another draw each restart"
+
+
+def test_the_judge_takes_out_what_the_classifier_confirms(gmvae, batch):
+    assert "judged" not in gmvae().surfaces()
+    defense = gmvae(judge=True)
+    defense.detector.tau_decoder.fill_(1e9)
+    defense.detector.tau_encoder.fill_(1e9)
+    surfaces = defense.surfaces()
+    direct, judged = (surfaces[name].system(batch.x, batch.y) for name in ("white_box", "judged"))
+    agrees = defense.undefended(batch.x).argmax(1) == direct.logits.argmax(1)
+    assert torch.equal(judged.risk <= 1, ~agrees)
+    assert torch.equal(judged.logits, direct.logits)
+
+
+def test_an_attacker_sees_the_search_with_its_latents_held(gmvae, batch):
+    defense = gmvae(reclassification={"mode": "accept", "attacked_steps": 12, "precision": "float32", "steps": 12})
+    row = defense.systems()["reclassified_search"]["end_to_end"]
+    x = batch.x[:2].clone().requires_grad_(True)
+    (scores,) = row.views(x, batch.y[:2])
+    assert scores.shape == (2, 10)
+    for number in (0, 7):
+        start = defense.detector.means[None, number : number + 1]
+        z, error = search_latents(defense.decoder, start, batch.x[:1], 12, 0.05)
+        assert -scores[0, number].item() == pytest.approx(error.item(), rel=1e-4)
+        (gradient,) = torch.autograd.grad(scores[0, number], x, retain_graph=True)
+        torch.testing.assert_close(gradient[0], 2 * (defense.decoder(z)[0] - batch.x[0]), atol=1e-3, rtol=1e-3)
+    assert "reclassified_search" not in gmvae(reclassification={"mode": "accept"}).systems()
+
+
+def test_the_search_may_run_in_bf16(gmvae, batch):
+    """On the way: what is answered is judged in float32, and no worse by much."""
+    defense = gmvae()
+    starts = defense.detector.means.expand(3, -1, -1)
+    z, error = search_latents(defense.decoder, starts, batch.x[:3], 20, 0.05, bf16=True)
+    exact = search_latents(defense.decoder, starts, batch.x[:3], 20, 0.05)[1]
+    torch.testing.assert_close(error, reconstruction_error(batch.x[:3], defense.decoder(z)))
+    torch.testing.assert_close(error, exact, rtol=0.02, atol=0)
 
 
 def test_an_ordinary_attack_on_the_white_box_surface_has_gradients(gmvae, batch):

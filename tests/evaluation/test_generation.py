@@ -71,6 +71,15 @@ def test_samples_are_saved_and_measured(data, tmp_path):
         np.testing.assert_allclose(archive["samples"][4, 0], first, atol=1e-6)
 
 
+def test_the_fid_is_measured_where_it_is_asked_for(data, tmp_path, monkeypatch):
+    asked = Generative(data, False)
+    asked.fid = True
+    monkeypatch.setattr(
+        "robustforge.evaluation.generation.inception_distance", lambda real, drawn: float(len(real) + len(drawn))
+    )
+    assert save_generation(asked, data, tmp_path / "a.npz", CPU, count=200)["fid"] == 400
+
+
 def test_a_defense_that_generates_nothing_writes_nothing(defense, data, tmp_path):
     assert save_generation(defense, data, tmp_path / "c.npz", CPU) == {}
     assert not (tmp_path / "c.npz").exists()

@@ -35,8 +35,10 @@ class Surface:
             that evade a detector; None: ``system`` itself.
         draws: forward passes over whose randomness the objective is averaged (expectation over transformation, Athalye
             et al. 2018, arXiv:1707.07397); 1 for deterministic defenses.
-        aimed: hand ``views`` the class that a targeted attack wants in place of the label, for parts that can be told
-            which way to go (the slot of a memory).
+        aimed: hand ``views`` (and ``answer``) the class that a targeted attack wants in place of the label, for parts
+            that can be told which way to go (the slot of a memory), or that judge by the class (a mixture component).
+        start: images to begin at, (target classes (n,), sample numbers (n,), restart) -> (n, C, H, W), which the
+            attack projects onto its ball; None where the system offers none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Surface:
     answer: Callable[[Tensor, Tensor], DefenseOutput] | None = None
     draws: int = 1
     aimed: bool = False
+    start: Callable[[Tensor, Tensor, int], Tensor] | None = None
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """The first view, (B, K)."""

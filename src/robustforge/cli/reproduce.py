@@ -15,6 +15,7 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
+from robustforge.reporting import beside_table
 from robustforge.reporting.reproduction import compare, render, write
 from robustforge.types import UserError
 
@@ -85,9 +86,10 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     header = [spec["title"], spec["profiles"][profile]["note"].strip()]
     if extra:
         header.append(f"Further overrides: {' '.join(extra)}.")
+    header += beside_table.told(spec, results)
     cells = compare(spec, results)
     console.print(render(cells, header))
-    for path in write(cells, folder, header):
+    for path in [*write(cells, folder, header), *beside_table.draw(spec, results, folder)]:
         console.print(f"wrote {path}")
     return failed
 

@@ -35,7 +35,11 @@ def save_generation(
 
     Returns:
         ``frechet_distance`` of samples to training images and ``frechet_floor``, that between two halves of the
-        training images, both in the features of the undefended classifier; empty for defenses that generate nothing.
+        training images, both in the features of the undefended classifier, and ``fid`` where the defense asks for it;
+        empty for defenses that generate nothing.
+
+    Raises:
+        UserError: the FID is asked for and its network cannot be had.
 
     Notes:
         Not the FID: that needs the weights of an Inception network (see :func:`inception_distance`). Distances in the
@@ -46,12 +50,15 @@ def save_generation(
     count = min(count, len(data.train))
     samples = generated(defense, data.num_classes, count, seed, device)
     _save(defense, data, path, device, seed)
+    found: dict[str, float] = {}
+    if getattr(defense, "fid", False):
+        found["fid"] = inception_distance(torch.cat(_images(data.train, count, device)), samples)
     network = getattr(defense, "undefended", None)
     if network is None:
-        return {}
+        return found
     real = torch.cat([features(network, part) for part in _images(data.train, count, device)])
     drawn = torch.cat([features(network, part) for part in torch.split(samples, CHUNK)])
-    return {
+    return found | {
         "frechet_distance": frechet_distance(real, drawn),
         "frechet_floor": frechet_distance(real[::2], real[1::2]),
     }

@@ -45,6 +45,8 @@ class GaussianMixtureVAE(Defense):
         width, batch_norm: of the networks, see :func:`robustforge.nn.mixture_autoencoder.mixture_encoder`.
         exponents: a and b of Eqs. 10 and 11.
         paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
+        judge: adds the surface ``judged``, on which only what the undefended classifier denies is accepted.
+        fid: measure the FID of samples too, which needs torch-fidelity and the Inception weights that it downloads.
         seed: of initial weights, labels, batches and noise.
 
     Raises:
@@ -63,7 +65,8 @@ class GaussianMixtureVAE(Defense):
         self, model: Factory, training: Training, undefended_training: Training, shape: Sequence[int], num_classes: int,
         detector: DetectorPlan, reclassification: ReclassificationPlan, labels: LabelPlan, latent: int | None = None,
         variance: float = 1 / 3000, alpha: float | None = None, variable_entropy: bool = False, width: float = 1.0,
-        batch_norm: bool = False, exponents: Sequence[float] = (2.0, 2.0), paper_literal: bool = False, seed: int = 0,
+        batch_norm: bool = False, exponents: Sequence[float] = (2.0, 2.0), paper_literal: bool = False,
+        judge: bool = False, fid: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(seed=seed, training=training)
         if not variance > 0:
@@ -76,6 +79,7 @@ class GaussianMixtureVAE(Defense):
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 1000 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
         self.exponents, self.paper_literal = tuple(exponents), paper_literal
+        self.judge, self.fid = judge, fid
         self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
         self.pool: LabelledPool | None = None
         self.detector = MixtureDetector(num_classes, self.latent, variance)
@@ -111,7 +115,7 @@ class GaussianMixtureVAE(Defense):
         return self.decoder(self.detector.means[labels] + self.variance**0.5 * noise).float()
 
     def surfaces(self) -> dict[str, Surface]:
-        """``end_to_end``, ``encoder``, ``white_box`` and ``transfer``: see the module of that name."""
+        """``end_to_end``, ``encoder``, ``white_box``, ``aimed`` and ``transfer``: see the module of that name."""
         return gmvae_surfaces(self)
 
     def systems(self) -> dict[str, dict[str, Surface]]:

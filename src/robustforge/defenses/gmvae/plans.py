@@ -11,6 +11,7 @@ ENCODER_RULES = ("quantile", "chi2")
 DECODER_RULES = ("std", "quantile")
 MODES = ("none", "reject", "accept")
 STARTS = ("all", "nearest")
+PRECISIONS = ("auto", "float32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,30 @@ class ReclassificationPlan:
         steps: of Adam on the latent.
         lr: its step size, latent units.
         starts: ``all`` class means side by side, or the ``nearest`` one alone.
+        precision: of the search: ``auto`` (bf16 where the hardware has it), ``float32`` or ``bf16``; which start ended
+            best is decided in float32.
+        attacked_steps: of the search that the row ``reclassified_search`` lets an attacker see on every pass; 0 for no
+            such row.
 
     Raises:
-        UserError: an unknown word, or no step.
+        UserError: an unknown word, no step, or a negative number of them.
     """
 
     mode: str = "none"
     steps: int = 500
     lr: float = 0.05
     starts: str = "all"
+    precision: str = "auto"
+    attacked_steps: int = 0
 
     def __post_init__(self) -> None:
         _one_of("reclassification.mode", self.mode, MODES)
         _one_of("reclassification.starts", self.starts, STARTS)
+        _one_of("reclassification.precision", self.precision, PRECISIONS)
         if self.steps < 1:
             raise UserError(f"defense.reclassification.steps is {self.steps}: give at least 1.")
+        if self.attacked_steps < 0:
+            raise UserError(f"defense.reclassification.attacked_steps is {self.attacked_steps}: give 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from robustforge.attacks.randomness import SampleRandom
-from robustforge.defenses.gmvae.reclassify import search_latents
+from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
 from robustforge.nn.mixture_autoencoder import reconstruction_error
 from robustforge.types import Batch, DefenseOutput
 
@@ -36,7 +35,8 @@ def reclassified(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
     starts = means.expand(len(rejected), -1, -1)
     if plan.starts == "nearest":
         starts = means[logits[rejected].argmax(1)][:, None]
-    z, error = search_latents(defense.decoder, starts, x[rejected], plan.steps, plan.lr)
+    bf16 = search_in_bf16(plan.precision, x.device)
+    z, error = search_latents(defense.decoder, starts, x[rejected], plan.steps, plan.lr, bf16)
     logits, parts = logits.clone(), parts.clone()
     logits[rejected], parts[rejected] = defense.scores(z), defense.detector.parts(z, error)
     if plan.mode == "accept":
@@ -57,7 +57,7 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
     Returns:
         (B,) each: ``accepted_correct``, ``accepted_wrong``, ``rejected``; ``rejected_by_encoder`` and
         ``rejected_by_decoder``; ``noise_accepted``, of one noise image for each image; ``reconstruction_error``,
-        squared; ``recovered``, rejected and then reclassified right, where there is reclassification.
+        squared.
     """
     output = defense(batch.x)
     logits, parts, rebuilt = output.logits, output.parts, output.purified
@@ -74,8 +74,4 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
         "noise_accepted": direct(defense, noise)[1].amax(1) <= 1,
         "reconstruction_error": reconstruction_error(batch.x, rebuilt),
     }
-    if defense.reclassification.mode != "none":
-        again = reclassified(defense, batch.x)
-        kept = torch.ones_like(accepted) if again.risk is None else again.risk <= 1
-        found["recovered"] = ~accepted & kept & (again.logits.argmax(1) == batch.y)
     return {name: values.float() for name, values in found.items()}

@@ -7,11 +7,16 @@ surface        gradient of                                          who uses it
 ``end_to_end`` the same scores; ``answer`` adds risk and both parts  attacks that evade the detector
 ``white_box``  scores of class, encoder threshold and decoder        the paper's Eqs. 10 and 11; any plain attack
                threshold in one                                      that must satisfy all three at once
+``aimed``      label, distance to the target's mean and error, each  the adapted attack (attack=constraints), which
+               in units of its threshold; begins at images that the  tries every target
+               decoder makes of the target
 ``transfer``   the undefended classifier                             the oblivious attacker
+``judged``     as ``white_box``; judged by the system that rejects   fooling images: accepted here are those that an
+               what the undefended classifier confirms               independent classifier does not take for the class
 ============== ==================================================== ==============================================
 
-All are judged by the selective classifier: class, both thresholds. Scores are plain squared distances: divided by the
-components' variance they would saturate every softmax, with gradients that are exactly zero.
+All but the last are judged by the selective classifier: class, both thresholds. Scores are plain squared distances:
+divided by the components' variance they would saturate every softmax, with gradients that are exactly zero.
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Surface, transfer
+from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
 from robustforge.nn.mixture_autoencoder import reconstruction_error
 from robustforge.types import DefenseOutput
 
@@ -44,13 +51,56 @@ def gmvae_surfaces(defense: GaussianMixtureVAE) -> dict[str, Surface]:
     def white_box(x: Tensor, _: Tensor) -> tuple[Tensor]:
         return (white_box_scores(defense, x),)
 
+    def towards(x: Tensor, target: Tensor) -> DefenseOutput:
+        return aimed_answer(defense, x, target)
+
+    def start(target: Tensor, index: Tensor, restart: int) -> Tensor:
+        return target_images(defense, target, index, restart)
+
     end_to_end = Surface("end_to_end", scores, system, defense)
-    return {
+    found = {
         "end_to_end": end_to_end,
         "encoder": Surface("encoder", scores, system, defense, answer=without_detector),
         "white_box": Surface("white_box", white_box, system, defense),
+        "aimed": Surface("aimed", white_box, system, defense, answer=towards, aimed=True, start=start),
         "transfer": transfer(defense.undefended, end_to_end),
     }
+    if defense.judge:
+        found["judged"] = Surface("judged", white_box, lambda x, _: unconfirmed(defense, x), defense)
+    return found
+
+
+def aimed_answer(defense: GaussianMixtureVAE, x: Tensor, target: Tensor) -> DefenseOutput:
+    """The selective classifier's answer with the scores that images (B, C, H, W) would have as ``target`` (B,)."""
+    z, detector = defense.encode(x), defense.detector
+    rebuilt = defense.decoder(z).float()
+    encoder = detector.mahalanobis(z, target) / detector.tau_encoder[target]
+    decoder = reconstruction_error(x, rebuilt) / detector.tau_decoder[target]
+    parts = torch.stack([encoder, decoder], 1)
+    return DefenseOutput(defense.scores(z), parts.amax(1), rebuilt, parts)
+
+
+def target_images(defense: GaussianMixtureVAE, target: Tensor, index: Tensor, restart: int) -> Tensor:
+    """Images (n, C, H, W) decoded from the fitted component of each ``target`` (n,), another draw each restart.
+
+    Notes:
+        An attacker without training images has these: what the decoder itself makes of the class wanted, drawn with
+        the covariance of held-out encodings.
+    """
+    noise = SampleRandom(defense.seed, "gmvae/target", restart).normal(index, (defense.latent,))
+    factor = torch.linalg.cholesky(defense.detector.covariance)[target]
+    return defense.decoder(defense.detector.means[target] + torch.einsum("bij,bj->bi", factor, noise)).float()
+
+
+def unconfirmed(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
+    """The selective classifier that also rejects what the undefended classifier takes for the same class.
+
+    What it accepts has fooled the detector: an independent classifier, which never saw it, does not see that class.
+    """
+    output = defense(x)
+    assert output.risk is not None
+    agrees = defense.undefended(x).argmax(1) == output.logits.argmax(1)
+    return DefenseOutput(output.logits, output.risk.masked_fill(agrees, float("inf")))
 
 
 def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
@@ -77,12 +127,35 @@ def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
     return -torch.log1p(error.pow(a) + distance.pow(b))
 
 
+def search_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
+    """Class scores of the second look: minus the error of the best image found from each class's mean.
+
+    Args:
+        defense: whose decoder searches, for ``attacked_steps``.
+        x: (B, C, H, W) images.
+
+    Returns:
+        (B, K) float32.
+
+    Notes:
+        The latents found are constants: at a minimum over the latent, the derivative of the error in the image is that
+        with the latent held (the envelope theorem). A search that wanders to another mean is told under the class that
+        it began at; what the system answers is judged by the whole search.
+    """
+    plan, means = defense.reclassification, defense.detector.means
+    images = x.repeat_interleave(len(means), 0)
+    starts = means.repeat(len(x), 1)[:, None]
+    bf16 = search_in_bf16(plan.precision, x.device)
+    z, _ = search_latents(defense.decoder, starts, images.detach(), plan.attacked_steps, plan.lr, bf16)
+    return -reconstruction_error(images, defense.decoder(z.detach())).view(len(x), len(means))
+
+
 def gmvae_systems(defense: GaussianMixtureVAE) -> dict[str, dict[str, Surface]]:
     """Rows beside the defense: ``without_thresholds`` (accepts everything) and, where asked for, ``reclassified``.
 
     Notes:
-        The reclassifying system is attacked through the direct path, which decides what it sees; the search for a
-        latent is not differentiated.
+        The row ``reclassified`` is attacked through the direct path, which decides what the second look gets to see;
+        ``reclassified_search``, the same system, through the search.
     """
     encoder = gmvae_surfaces(defense)["encoder"]
     assert encoder.answer is not None
@@ -91,4 +164,7 @@ def gmvae_systems(defense: GaussianMixtureVAE) -> dict[str, dict[str, Surface]]:
     if defense.reclassification.mode != "none":
         again = Surface("encoder", encoder.views, lambda x, _: defense.reclassified(x), defense)
         rows["reclassified"] = {"end_to_end": again}
+        if defense.reclassification.attacked_steps:
+            search = Surface("search", lambda x, _: (search_scores(defense, x),), again.system, defense)
+            rows["reclassified_search"] = {"end_to_end": search}
     return rows

@@ -1,0 +1,66 @@
+"""Figures and lines beside a reproduced table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from robustforge.reporting.beside_table import draw, told
+from robustforge.reporting.outcome_curves import accepted_share, shares
+from robustforge.reporting.record_table import read_records
+
+from .conftest import join, make_cell
+
+PANEL = {"label": "ours", "run": "a", "system": "gmvae", "attack": "fgsm", "surface": "encoder"}
+
+
+def cell(attack, eps, right, accepted, surface="encoder", risk=None):
+    made = make_cell("gmvae", attack, "none" if attack == "clean" else surface, eps, right, accepted=accepted)
+    return made | {"risk": np.where(made["accepted"], 0.5, 2.0) if risk is None else np.asarray(risk)}
+
+
+@pytest.fixture
+def records():
+    return join(
+        cell("clean", 0.0, [1, 1, 1, 0], [1, 1, 0, 1]),
+        cell("fgsm", 0.1, [1, 0, 0, 0], [1, 1, 0, 0]),
+        cell("fgsm", 0.2, [0, 0, 0, 0], [0, 0, 0, 0]),
+        cell("fgsm", 0.2, [1, 1, 1, 1], [1, 1, 1, 1], surface="white_box"),
+    )
+
+
+def test_shares_by_hand(records):
+    found = {
+        eps: [part[name]["percent"] for name in ("accepted_correct", "accepted_wrong", "rejected")]
+        for eps, part in shares(PANEL, records).items()
+    }
+    assert found == {0.0: [50, 25, 25], 0.1: [25, 25, 50], 0.2: [0, 0, 100]}
+    assert shares(PANEL, None) == shares(PANEL, {"failed": "exit code 1"}) == {}
+
+
+def test_acceptance_by_hand():
+    clean = read_records(cell("clean", 0.0, [1, 1, 1, 1], [1, 1, 1, 1], risk=[0.1, 0.2, 0.3, 0.4]))
+    attacked = read_records(cell("fgsm", 0.1, [0, 0, 1, 0], [1, 1, 1, 1], risk=[0.15, 0.35, 0.05, 9.0]))
+    rejected, accepted = accepted_share(clean, attacked)
+    # thresholds 9, .4, .35, .3, .2, .15, .1, .05: the wrong ones' risks are .15, .35 and 9
+    assert rejected.tolist() == [0, 0, 0.25, 0.25, 0.5, 0.75, 0.75, 1]
+    assert accepted.tolist() == [0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0, 0]
+
+
+def test_figures_and_lines_of_a_specification(records, tmp_path):
+    spec = {
+        "figures": [
+            {"file": "curves.png", "kind": "outcomes", "panels": [PANEL, {**PANEL, "run": "b"}]},
+            {"file": "acceptance.png", "kind": "acceptance", "panels": [{**PANEL, "eps": 0.1}, {**PANEL, "run": "b", "eps": 0.1}]},
+            {"file": "none.png", "kind": "outcomes", "panels": [{**PANEL, "run": "b"}]},
+        ],
+        "diagnostics": ["frechet_distance", "absent"],
+    }  # fmt: skip
+    made = draw(spec, {"a": records, "b": None}, tmp_path)
+    assert [path.name for path in made] == ["curves.png", "acceptance.png"]
+    assert all(path.stat().st_size > 5000 for path in made)
+    (tmp_path / "result.json").write_text(json.dumps({"diagnostics": {"frechet_distance": 4.25, "other": 1.0}}))
+    assert told(spec, {"a": tmp_path / "records.parquet", "b": None}) == ["a: frechet distance 4.250."]
+    assert draw({}, {}, tmp_path) == told({}, {}) == []
+    with pytest.raises(ValueError, match="outcomes, acceptance"):
+        draw({"figures": [{"file": "x.png", "kind": "pie", "panels": []}]}, {}, tmp_path)
