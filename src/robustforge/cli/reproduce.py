@@ -15,6 +15,7 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
+from robustforge.reporting import run_curves
 from robustforge.reporting.reproduction import compare, render, write
 from robustforge.types import UserError
 
@@ -88,6 +89,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     cells = compare(spec, results)
     console.print(render(cells, header))
     for path in write(cells, folder, header):
+        console.print(f"wrote {path}")
+    for path in run_curves.draw(spec.get("curves", []), folder):
         console.print(f"wrote {path}")
     return failed
 
