@@ -106,8 +106,9 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     Args:
         spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
             only copied from the paper, ``run`` (a list averages runs that differ in their seed), ``system``,
-            ``paper_surface`` (default ``end_to_end``) and ``adapted`` (a surface, or ``worst_case``, the default). A row
-            may name a ``paper_table`` of its own, or a null ``paper_row``: the paper has no such row. A column has ``label``, ``paper_key``,
+            ``paper_surface`` (default ``end_to_end``) and ``adapted`` (a surface, or ``worst_case``, the default). A
+            row may name a ``paper_table`` of its own, and a null ``paper_row`` where the paper has no such row. A
+            column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
             false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
             first). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers

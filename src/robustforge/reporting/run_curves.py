@@ -19,8 +19,8 @@ def draw(figures: Sequence[Mapping[str, Any]], folder: str | Path) -> list[Path]
     """Draws figures over the runs of a table.
 
     Args:
-        figures: each with ``file`` (a PNG's name), ``title``, ``stage`` (whose metrics), ``runs`` (label -> run, a folder
-            below ``folder``) and ``panels``. A panel has ``label``, ``metrics`` (such as ``val/robust_accuracy``) and
+        figures: each with ``file`` (a PNG's name), ``title``, ``stage`` (whose metrics), ``runs`` (label -> run, a
+            folder below ``folder``) and ``panels``. A panel has ``label``, ``metrics`` (``val/robust_accuracy``) and
             ``scale``: ``value`` (default), ``percent`` of a share, or ``error``, the percentage that it lacks.
         folder: of the table.
 
