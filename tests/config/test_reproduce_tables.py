@@ -17,9 +17,11 @@ CASES = [
 
 
 def cells(spec):
-    """Rows times columns; what a row does not say may stand in the column, and the other way round."""
-    return [{**column, **row, **{k: v for k, v in column.items() if k != "label"}}
+    """Rows times columns and runs; what a row does not say may stand in the column, and the other way round."""
+    flat = [{**column, **row, **{k: v for k, v in column.items() if k != "label"}}
             for row in spec["rows"] for column in spec["columns"]]  # fmt: skip
+    several = [cell for cell in flat if isinstance(cell.get("run"), list)]
+    return [cell for cell in flat if cell not in several] + [{**c, "run": run} for c in several for run in c["run"]]
 
 
 def test_every_file_is_listed():
@@ -47,10 +49,12 @@ def test_rows_and_columns_are_the_papers(name):
         assert "run" not in cell or cell["run"] in spec["runs"], cell["label"]
         shown |= {cell["run"]} if "run" in cell else set()
         if cell["paper_key"] is not None and cell["paper_row"] is not None:  # a row may be our own
-            theirs = paper_row(paper, cell["paper_row"])
+            table = load_paper_table(cell["paper_table"]) if "paper_table" in cell else paper
+            theirs = paper_row(table, cell["paper_row"])
             numbers += paper_value(theirs, cell["paper_key"], cell.get("paper_index")) is not None
     assert numbers, "the paper prints none of these cells"
-    assert shown == set(spec["runs"]), "a run that no cell shows"
+    shown |= {run for figure in spec.get("curves", []) for run in figure["runs"].values()}
+    assert shown == set(spec["runs"]), "a run that nothing shows"
 
 
 @pytest.mark.parametrize(("name", "run", "profile"), CASES, ids=lambda part: str(part))

@@ -144,15 +144,18 @@ def test_class_means_are_of_clean_features(dfl, batch):
 
 
 def test_validation(dfl, batch):
-    defense = dfl()
+    defense = dfl().eval()  # as Lightning does for validation
     found = defense.validate(batch)
     assert set(found) == {
-        "accuracy", "robust_accuracy", "feature_norm", "own_distance", "nearest_other_distance", "least_centroid_angle",
-        "mean_centroid_angle",
+        "accuracy", "loss", "robust_accuracy", "robust_loss", "feature_norm", "own_distance", "nearest_other_distance",
+        "least_centroid_angle", "mean_centroid_angle",
     }  # fmt: skip
     assert all(value.shape == (16,) for value in found.values())
     assert (found["robust_accuracy"] <= found["accuracy"]).all()
-    assert set(dfl(attack=NoAttack(), feature_loss=None).validate(batch)) == {"accuracy", "feature_norm"}
+    torch.testing.assert_close(found["loss"].mean(), F.cross_entropy(defense.network(batch.x), batch.y))
+    attacked = crafted(defense, batch, defense.seed)
+    torch.testing.assert_close(found["robust_loss"].mean(), F.cross_entropy(defense.network(attacked), batch.y))
+    assert set(dfl(attack=NoAttack(), feature_loss=None).validate(batch)) == {"accuracy", "loss", "feature_norm"}
 
 
 def test_stages(dfl):

@@ -15,7 +15,7 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
-from robustforge.reporting import beside_table
+from robustforge.reporting import beside_table, run_curves
 from robustforge.reporting.reproduction import compare, render, write
 from robustforge.types import UserError
 
@@ -89,7 +89,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     header += beside_table.told(spec, results)
     cells = compare(spec, results)
     console.print(render(cells, header))
-    for path in [*write(cells, folder, header), *beside_table.draw(spec, results, folder)]:
+    figures = [*beside_table.draw(spec, results, folder), *run_curves.draw(spec.get("curves", []), folder)]
+    for path in [*write(cells, folder, header), *figures]:
         console.print(f"wrote {path}")
     return failed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
@@ -21,6 +22,7 @@ from robustforge.reporting.records import (
     same_eps,
     worst_outcomes,
 )
+from robustforge.reporting.replicates import averaged
 from robustforge.reporting.result import make_result
 from robustforge.reporting.statistics import wilson
 
@@ -56,6 +58,8 @@ class ComparedCell:
         adapted_reason: why ``adapted`` is missing; empty where it is not.
         gap: ``ours`` minus ``adapted``: paired bootstrap over the images that both judged, or None where one of them is
             missing or a run's records are not at hand.
+        spread: half of the 95 % interval of ``ours`` over the runs of a row that averages several, points; else None.
+        adapted_spread: likewise of ``adapted``.
     """
 
     row: str
@@ -76,6 +80,8 @@ class ComparedCell:
     reason: str
     adapted_reason: str
     gap: Difference | None = None
+    spread: float | None = None
+    adapted_spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,10 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
 
     Args:
         spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
-            only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
-            ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
+            only copied from the paper, ``run`` (a list averages runs that differ in their seed), ``system``,
+            ``paper_surface`` (default ``end_to_end``) and ``adapted`` (a surface, or ``worst_case``, the default). A
+            row may name a ``paper_table`` of its own, and a null ``paper_row`` where the paper has no such row. A
+            column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
             false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
             first). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
@@ -118,16 +126,21 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     Raises:
         ValueError: the specification names a paper table, row or column that does not exist.
     """
-    table = load_paper_table(spec["paper_table"])
     ready = {run: _as_result(result) for run, result in results.items()}
     cells = []
     for row in spec["rows"]:
-        printed = paper_row(table, row["paper_row"]) if row.get("paper_row") is not None else None
+        table = load_paper_table(row.get("paper_table", spec["paper_table"]))
         for column in spec["columns"]:
+            which = row.get("paper_row", column.get("paper_row"))
+            printed = paper_row(table, which) if which is not None else None
             key = column.get("paper_key", row.get("paper_key"))
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
             paper = None if paper is None else paper * column.get("paper_scale", 1)
-            cells.append(_compare_one({**column, **row}, {**row, **column}, paper, ready))
+            together = {**column, **row}
+            runs = together["run"] if isinstance(together.get("run"), list) else [together.get("run")]
+            each = [_compare_one({**together, "run": run}, {**row, **column}, paper, ready) for run in runs]
+            judge = partial(_judge, metric=column.get("metric"))
+            cells.append(each[0] if len(each) == 1 else averaged(each, judge))
     return cells
 
 
@@ -149,10 +162,7 @@ def _compare_one(
     average = None
     if column["attack"] != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
         average = (clean.accuracy + ours.accuracy) / 2
-    shortfall = None
-    if paper is not None and ours.accuracy is not None:
-        missing = paper - ours.accuracy
-        shortfall = max(0.0, -missing if column.get("metric") in LOWER_IS_BETTER else missing)
+    shortfall, verdict = _judge(paper, ours.accuracy, metric=column.get("metric"))
     return ComparedCell(
         row=str(row["label"]),
         column=str(column["label"]),
@@ -167,7 +177,7 @@ def _compare_one(
         avg_like_code=average,
         n=ours.cell["n"] if ours.cell else None,
         seed=ours.cell["seed"] if ours.cell else None,
-        verdict=_verdict(paper, ours, shortfall),
+        verdict=verdict if ours.accuracy is not None else ours.reason if ours.reason == COPIED else NOT_RUN,
         shortfall=shortfall,
         reason=ours.reason,
         adapted_reason=adapted.reason,
@@ -190,12 +200,13 @@ def _held(records: Records, cell: Mapping[str, Any]) -> Outcomes:
     return outcomes(records.cells[CellKey(**{name: cell[name] for name in CellKey._fields} | {"eps": eps})])
 
 
-def _verdict(paper: float | None, ours: _Found, shortfall: float | None) -> str:
-    if ours.accuracy is None:
-        return ours.reason if ours.reason == COPIED else NOT_RUN
-    if paper is None or shortfall is None:
-        return "no paper value"
-    return REACHED if shortfall <= TOLERANCE + 1e-9 else f"{shortfall:.2f} points short"
+def _judge(paper: float | None, ours: float | None, metric: str | None = None) -> tuple[float | None, str]:
+    """(points short of the paper's number, the verdict in words)."""
+    if paper is None or ours is None:
+        return None, "no paper value"
+    missing = ours - paper if metric in LOWER_IS_BETTER else paper - ours
+    shortfall = max(0.0, missing)
+    return shortfall, REACHED if shortfall <= TOLERANCE + 1e-9 else f"{shortfall:.2f} points short"
 
 
 def _look_up(

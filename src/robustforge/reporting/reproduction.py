@@ -34,6 +34,7 @@ LEGEND = (
     "defense; worst case: per image over all recorded attacks of that budget, clean errors and refusals included. For "
     "an undefended model, fewer points than the paper's mean a stronger attack."
 )
+SPREAD = "±: mean over runs of several seeds, with half of Student's 95 % interval over them."
 NO_PAPER_VALUE = "the paper prints no number"
 
 
@@ -89,7 +90,8 @@ def _notes(cells: Sequence[ComparedCell]) -> dict[str, int]:
 
 
 def _footnotes(cells: Sequence[ComparedCell]) -> list[str]:
-    return [f"{MISSING} [{k}] {reason}" for reason, k in _notes(cells).items()]
+    spread = [SPREAD] if any(cell.spread is not None for cell in cells) else []
+    return spread + [f"{MISSING} [{k}] {reason}" for reason, k in _notes(cells).items()]
 
 
 def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
@@ -99,8 +101,9 @@ def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
         grouped.setdefault(cell.row, []).append(cell)
     notes = _notes(cells)
 
-    def words(value: float | None, n: int | None, reason: str) -> str:
-        return f"{MISSING} [{notes[reason]}]" if value is None else percent(value, n or 0)
+    def words(value: float | None, n: int | None, reason: str, spread: float | None = None) -> str:
+        shown = f"{MISSING} [{notes[reason]}]" if value is None else percent(value, n or 0)
+        return shown if spread is None else f"{shown} ±{spread:.1f}"
 
     rows = []
     for label, mine in grouped.items():
@@ -108,8 +111,10 @@ def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
         if mine[0].reason == COPIED:
             lines = [(COPIED, lines[0][1])]
         else:
-            ours = [(cell, words(cell.ours, cell.n, cell.reason) + _mark(cell)) for cell in mine]
-            adapted = [(cell, words(cell.adapted, cell.adapted_n, cell.adapted_reason)) for cell in mine]
+            ours = [(cell, words(cell.ours, cell.n, cell.reason, cell.spread) + _mark(cell)) for cell in mine]
+            adapted = [
+                (cell, words(cell.adapted, cell.adapted_n, cell.adapted_reason, cell.adapted_spread)) for cell in mine
+            ]
             surface = mine[0].adapted_surface.replace("_", " ")
             lines += [(f"ours: {mine[0].paper_surface}", ours), (f"adapted: {surface}", adapted)]
         rows.append((label, lines))

@@ -146,19 +146,19 @@ class DflPcl(Defense):
         y, count = batch.y.repeat(len(halves)), len(batch.y)
         output = self.network.answer(torch.cat([images for images, _ in halves.values()]))
         logits, features = output.logits.float(), output.features.float()
-        terms, accuracies = {}, {}
+        terms, noted = {}, {}
         entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
         for number, (name, (_, weight)) in enumerate(halves.items()):
             rows = slice(number * count, (number + 1) * count)
             terms[name] = weight * entropy[rows].mean()
-            accuracies[f"{name}_accuracy"] = right[rows].mean()
+            noted |= {f"{name}_accuracy": right[rows].mean(), f"{name}_loss": entropy[rows].mean()}
         if self.feature_loss is not None:
             weights = torch.tensor([weight for _, weight in halves.values()], device=y.device)
             shares = len(halves) * weights.repeat_interleave(count)
             terms |= self.feature_loss.terms(features, self.points, y, shares)
         # the first half: clean images where there are any
         self.class_means.update([depth[:count] for depth in depths(output)], batch.y)
-        self.note(feature_norm=features.norm(dim=1).mean(), **accuracies)
+        self.note(feature_norm=features.norm(dim=1).mean(), **noted)
         return terms
 
     def _halves(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
@@ -175,13 +175,20 @@ class DflPcl(Defense):
         return self.attack(surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Held-out clean and robust accuracy, and the geometry of the features."""
-        with torch.no_grad():
-            clean = self.network(batch.x).argmax(1) == batch.y
-            metrics = {"accuracy": clean.float(), **self.diagnostics(batch)}
+        """Held-out clean and robust accuracy and cross-entropy, and the geometry of the features."""
+        clean, entropy = self._answer(batch.x, batch.y)
+        metrics = {"accuracy": clean.float(), "loss": entropy, **self.diagnostics(batch)}
         if self.attack is not None:
-            metrics["robust_accuracy"] = (clean & ~self._attack(batch, self.seed).success).float()
+            result = self._attack(batch, self.seed)
+            metrics["robust_accuracy"] = (clean & ~result.success).float()
+            metrics["robust_loss"] = self._answer(result.x_adv, batch.y)[1]
         return metrics
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """((B,) whether right, (B,) cross-entropy)."""
+        logits = self.network(x).float()
+        return logits.argmax(1) == y, cross_entropy_per_sample(logits, y)
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
