@@ -98,15 +98,15 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     """Fills a paper's table, row by row.
 
     Args:
-        spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` and, unless it is
-            only copied from the paper, ``run``, ``system``, ``paper_surface`` (default ``end_to_end``) and
-            ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``, ``paper_key``,
-            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
-            false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
-            first). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
-            percent) and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc``
-            (of risk, changed images against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the
-            system named ``direct`` rejects, of a system that
+        spec: ``paper_table`` (an id), ``rows`` and ``columns``. A row has ``label``, ``paper_row`` (or the columns have
+            it) and, unless it is only copied from the paper, ``run``, ``system``, ``paper_surface`` (default
+            ``end_to_end``) and ``adapted`` (a surface, or ``worst_case``, the default). A column has ``label``,
+            ``paper_key``, ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and
+            ``rate`` (of false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack``
+            come first, unless the column says ``own_attack: true``). A column may have a ``system`` of its own, a
+            ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``: ``accuracy`` (default),
+            ``error`` (wrong and accepted), ``rejected``, ``auroc`` (of risk, changed images against clean ones; 100 is
+            perfect) or ``recovered``, the accuracy on what the system named ``direct`` rejects, of a system that
             keeps that one's other answers. What a row does not say may stand in the column, and the other way round: a
             paper that lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
@@ -122,8 +122,9 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
     ready = {run: _as_result(result) for run, result in results.items()}
     cells = []
     for row in spec["rows"]:
-        printed = paper_row(table, row["paper_row"]) if row.get("paper_row") is not None else None
         for column in spec["columns"]:
+            which = row.get("paper_row", column.get("paper_row"))
+            printed = paper_row(table, which) if which is not None else None
             key = column.get("paper_key", row.get("paper_key"))
             paper = paper_value(printed, key, column.get("paper_index")) if printed and key else None
             paper = None if paper is None else paper * column.get("paper_scale", 1)
@@ -141,7 +142,9 @@ def _as_result(source: Any) -> Mapping[str, Any] | None:
 def _compare_one(
     row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
 ) -> ComparedCell:
-    own = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    own: tuple[str, ...] = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    if column.get("own_attack"):
+        own = ()
     column = {**column, **{key: row[key] for key in own if key in row}}
     surface = str(column.get("paper_surface", row.get("paper_surface", "end_to_end")))
     adapted_to = str(column.get("adapted", row.get("adapted", WORST)))
