@@ -89,6 +89,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     console.print(render(cells, header))
     for path in write(cells, folder, header):
         console.print(f"wrote {path}")
+    for pictures in sorted(folder.glob("*/figures")):
+        console.print(f"pictures of {pictures.parent.name}: {pictures}")
     return failed
 
 

@@ -72,6 +72,10 @@ class ConvAutoEncoder(Purifier):
         """The latent's, when noise is kept at inference."""
         return self.denoiser.latent_shape if self.infer_noise else None
 
+    def trained_on(self) -> tuple[Attack, Threat]:
+        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
+        return self.attack, self.threat
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error to the clean image (Sec. 3.3), with latent noise; and the logits' change, if wanted."""
         noise = torch.randn(len(batch.x), *self.denoiser.latent_shape, device=batch.x.device)
