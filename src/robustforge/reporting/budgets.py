@@ -27,7 +27,8 @@ def budgets(run_dir: str | Path) -> Path | None:
         data = {name: archive[name] for name in archive.files}
     names, eps = data["attack"], data["eps"]
     with drawing(0.95 * (len(eps) + 1) + 0.6, 2.3 * len(names) + 0.5) as figure:
-        figure.suptitle(f"label {int(data['label'])}; above: attacked, below: the change", fontsize=9)
+        words = "above: attacked, with budget and answer; below: the change"
+        figure.suptitle(f"label {int(data['label'])}; {words}", fontsize=9)
         grid = figure.subplots(2 * len(names), len(eps) + 1, squeeze=False)
         for i, name in enumerate(names):
             images = np.concatenate([data["clean"][None], data["attacked"][i]])
@@ -36,8 +37,8 @@ def budgets(run_dir: str | Path) -> Path | None:
                 show(above, image)
                 show(below, 0.5 + 0.5 * (image - data["clean"]))
                 answer = None if j == 0 else int(data["prediction"][i][j - 1])
-                words = "clean" if answer is None else f"{eps[j - 1]:.3g}: {answer}"
+                heading = "clean" if answer is None else f"{eps[j - 1]:.3g}: {answer}"
                 wrong = answer is not None and answer != int(data["label"])
-                above.set_title(words, fontsize=8, loc="center", color=PALETTE[1] if wrong else "#333333")
+                above.set_title(heading, fontsize=8, loc="center", color=PALETTE[1] if wrong else "#333333")
             grid[2 * i][0].set_ylabel(str(name), fontsize=8)
         return save(figure, run_dir / "figures" / "budgets.png")
