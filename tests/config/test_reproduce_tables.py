@@ -48,7 +48,7 @@ def test_rows_and_columns_are_the_papers(name):
     for cell in cells(spec):
         assert "run" not in cell or cell["run"] in spec["runs"], cell["label"]
         shown |= {cell["run"]} if "run" in cell else set()
-        if cell["paper_key"] is not None and cell["paper_row"] is not None:  # a row may be our own
+        if cell["paper_key"] is not None and cell.get("paper_row") is not None:  # a row may be ours beside the paper's
             table = load_paper_table(cell["paper_table"]) if "paper_table" in cell else paper
             theirs = paper_row(table, cell["paper_row"])
             numbers += paper_value(theirs, cell["paper_key"], cell.get("paper_index")) is not None

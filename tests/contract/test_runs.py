@@ -350,8 +350,11 @@ def test_defense_vae_modes_run(train_run, mode):
 def test_the_denoisers_protocol_runs_with_its_controls(train_run):
     run = train_run(*tiny("cae")[:2], *tiny("cae")[-2:], "protocol=cae", "protocol.suites.paper.attacks.pgd.steps=2",
                     "protocol.suites.controls.attacks.mim.steps=1",
+                    "protocol.suites.white_box.attacks.apgd.steps=1", "protocol.suites.white_box.attacks.cw.steps=1",
                     "protocol.suites.adapted.attacks.adapted.steps=1")  # fmt: skip
     found = {key[:3] for key in check(run)}
+    assert {("cae", name, "end_to_end") for name in ("fgsm", "pgd", "apgd_ce", "carlini_wagner")} <= found
+    assert (run.folder / "gallery_transfer.npz").is_file()
     assert {("cae", "random_sign", "transfer"), ("undefended", "fgsm", "end_to_end")} <= found
     assert {key[2] for key in found if key[:2] == ("cae", "adapted_pgd")} == {"end_to_end", "bpda"}
     assert {"clean_change", "wrong_label_decoded", "wrong_label_ignored"} <= set(run.result["diagnostics"])

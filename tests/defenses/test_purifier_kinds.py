@@ -37,6 +37,22 @@ def test_cae_loss_by_hand(make_purifier, batch):
     assert loss.item() != pytest.approx(F.mse_loss(defense.denoiser(batch.x_adv), batch.x).item(), rel=1e-6)
 
 
+def test_guidance_is_the_mean_change_of_the_logits(make_purifier, batch):
+    defense = make_purifier("cae", guidance=0.5)
+    defense.enter(stage_of(defense, "denoiser"))
+    defense.denoiser.eval()
+    torch.manual_seed(5)
+    terms = defense.losses(batch)
+    torch.manual_seed(5)
+    rebuilt = defense.denoiser(batch.x_adv, torch.randn(16, *defense.denoiser.latent_shape))
+    change = (defense.undefended(rebuilt) - defense.undefended(batch.x)).detach()
+    assert terms["guidance"].item() == pytest.approx(0.5 * change.abs().sum().item() / (16 * 10), rel=1e-5)
+    sum(terms.values()).backward()
+    assert all(p.grad is not None for p in defense.denoiser.parameters())
+    assert all(p.grad is None for p in defense.undefended.parameters())
+    assert set(make_purifier("cae").losses(batch)) == {"mse"}
+
+
 def test_cae_noise_is_off_at_inference_unless_asked(make_purifier, batch):
     quiet, noisy = make_purifier("cae"), make_purifier("cae", infer_noise=True, draws=3)
     noisy.load_state_dict(quiet.state_dict())
@@ -213,6 +229,7 @@ def test_defense_vae_loss_by_hand(make_purifier, batch):
         ("defense_vae", {"mode": "joint"}, "plain, rec, e2e"),
         ("defense_vae", {"mix_clean": -1}, "share between 0 and 1"),
         ("cae", {"draws": 0}, "at least 1"),
+        ("cae", {"guidance": -0.1}, "0 or more"),
     ],
 )
 def test_impossible_values(make_purifier, name, settings, words):

@@ -1,5 +1,7 @@
 """Evaluations end to end: records, thresholds, cells that are kept, and a kill in the middle."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,9 +10,11 @@ import torch
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
+from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.gallery import save_gallery
-from robustforge.evaluation.protocol import Suite
+from robustforge.evaluation.protocol import Protocol, Suite
 from robustforge.evaluation.records import SCHEMA, batch_columns
+from robustforge.reporting.budgets import budgets
 from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
@@ -236,3 +240,25 @@ def test_gallery(defense, data, tmp_path):
             predicted = defense(torch.from_numpy(kept["attacked"])).logits.argmax(1).numpy()
         assert (kept["prediction"] == predicted).all()
         assert (kept["label"] == data.test.labels[:4].numpy()).all()
+
+
+def test_one_image_by_budget(defense, data, tmp_path):
+    protocol = Protocol("few", {"all": Suite({"fgsm": FGSM(early_stop=False)})}, [Threat("linf", 0.1)])
+    path = tmp_path / "budgets.npz"
+    save_budgets(defense, data, protocol, path, torch.device("cpu"))
+    assert not path.exists()
+    eps = [0.05, 0.1, 0.2, 0.4]
+    many = dataclasses.replace(protocol, budgets=[Threat("linf", e) for e in eps])
+    save_budgets(defense, data, many, path, torch.device("cpu"))
+    with np.load(path) as kept:
+        clean = data.test.images[0].float().numpy() / 255
+        np.testing.assert_allclose(kept["clean"], clean)
+        moved = np.abs(kept["attacked"] - clean).max((2, 3, 4))
+        assert moved.shape == (1, 4)
+        assert (moved <= np.array(eps) + 1e-6).all()
+        assert (np.diff(moved[0]) > 0).all()
+        assert (kept["label"], list(kept["attack"]), kept["prediction"].shape) == (data.test.labels[0], ["fgsm"], (1, 4))
+    made = budgets(tmp_path)
+    assert made is not None
+    assert made.stat().st_size > 1000
+    assert budgets(tmp_path / "nothing") is None

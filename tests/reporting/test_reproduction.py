@@ -127,6 +127,16 @@ def test_a_column_without_budget_takes_the_recorded_one(small):
     assert (cell.adapted, cell.adapted_reason) == (None, "not run: cw on slot_given")
 
 
+def test_a_column_keeps_its_own_attack_and_may_name_the_papers_row(small):
+    row = {**SPEC["rows"][2], "attack": "pgd", "eps": BIG}
+    which = row.pop("paper_row")
+    column = {"label": "FGSM", "paper_key": "CLEAN", "paper_row": which, "attack": "fgsm", "eps": 0.0352941}
+    (theirs,) = compare({**SPEC, "rows": [row], "columns": [column]}, {"long": small})
+    (own,) = compare({**SPEC, "rows": [row], "columns": [{**column, "own_attack": True}]}, {"long": small})
+    assert (theirs.ours, own.ours) == (50, 90)
+    assert theirs.paper == own.paper == at(compare(SPEC, {"long": small}), SPEC["rows"][2]["label"], "Clean").paper
+
+
 def test_render(cells):
     console = Console(width=180, record=True, file=io.StringIO())
     console.print(render(cells, HEADER))

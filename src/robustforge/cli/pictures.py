@@ -14,6 +14,7 @@ from robustforge.evaluation.correlation import save_correlation
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.generation import save_generation
 from robustforge.evaluation.geometry import save_geometry
+from robustforge.reporting.budgets import budgets
 from robustforge.reporting.correlation import correlation
 from robustforge.reporting.curves import training_curves
 from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
@@ -41,6 +42,10 @@ def save_arrays(
         Figures for the result, by name.
     """
     save_gallery(defense, data, attack, budget, folder / "gallery.npz", device)
+    surfaces, trained_on = defense.surfaces(), defense.trained_on()
+    if "transfer" in surfaces and trained_on is not None:
+        path = folder / "gallery_transfer.npz"
+        save_gallery(defense, data, *trained_on, path, device, surface=surfaces["transfer"])
     save_geometry(defense, data, attack, budget, folder / "geometry.npz", device)
     found = save_correlation(defense, data, attack, budget, folder / "correlation.npz", device)
     return found | save_generation(defense, data, folder / "generation.npz", device, seed)
@@ -58,7 +63,8 @@ def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
         Paths of the pictures.
     """
     made = [
-        gallery(folder), class_grid(folder), geometry(folder), correlation(folder),
+        gallery(folder), gallery(folder, "gallery_transfer"), budgets(folder),
+        class_grid(folder), geometry(folder), correlation(folder),
         accuracy_bars(result, folder / "figures" / "accuracy.png"),
         security_curve(result, folder / "figures" / "security_curve.png"),
         abstention_curves(records, result, folder / "figures" / "abstention.png"),

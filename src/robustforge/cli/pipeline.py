@@ -23,6 +23,7 @@ from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
+from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.reporting.result import make_result, write_json, write_text
@@ -180,6 +181,7 @@ def _evaluate(
     diagnostics |= pictures.save_arrays(
         job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed)
     )  # fmt: skip
+    save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
     meta = {
         "name": str(cfg.name),
         "defense": job.name,

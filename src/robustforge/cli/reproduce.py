@@ -92,6 +92,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     figures = [*beside_table.draw(spec, results, folder), *run_curves.draw(spec.get("curves", []), folder)]
     for path in [*write(cells, folder, header), *figures]:
         console.print(f"wrote {path}")
+    for pictures in sorted(folder.glob("*/figures")):
+        console.print(f"pictures of {pictures.parent.name}: {pictures}")
     return failed
 
 

@@ -8,9 +8,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from robustforge.attacks.base import Attack
 from robustforge.attacks.surfaces import Surface, end_to_end
 from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, describe, seed_everywhere
-from robustforge.types import Batch, DefenseOutput
+from robustforge.types import Batch, DefenseOutput, Threat
 
 
 class Defense(pl.LightningModule):
@@ -82,6 +83,10 @@ class Defense(pl.LightningModule):
 
     def embed(self, x: Tensor) -> Tensor | None:
         """(B, C, H, W) -> features (B, d) for the picture of the class geometry, or None for no picture."""
+        return None
+
+    def trained_on(self) -> tuple[Attack, Threat] | None:
+        """The stored attack that it was trained to undo, and its budget, for a picture; None for no picture."""
         return None
 
     def anchors(self) -> Tensor | None:

@@ -71,6 +71,10 @@ class DefenseVAE(Purifier):
         if mode == "e2e":
             self.joint_vae = build_seeded(vae, seed, "vae")
 
+    def trained_on(self) -> tuple[Attack, Threat]:
+        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
+        return self.attack, self.threat
+
     @property
     def head(self) -> nn.Module:
         """The classifier fitted to the VAE, or the undefended one."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robustforge.attacks.base import Attack
-from robustforge.attacks.surfaces import fooled
+from robustforge.attacks.surfaces import Surface, fooled
 from robustforge.data.datamodule import ImageData
 from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense
@@ -20,21 +20,24 @@ _PREFERRED = ("soft_slot", "end_to_end")
 
 
 def save_gallery(
-    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device, count: int = 10
-) -> None:
+    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device,
+    count: int = 10, surface: Surface | None = None,
+) -> None:  # fmt: skip
     """Writes ``clean, attacked, rebuilt`` (n, C, H, W), ``label, prediction`` (n,) and ``title`` as npz.
 
     Args:
-        defense: trained; shown on its most adapted surface.
+        defense: trained; shown on its most adapted surface, unless told otherwise.
         data: its first ``count`` test images are shown.
         attack: the run's main attack.
         threat: its budget.
         path: file to write.
         device: where it runs.
         count: number of images.
+        surface: shown in place of that one.
     """
-    surfaces = defense.surfaces()
-    surface = next(surfaces[name] for name in _PREFERRED if name in surfaces)
+    if surface is None:
+        surfaces = defense.surfaces()
+        surface = next(surfaces[name] for name in _PREFERRED if name in surfaces)
     x = data.test.images[:count].to(device).float() / 255
     y = data.test.labels[:count].to(device)
     x_adv = attack(surface, x, y, threat).x_adv

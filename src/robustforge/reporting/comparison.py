@@ -111,7 +111,7 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             column has ``label``, ``paper_key``,
             ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
             false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
-            first). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
+            first, unless the column says ``own_attack: true``). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
             percent) and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc``
             (of risk, changed images against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the
             system named ``direct`` rejects, of a system that
@@ -154,7 +154,9 @@ def _as_result(source: Any) -> Mapping[str, Any] | None:
 def _compare_one(
     row: Mapping[str, Any], column: Mapping[str, Any], paper: float | None, results: Mapping[str, Any]
 ) -> ComparedCell:
-    own = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    own: tuple[str, ...] = ("eps", "norm") if column["attack"] == CLEAN else ("eps", "norm", "attack")
+    if column.get("own_attack"):
+        own = ()
     column = {**column, **{key: row[key] for key in own if key in row}}
     surface = str(column.get("paper_surface", row.get("paper_surface", "end_to_end")))
     adapted_to = str(column.get("adapted", row.get("adapted", WORST)))

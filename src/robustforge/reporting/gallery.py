@@ -15,8 +15,8 @@ MOST_ROWS = 8
 _FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
 
-def gallery(run_dir: str | Path) -> Path | None:
-    """Draws ``gallery.npz`` as ``figures/gallery.png``.
+def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
+    """Draws ``<name>.npz`` as ``figures/<name>.png``.
 
     The file holds ``clean``, ``attacked`` and, for defenses that rebuild their input, ``rebuilt``: (n, C, H, W) in
     [0, 1]; ``label`` and ``prediction`` (n,); ``title``.
@@ -25,23 +25,23 @@ def gallery(run_dir: str | Path) -> Path | None:
         The file, or None where the run has no gallery.
     """
     run_dir = Path(run_dir)
-    source = run_dir / "gallery.npz"
+    source = run_dir / f"{name}.npz"
     if not source.is_file():
         return None
     with np.load(source, allow_pickle=False) as archive:
-        data = {name: archive[name] for name in archive.files}
+        data = {key: archive[key] for key in archive.files}
     columns = _columns(data)
     rows = min(MOST_ROWS, len(data["label"]))
     with drawing(1.2 * len(columns) + 1.0, 1.2 * rows + 0.6) as figure:
         figure.suptitle(str(data.get("title", "gallery")), fontsize=10)
         grid = figure.subplots(rows, len(columns), squeeze=False)
         for i in range(rows):
-            for j, (name, images) in enumerate(columns.items()):
-                _show(grid[i][j], images[i])
+            for j, (heading, images) in enumerate(columns.items()):
+                show(grid[i][j], images[i])
                 if i == 0:
-                    grid[i][j].set_title(name, fontsize=8.5, loc="center")
+                    grid[i][j].set_title(heading, fontsize=8.5, loc="center")
             _label(grid[i][0], int(data["label"][i]), int(data["prediction"][i]))
-        return save(figure, run_dir / "figures" / "gallery.png")
+        return save(figure, run_dir / "figures" / f"{name}.png")
 
 
 def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -54,7 +54,8 @@ def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _show(axes: Axes, image: NDArray[Any]) -> None:
+def show(axes: Axes, image: NDArray[Any]) -> None:
+    """Draws one image (C, H, W) in [0, 1] without axes."""
     picture = np.clip(image.transpose(1, 2, 0), 0, 1)
     axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
