@@ -50,6 +50,7 @@ class ConstraintDescent(QueryAttack):
         distance starts thousands of times above its threshold, and would leave the reconstruction error no say.
     """
 
+    evades = True
     name: str = "constraints"
     schedule: str = "penalty"
     classes: int | None = None
