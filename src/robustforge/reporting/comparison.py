@@ -108,13 +108,13 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             only copied from the paper, ``run`` (a list averages runs that differ in their seed), ``system``,
             ``paper_surface`` (default ``end_to_end``) and ``adapted`` (a surface, or ``worst_case``, the default). A
             row may name a ``paper_table`` of its own, and a null ``paper_row`` where the paper has no such row. A
-            column has ``label``, ``paper_key``,
-            ``paper_index`` where the paper lists several budgets, ``attack``, and ``norm``, ``eps`` and ``rate`` (of
-            false positives) where more than one was recorded (a row's own ``eps``, ``norm`` and ``attack`` come
-            first, unless the column says ``own_attack: true``). A column may have a ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers
-            percent) and a ``metric``: ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc``
-            (of risk, changed images against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the
-            system named ``direct`` rejects, of a system that
+            column has ``label``, ``paper_key``, ``paper_index`` where the paper lists several budgets, ``attack``, and
+            ``norm``, ``eps`` and ``rate`` (of false positives) where more than one was recorded (a row's own ``eps``,
+            ``norm`` and ``attack`` come first, unless the column says ``own_attack: true``). A column may have a
+            ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``:
+            ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc`` (of risk, changed images
+            against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the system named ``direct``
+            rejects, of a system that
             keeps that one's other answers. What a row does not say may stand in the column, and the other way round: a
             paper that lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
