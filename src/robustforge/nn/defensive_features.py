@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.nn.flatten import flatten_maps
 from robustforge.nn.staged import Staged
 from robustforge.types import UserError
 
@@ -100,7 +101,7 @@ class DefensiveFeatureNetwork(nn.Module):
         together = torch.cat([maps[-1], *branches], 1)
         # a map that has the pooled size already is its own average; saying so spares a slow backward pass
         pooled = together if size == self.pooled else self.pool(together)
-        features: Tensor = pooled.flatten(1)
+        features = flatten_maps(pooled)
         return FeatureOutput(self.classifier(features), features, maps)
 
     def _maps(self, x: Tensor) -> list[Tensor]:

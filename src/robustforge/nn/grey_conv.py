@@ -13,8 +13,8 @@ from torch.autograd import Function
 class GreyConv2d(nn.Conv2d):
     """A strided convolution of one input channel; weights, answers and gradients are those of ``nn.Conv2d``.
 
-    Attacks differentiate it with respect to its input in every step, and the CPU kernel for that is made for many channels.
-    One matrix product and a fold take a quarter of its time.
+    Attacks differentiate it with respect to its input in every step, and the CPU kernel for that is made for many
+    channels. One matrix product and a fold take a quarter of its time.
 
     Args:
         channels: of the output.

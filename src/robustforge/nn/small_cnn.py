@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from robustforge.nn.flatten import FlattenMaps
 from robustforge.nn.grey_conv import GreyConv2d
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
@@ -55,7 +56,7 @@ def small_cnn(
         layers += [nn.BatchNorm2d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
         ends.append(len(layers) - 1)
     features = ([channels, *widths][-1]) * (height // shrink) * (width // shrink)
-    layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
+    layers += [FlattenMaps(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
     return Staged(*layers, ends=ends)
 
 
