@@ -57,3 +57,12 @@ def test_the_other_side_learns(case):
 
 def test_bars():
     assert [(case.name.split(",")[0], case.bar) for case in bench.cases()] == [("ResNet-18", 4), ("small_cnn", 5)]
+
+
+def test_the_other_side_has_pytorchs_own_layers():
+    network = small_cnn((1, 28, 28), 10, (0.5,), (0.25,))
+    x = torch.rand(2, 1, 28, 28)
+    before = network(x)
+    plain = bench.ordinary(network)
+    assert {type(layer) for layer in plain if isinstance(layer, nn.Conv2d)} == {nn.Conv2d}
+    torch.testing.assert_close(plain(x), before)

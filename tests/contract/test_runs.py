@@ -200,6 +200,8 @@ def test_small_options_run(train_run, compose, case):
     # Square takes 5,000 queries by default, CW 50 steps
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []
+    # inductor takes minutes for what one batch never pays back
+    steps += ["callbacks.compile.backend=eager"] if "callbacks=compile" in case else []
     bar = "trainer.enable_progress_bar=true"
     run = train_run(
         "defense=none", *case, *steps, bar, "protocol.suites.all.attacks={bim: {steps: 2}, pgd: {steps: 2}}"

@@ -133,3 +133,12 @@ def test_class_means_by_hand():
     means.update([torch.tensor([[6.0, 7.0]]), torch.tensor([[9.0]])], torch.tensor([0]))
     assert means.means[0].tolist() == [[4, 5], [0, 0], [5, 6]]
     assert means.means[1].flatten().tolist() == [5.25, 0, 3]
+
+
+def test_pooling_to_the_same_size_is_left_out():
+    network = DefensiveFeatureNetwork(make(small_cnn, GREY, widths=[4, 8]), GREY, 10, pool_size=7).eval()
+    x = torch.rand(2, *GREY)
+    with torch.no_grad():
+        short = network.answer(x).features
+        network.pooled = (0, 0)  # never the size of a map
+        torch.testing.assert_close(short, network.answer(x).features)

@@ -31,6 +31,7 @@ from robustforge.defenses.adversarial_training import AdversarialLoss, Adversari
 from robustforge.defenses.base import classify
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Factory, Training
+from robustforge.nn.grey_conv import GreyConv2d
 from robustforge.nn.resnet import resnet18
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import Threat
@@ -185,7 +186,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 def plain_loop(case: Case, images: np.ndarray, labels: np.ndarray) -> Iterator[None]:
     """The other side, one batch at a time: float32, default layout, torchattacks.PGD, torchvision's DataLoader."""
-    network = case.model()
+    network = ordinary(case.model())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     attack = torchattacks.PGD(network, eps=case.eps, alpha=2.5 * case.eps / STEPS, steps=STEPS)
     loader = DataLoader(
@@ -203,6 +204,19 @@ def plain_loop(case: Case, images: np.ndarray, labels: np.ndarray) -> Iterator[N
             F.cross_entropy(network(torch.cat([x, attacked])), torch.cat([y, y])).backward()
             optimizer.step()
             yield
+
+
+def ordinary(network: nn.Module) -> nn.Module:
+    """The network of PyTorch's own layers, as a plain loop would have it; changed in place."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, GreyConv2d):
+                plain = nn.Conv2d(
+                    1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None
+                )  # fmt: skip
+                plain.load_state_dict(layer.state_dict())
+                setattr(parent, name, plain)
+    return network
 
 
 def _losses(case: Case, network: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

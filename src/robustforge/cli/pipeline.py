@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -149,9 +149,9 @@ def _stages(
     factory = build(cfg.trainer)
 
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
-        bars = callbacks if not job.quiet else []
+        shown = [callback for callback in callbacks if not (job.quiet and isinstance(callback, ProgressBar))]
         return factory(
-            max_epochs=epochs, precision=precision, callbacks=[*bars, *extra],
+            max_epochs=epochs, precision=precision, callbacks=[*shown, *extra],
             logger=loggers.of_stage(stage) if loggers else False,
             gradient_clip_val=clip, default_root_dir=str(store.root), num_sanity_val_steps=0,
         )  # fmt: skip

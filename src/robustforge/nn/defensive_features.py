@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.nn.flatten import flatten_maps
 from robustforge.nn.staged import Staged
 from robustforge.types import UserError
 
@@ -81,7 +82,7 @@ class DefensiveFeatureNetwork(nn.Module):
         self.widths = self._measure(shape)
         branches = self.widths[:-1] if dfl else []
         self.branches = nn.ModuleList(deconvolution_block(width, dfl_channels or width) for width in branches)
-        self.pool = nn.AdaptiveAvgPool2d(pool_size)
+        self.pool, self.pooled = nn.AdaptiveAvgPool2d(pool_size), (pool_size, pool_size)
         channels = self.widths[-1] + sum(dfl_channels or width for width in branches)
         self.dim = channels * pool_size**2
         self.classifier = nn.Linear(self.dim, num_classes, bias=False)
@@ -97,7 +98,10 @@ class DefensiveFeatureNetwork(nn.Module):
         branches = [
             F.adaptive_max_pool2d(branch(stage), size) for branch, stage in zip(self.branches, maps, strict=False)
         ]
-        features: Tensor = self.pool(torch.cat([maps[-1], *branches], 1)).flatten(1)
+        together = torch.cat([maps[-1], *branches], 1)
+        # a map that has the pooled size already is its own average; saying so spares a slow backward pass
+        pooled = together if size == self.pooled else self.pool(together)
+        features = flatten_maps(pooled)
         return FeatureOutput(self.classifier(features), features, maps)
 
     def _maps(self, x: Tensor) -> list[Tensor]:

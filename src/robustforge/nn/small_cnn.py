@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from robustforge.nn.flatten import FlattenMaps
+from robustforge.nn.grey_conv import GreyConv2d
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
 from robustforge.types import UserError
@@ -50,9 +52,15 @@ def small_cnn(
     layers: list[nn.Module] = [Normalize(mean, std, channels)]
     ends = []
     for before, after in zip([channels, *widths], widths, strict=False):
-        layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not batch_norm))
+        layers.append(_convolution(before, after, bias=not batch_norm))
         layers += [nn.BatchNorm2d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
         ends.append(len(layers) - 1)
     features = ([channels, *widths][-1]) * (height // shrink) * (width // shrink)
-    layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
+    layers += [FlattenMaps(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
     return Staged(*layers, ends=ends)
+
+
+def _convolution(before: int, after: int, bias: bool) -> nn.Conv2d:
+    if before == 1:
+        return GreyConv2d(after, 4, stride=2, padding=1, bias=bias)
+    return nn.Conv2d(before, after, 4, stride=2, padding=1, bias=bias)

@@ -13,7 +13,7 @@ from robustforge.reporting.style import LINES, colour, drawing, save
 
 Series = dict[str, dict[int, float]]  # metric -> epoch -> mean over the rows of that epoch
 
-_TITLES = {"loss": "loss", "accuracy": "accuracy (%)", "other": "other"}
+_TITLES = {"loss": "loss", "accuracy": "accuracy (%)", "angle": "angle (degrees)", "other": "other"}
 _SPLITS = ("val", "train", "test")
 _SKIPPED = ("lr", "epoch", "step", "seconds", "time")
 
@@ -68,14 +68,19 @@ def training_curves(run_dir: str | Path) -> list[Path]:
 
 def _panels(series: Series) -> dict[str, Series]:
     """Sorts metrics into panels; learning rates and times are not shown."""
-    panels: dict[str, Series] = {"loss": {}, "accuracy": {}, "other": {}}
+    panels: dict[str, Series] = {kind: {} for kind in _TITLES}
     for name, epochs in sorted(series.items()):
         last = name.rpartition("/")[2]
         if any(last == word or last.startswith(f"{word}-") for word in _SKIPPED):
             continue
-        kind = "accuracy" if "acc" in last else "loss" if "loss" in last else "other"
-        panels[kind][name] = epochs
+        panels[_kind(last)][name] = epochs
     return {kind: found for kind, found in panels.items() if found}
+
+
+def _kind(metric: str) -> str:
+    if "acc" in metric:
+        return "accuracy"
+    return "loss" if "loss" in metric else "angle" if metric.endswith("_angle") else "other"
 
 
 def _draw(stage: str, panels: dict[str, Series], path: Path) -> Path:

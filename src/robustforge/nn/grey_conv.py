@@ -1,0 +1,65 @@
+"""The first convolution of a network for grey images, with an input gradient that is quick on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+class GreyConv2d(nn.Conv2d):
+    """A strided convolution of one input channel; weights, answers and gradients are those of ``nn.Conv2d``.
+
+    Attacks differentiate it with respect to its input in every step, and the CPU kernel for that is made for many
+    channels. One matrix product and a fold take a quarter of its time.
+
+    Args:
+        channels: of the output.
+        kernel: its side, pixels.
+        stride: in pixels.
+        padding: in pixels, on every side.
+        bias: whether there is one.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, padding: int, bias: bool = True) -> None:
+        super().__init__(1, channels, kernel, stride=stride, padding=padding, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, channels, H', W')."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        batch, _, height, width = x.shape
+        # one channel fits both layouts; said to be channels-last, all that follows is, and no layer has to reorder
+        x = x.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
+        y: Tensor = _GreyConvolution.apply(x, self.weight, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+
+
+class _GreyConvolution(Function):
+    """conv2d of one channel; its backward pass is differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, stride=stride, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        to_x = to_weight = None
+        kernel = weight.to(gradient.dtype)
+        if ctx.needs_input_grad[0]:
+            patches = torch.matmul(kernel.flatten(1).t(), gradient.flatten(2))
+            to_x = F.fold(patches, x.shape[-2:], weight.shape[-2:], padding=ctx.padding, stride=ctx.stride).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            _, to_weight, _ = torch.ops.aten.convolution_backward(
+                gradient, x.to(gradient.dtype), kernel, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1,
+                (False, True, False),
+            )  # fmt: skip
+            to_weight = to_weight.to(weight.dtype)
+        return to_x, to_weight, None, None
