@@ -99,6 +99,15 @@ def test_it_evades_where_a_blind_attack_is_rejected(trained, images, norm, eps):
     assert aware.success.sum() > blind.success.sum()
 
 
+def test_the_trace_tells_of_the_unweighted_hinges():
+    result = ConstraintDescent(steps=30, restarts=1, classes=1, precision="float32")(
+        corners(), X, Y, Threat("linf", 0.3), threshold=1e-4
+    )
+    assert not result.success.any()
+    assert (result.trace.loss_gain > 0).all()
+    assert (result.trace.zero_gradient == 0).all()
+
+
 def test_no_budget_no_change_and_no_threshold_is_a_plain_attack():
     assert torch.equal(ConstraintDescent()(corners(), X, Y, Threat("linf", 0.0)).x_adv, X)
     assert ConstraintDescent(steps=40)(corners(), X, Y, Threat("linf", 0.3)).success.all()

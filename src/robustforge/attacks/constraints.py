@@ -138,9 +138,11 @@ class ConstraintDescent(QueryAttack):
                 weights = torch.zeros_like(hinges).scatter(1, hinges.detach().argmax(1, keepdim=True), 1.0)
             return [-(weights * hinges).sum(1)], answer.logits
 
-        (gradient,), (value,), _ = query.differentiate(current, rows, function)
-        query.record(rows, gradient, value)
-        return gradient, kept[0]
+        (gradient,), _, _ = query.differentiate(current, rows, function)
+        (hinges,) = kept
+        open_ = hinges.sum(1) > 0  # where nothing is violated, a gradient of zero is no sign of a masked one
+        query.record(rows[open_], gradient[open_], -hinges.sum(1)[open_])  # unweighted: the weights change every step
+        return gradient, hinges
 
     @staticmethod
     def _aim(query: Query, rows: Tensor, target: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from robustforge.nn.gaussian_mixture import class_means
 from robustforge.nn.mixture_autoencoder import mixture_decoder
 
 SHAPE, CLASSES = (1, 28, 28), 10
-STEPS, LR = 20, 0.05  # of Adam: the work is linear in the steps
+STEPS, LR = 10, 0.05  # of Adam: the work is linear in the steps
 WIDTHS = (0.5, 1.0)  # the cpu profile's network and the full one
-REPETITIONS = 5  # best of, the two sides in turn
-BATCH = 16  # images of the rows without a bar
+REPETITIONS = 3  # best of, the two sides in turn
+BATCH = 8  # images of the rows without a bar
 BAR = 5.0
 
 
