@@ -257,7 +257,11 @@ def test_one_image_by_budget(defense, data, tmp_path):
         assert moved.shape == (1, 4)
         assert (moved <= np.array(eps) + 1e-6).all()
         assert (np.diff(moved[0]) > 0).all()
-        assert (kept["label"], list(kept["attack"]), kept["prediction"].shape) == (data.test.labels[0], ["fgsm"], (1, 4))
+        assert (kept["label"], list(kept["attack"]), kept["prediction"].shape) == (
+            data.test.labels[0],
+            ["fgsm"],
+            (1, 4),
+        )
     made = budgets(tmp_path)
     assert made is not None
     assert made.stat().st_size > 1000
