@@ -36,8 +36,8 @@ class Denoiser(nn.Module):
 
     Notes:
         The paper gives U shape, GELU and latent noise; layers, widths and the sigmoid at the end are ours. Without
-        skips by default: with them a perturbation passes by both the bottleneck and the noise. Initial weights are He et
-        al.'s (2015): with PyTorch's own, narrow networks begin as a constant and, on dark images, end as a black one.
+        skips by default: with them a perturbation passes by both the bottleneck and the noise. Initial weights are He
+        et al.'s (2015): with PyTorch's own, narrow networks begin as a constant and may end as a black image.
     """
 
     def __init__(
