@@ -176,7 +176,7 @@ def test_generator_has_the_released_sizes():
 
 
 def test_a_fresh_narrow_denoiser_does_not_answer_with_a_constant():
-    """With PyTorch's initialisation its outputs differ by a thousandth, and training begins with a black plateau."""
+    """With PyTorch's initialisation its outputs differ by a few millionths, and training begins with a black plateau."""
     torch.manual_seed(0)
     images = torch.rand(32, 1, 16, 16)
     rebuilt = Denoiser((1, 16, 16), (8, 16, 32), 16)(images)
