@@ -84,3 +84,20 @@ def test_the_two_profiles_differ():
         spec = load(name)
         run = next(iter(spec["runs"]))
         assert overrides_of(spec, run, "cpu") != overrides_of(spec, run, "paper")
+
+
+def test_the_auto_encoders_tables_share_what_they_train(compose):
+    """Tables find each other's stages in the store, and compare purifiers on one classifier, or their settings differ."""
+
+    def stages(table, run, *names):
+        name = f"convolutional_autoencoder/{table}"
+        cfg = OmegaConf.to_container(compose(*overrides_of(load(name), run, "cpu")), resolve=True)
+        defense = cfg["defense"]
+        plain = defense.get("undefended_training", defense["training"])
+        return [cfg["model"], cfg["dataset"], plain], [defense[key] for key in names]
+
+    denoiser = ("denoiser", "train_attacks", "train_budgets", "threat", "training", "mix_clean", "guidance")
+    classifier, fgsm = stages("table2", "mnist_fgsm", *denoiser)
+    assert stages("unseen", "mnist_fgsm", *denoiser) == stages("table3", "cae", *denoiser) == (classifier, fgsm)
+    for table, run in (("table1a", "mnist"), ("mixture", "mnist_mixture"), ("table3", "defense_gan")):
+        assert stages(table, run)[0] == classifier, table

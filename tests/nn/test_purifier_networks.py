@@ -173,3 +173,11 @@ def test_generator_has_the_released_sizes():
         layer.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape[1:])))
     assert generator(torch.randn(1, 128)).shape == (1, 1, 28, 28)
     assert seen == [(256, 4, 4), (128, 7, 7), (64, 14, 14)]
+
+
+def test_a_fresh_narrow_denoiser_does_not_answer_with_a_constant():
+    """With PyTorch's initialisation its outputs differ by a few millionths, and training begins with a black plateau."""
+    torch.manual_seed(0)
+    images = torch.rand(32, 1, 16, 16)
+    rebuilt = Denoiser((1, 16, 16), (8, 16, 32), 16)(images)
+    assert rebuilt.std(0).mean() > 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -35,7 +36,8 @@ class Denoiser(nn.Module):
 
     Notes:
         The paper gives U shape, GELU and latent noise; layers, widths and the sigmoid at the end are ours. Without
-        skips by default: with them a perturbation passes by both the bottleneck and the noise.
+        skips by default: with them a perturbation passes by both the bottleneck and the noise. Initial weights are He
+        et al.'s (2015): with PyTorch's own, narrow networks begin as a constant and may end as a black image.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Denoiser(nn.Module):
             for before, after in pairwise(upwards)
         )
         self.last = nn.Sequential(nn.Conv2d(factor * widths[0], channels, 3, padding=1), nn.Sigmoid())
+        self.apply(_initialise)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Rebuilds images.
@@ -99,6 +102,16 @@ class Denoiser(nn.Module):
         if self.skips == "none":
             return h
         return h + feature if self.skips == "add" else torch.cat([h, feature], 1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation, biases 0. A transposed convolution of kernel 4 and stride 2 has 4 weights an input channel."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        transposed = isinstance(module, nn.ConvTranspose2d)
+        fan_in = 4 * module.in_channels if transposed else module.weight[0].numel()
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
 
 
 def _check(
