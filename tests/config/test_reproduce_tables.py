@@ -45,7 +45,7 @@ def test_rows_and_columns_are_the_papers(name):
     numbers, shown = 0, set()
     for cell in cells(spec):
         assert "run" not in cell or cell["run"] in spec["runs"], cell["label"]
-        shown |= {cell["run"]} if "run" in cell else set()
+        shown |= {cell[key] for key in ("run", "adapted_run", "baseline") if key in cell}
         theirs = paper_row(paper, cell["paper_row"])
         if cell["paper_key"] is not None:
             numbers += paper_value(theirs, cell["paper_key"], cell.get("paper_index")) is not None
@@ -58,11 +58,13 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     spec = load(name)
     cfg = compose(*overrides_of(spec, run, profile))
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    attacks = {a["name"] for suite in plain["protocol"]["suites"].values() for a in suite["attacks"].values()}
-    budgets = [threat["eps"] for threat in plain["protocol"]["budgets"]]
+    suites = plain["protocol"]["suites"].values()
+    attacks = {a["name"] for suite in suites for a in suite["attacks"].values()}
+    threats = [*plain["protocol"]["budgets"], *(t for suite in suites for t in suite.get("budgets") or ())]
+    budgets = [threat["eps"] for threat in threats]
     for cell in cells(spec):
         if cell.get("run") == run:
-            assert cell["attack"] == "clean" or cell["attack"] in attacks
+            assert cell["attack"] == "clean" or {cell["attack"], *cell.get("pool", ())} <= attacks
             clean = cell["attack"] == "clean" or "eps" not in cell
             assert clean or any(abs(cell["eps"] - eps) < 1e-6 for eps in budgets)
     # what a row reads must be what its run attacks
@@ -71,7 +73,7 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
         "surfaces" in suite and suite["surfaces"] is None for suite in plain["protocol"]["suites"].values()
     )
     for cell in cells(spec):
-        if cell.get("run") == run and cell["system"] == cfg.defense_name:
+        if cell.get("run") == run and cell["system"] == cfg.defense_name and cell["attack"] != "clean":
             assert everything or cell["paper_surface"] in named, cell["label"]
 
 

@@ -16,6 +16,7 @@ from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
 from robustforge.reporting.reproduction import compare, render, write
+from robustforge.reporting.roc_figure import roc_figure
 from robustforge.types import UserError
 
 
@@ -89,6 +90,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     console.print(render(cells, header))
     for path in write(cells, folder, header):
         console.print(f"wrote {path}")
+    if spec.get("roc") and (picture := roc_figure(spec, results, folder / "roc.png")) is not None:
+        console.print(f"wrote {picture}")
     return failed
 
 
