@@ -30,7 +30,15 @@ def mrr(model):
         latent = LatentPlan(TRAINING, **changes.pop("latent", {}))
         entry = InputPlan(**{**INPUT, **changes.pop("input", {"enabled": False})})
         return ModularRobustRedundancy(
-            model, defenders, latent, entry, FusionPlan(**{**FUSED, **(fusion or {})}), TRAINING, (1, 28, 28), 10, **changes
+            model,
+            defenders,
+            latent,
+            entry,
+            FusionPlan(**{**FUSED, **(fusion or {})}),
+            TRAINING,
+            (1, 28, 28),
+            10,
+            **changes,
         ).eval()
 
     return call

@@ -35,6 +35,7 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     fitted: list[str] = []
     if defense.n_defenders:
         kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
+        kept["stack"] = type(defense.latent.stack).__name__  # the product holds its weights
         names = tuple(defense.defender_names)
         stages.append(
             CalibrateStage("densities", ("latent",), partial(fit_densities, defense), names, kept, split="train")
