@@ -47,7 +47,7 @@ def test_rows_and_columns_are_the_papers(name):
     numbers, shown = 0, set()
     for cell in cells(spec):
         assert "run" not in cell or cell["run"] in spec["runs"], cell["label"]
-        shown |= {cell["run"]} if "run" in cell else set()
+        shown |= {cell[key] for key in ("run", "adapted_run", "baseline") if key in cell}
         if cell["paper_key"] is not None and cell.get("paper_row") is not None:  # a row may be ours beside the paper's
             table = load_paper_table(cell["paper_table"]) if "paper_table" in cell else paper
             theirs = paper_row(table, cell["paper_row"])
@@ -62,11 +62,13 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     spec = load(name)
     cfg = compose(*overrides_of(spec, run, profile))
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    attacks = {a["name"] for suite in plain["protocol"]["suites"].values() for a in suite["attacks"].values()}
-    budgets = [threat["eps"] for threat in plain["protocol"]["budgets"]]
+    suites = plain["protocol"]["suites"].values()
+    attacks = {a["name"] for suite in suites for a in suite["attacks"].values()}
+    threats = [*plain["protocol"]["budgets"], *(t for suite in suites for t in suite.get("budgets") or ())]
+    budgets = [threat["eps"] for threat in threats]
     for cell in cells(spec):
         if cell.get("run") == run:
-            assert cell["attack"] == "clean" or cell["attack"] in attacks
+            assert cell["attack"] == "clean" or {cell["attack"], *cell.get("pool", ())} <= attacks
             clean = cell["attack"] == "clean" or "eps" not in cell
             assert clean or any(abs(cell["eps"] - eps) < 1e-6 for eps in budgets)
     # what a row reads must be what its run attacks

@@ -27,10 +27,18 @@ FUSED = {"per_class": False, "security_parameter": 0.1}
 @pytest.fixture
 def mrr(model):
     def call(defenders=3, fusion=None, **changes):
-        latent = LatentPlan(TRAINING, **{"defenders": defenders, **changes.pop("latent", {})})
+        latent = LatentPlan(TRAINING, **changes.pop("latent", {}))
         entry = InputPlan(**{**INPUT, **changes.pop("input", {"enabled": False})})
         return ModularRobustRedundancy(
-            model, latent, entry, FusionPlan(**{**FUSED, **(fusion or {})}), TRAINING, (1, 28, 28), 10, **changes
+            model,
+            defenders,
+            latent,
+            entry,
+            FusionPlan(**{**FUSED, **(fusion or {})}),
+            TRAINING,
+            (1, 28, 28),
+            10,
+            **changes,
         ).eval()
 
     return call
@@ -46,7 +54,7 @@ def batches(count=120, size=40, seed=0):
 
 
 def fit(defense):
-    if defense.latent_plan.defenders:
+    if defense.n_defenders:
         fit_densities(defense, batches())
     if defense.input_plan.enabled:
         learn_dictionaries(defense.dictionaries, batches(), defense.input_plan, 0)
@@ -330,7 +338,7 @@ def test_impossible_values(mrr):
     for changes, message in (
         ({"latent": {"push": "sign"}}, "normalised, raw, none"),
         ({"latent": {"density": "kde"}}, "distance, gaussian_mixture"),
-        ({"latent": {"defenders": -1}}, "0 or more"),
+        ({"defenders": -1}, "n_defenders is -1"),
         ({"input": {"score": "ssim"}}, "residual, psnr"),
         ({"input": {"nonzeros": 99}}, "more than"),
         ({"fusion": {"mode": "and"}}, "mean_cdf, or"),

@@ -11,6 +11,7 @@ from robustforge.nn.pooled_cnn import pooled_cnn
 from robustforge.nn.resnet import resnet18
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.nn.stacked import StackedNetworks
+from robustforge.nn.stacked_layers import StackedLayers, stack, stackable
 from robustforge.types import UserError
 
 GREY = {"shape": (1, 28, 28), "num_classes": 10, "mean": (0.3,), "std": (0.3,)}
@@ -60,6 +61,46 @@ def test_stacked_gradients_and_reloading():
     stack.load(networks)
     torch.testing.assert_close(stack(x)[1], networks[1](x))
     assert len(stack.state_dict()) == len(networks[0].state_dict())
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 3), (3, 1), (3, 9)])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"linear_convolutions": True}])
+def test_stacked_layers_equal_one_by_one(options, count, size):
+    networks = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        network = pooled_cnn(**GREY, **SMALL, **options)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+        networks.append(Checkpoints(network, ["3", "penultimate", "2"], pool=2).eval())
+    stacked = stack(networks).to(memory_format=torch.channels_last)
+    assert isinstance(stacked, StackedLayers)
+    x = torch.rand(size, 1, 28, 28, requires_grad=True)
+    stacked.train()  # whatever its parent is switched to, dropout and running statistics stay out
+    logits, features = stacked(x)
+    (gradient,) = torch.autograd.grad(sum(f.square()[..., 0].sum() for f in features) + logits.sum(), x)
+    expected = 0
+    for number, network in enumerate(networks):
+        alone, alone_features = network(x)
+        torch.testing.assert_close(logits[number], alone, atol=1e-5, rtol=1e-5)
+        for found, feature in zip(features, alone_features, strict=True):
+            torch.testing.assert_close(found[number], feature, atol=1e-5, rtol=1e-5)
+        expected = expected + sum(f.square()[..., 0].sum() for f in alone_features) + alone.sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], atol=1e-5, rtol=1e-4)
+    state = {name: value.clone() for name, value in stacked.state_dict().items()}
+    stacked.load(networks)
+    assert all(torch.equal(value, state[name]) for name, value in stacked.state_dict().items())
+
+
+def test_only_plain_sequences_are_stacked_by_layers():
+    assert stackable(Checkpoints(build("pooled", 0)))
+    assert stackable(Checkpoints(build("small", 0)))
+    assert not stackable(Checkpoints(build("resnet", 0)))
+    assert isinstance(stack([Checkpoints(build("resnet", 0))]), StackedNetworks)
+    reflecting = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten(), nn.Linear(1568, 10))
+    assert not stackable(Checkpoints(reflecting))
 
 
 def test_checkpoints_are_unit_features_of_the_named_layers():

@@ -42,7 +42,10 @@ def _evaluate(cfg: DictConfig) -> None:
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
+        merged.defense = OmegaConf.merge(merged.defense, cfg.defense)
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
+    assert isinstance(settings, dict)
+    settings |= {"defense": OmegaConf.to_container(cfg.defense)} if cfg.defense else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     out = folder / "evaluations" / f"{merged.protocol.name}-{digest}"
     if cfg.overwrite and out.exists():

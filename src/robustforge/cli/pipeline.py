@@ -176,12 +176,13 @@ def _evaluate(
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None
-    attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
     budget = job.protocol.budgets[-1]
-    diagnostics |= pictures.save_arrays(
-        job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed)
-    )  # fmt: skip
-    save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
+    if job.protocol.pictures:
+        attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
+        diagnostics |= pictures.save_arrays(
+            job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed)
+        )  # fmt: skip
+        save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
     meta = {
         "name": str(cfg.name),
         "defense": job.name,

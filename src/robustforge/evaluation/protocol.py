@@ -26,12 +26,17 @@ class Suite:
             understand. Rows of other systems are attacked end to end.
         others: whether the other systems (undefended, selector) are attacked with it too.
         aimed: attack the aimed surfaces and nothing else, where the defense has any.
+        budgets: radii of its own, or None for the protocol's.
+        blind: its attacks ask the surface's own answer whether they are done, and never the deployed system, which
+            judges the result all the same: attackers that know of no detector.
     """
 
     attacks: Mapping[str, Attack]
     surfaces: Sequence[str] | None = None
     others: bool = True
     aimed: bool = False
+    budgets: Sequence[Threat] | None = None
+    blind: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Cell:
         threat: budget; None for clean images.
         rate: false-positive rate at which the system's threshold on risk is fitted; None accepts everything.
         check: what this cell checks (see :mod:`robustforge.evaluation.checks`); empty for a number of the table.
+        blind: whether the attack is kept from the deployed system's answers.
     """
 
     system: str
@@ -53,6 +59,7 @@ class Cell:
     threat: Threat | None = None
     rate: float | None = None
     check: str = ""
+    blind: bool = False
 
 
 def _transfer(source: Surface, target: Surface) -> Surface:
@@ -72,6 +79,8 @@ class Protocol:
         suites: what is run.
         budgets: at which radii.
         n_test: test images, the first n of a permutation seeded with 0; None for all of them.
+        n_clean: clean images, the first n of the same permutation, where false alarms are to be counted on more images
+            than are attacked; None: those that are attacked.
         seed: of the attacks' draws.
         false_positive_rate: share of held-out clean images that may be rejected by risk; None accepts everything.
         main: the run's own attack, added to every suite (or replacing the one of its name); None for none.
@@ -86,6 +95,7 @@ class Protocol:
         memory_gb: largest memory in GiB that an attack's batch may take; None: the data module's batch size.
         threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
             by thresholds of their own (gmvae); None to go by the false-positive rates.
+        pictures: whether images are attacked once more for the figures that show them (gallery, correlation, geometry).
 
     Raises:
         UserError: no test image, a rate outside [0, 1), both a rate and a threshold, or one attack name with two
@@ -107,9 +117,11 @@ class Protocol:
     compile: bool = False
     memory_gb: float | None = None
     threshold: float | None = None
+    n_clean: int | None = None
+    pictures: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("n_test", "checks_n"):
+        for key in ("n_test", "n_clean", "checks_n"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
@@ -148,12 +160,14 @@ class Protocol:
             cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
         for label, suite in self.suites.items():
             wanted = self._surfaces(label, suite, name, own)
-            for threat in self.budgets:
+            for threat in self.budgets if suite.budgets is None else suite.budgets:
                 for attack in self._attacks(suite):
                     for rate in self.rates:
                         if suite.others:
                             cells += [Cell(row, s["end_to_end"], attack, threat, rate) for row, s in others.items()]
-                        cells += [Cell(name, own[surface], attack, threat, rate) for surface in wanted]
+                        cells += [
+                            Cell(name, own[surface], attack, threat, rate, blind=suite.blind) for surface in wanted
+                        ]
         if self.checks:
             cells += [check for cell in cells if cell.system == name for check in self._checks(cell)]
         # the main attack joins every suite, and suites may overlap: one record a sample, attack and surface

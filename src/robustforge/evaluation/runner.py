@@ -80,7 +80,7 @@ class Evaluation:
             everything = progress.add_task("evaluating: cells", total=len(cells), note="")
             inner = progress.add_task("", total=0, note="")
             for cell in cells:
-                rows = self.rows(self.protocol.checks_n if cell.check else None)
+                rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
                 progress.reset(inner, total=len(rows), description=f"  {_label(cell)}", note="")
                 tables.append(self._cell(cell, rows, progress, inner))
                 progress.advance(everything)
@@ -90,11 +90,19 @@ class Evaluation:
         distributed.barrier()
         return path, self._diagnostics(self.rows())
 
-    def rows(self, most: int | None = None) -> np.ndarray:
-        """Positions in the test split of the evaluated images, at most ``most``; sorted, the same for every process."""
+    def rows(self, most: int | None = None, asked: int | None = None) -> np.ndarray:
+        """Positions in the test split of the evaluated images: ``asked`` (or the protocol's n_test), at most ``most``.
+
+        Sorted, and the same for every process.
+        """
         count = len(self.data.test.labels)
-        wanted = min(count, self.protocol.n_test or count, most or count)
+        wanted = min(count, asked or self.protocol.n_test or count, most or count)
         return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+
+    def _asked(self, cell: Cell) -> int | None:
+        """Images that the protocol wants in a cell; None for all."""
+        more = cell.attack is None and self.protocol.n_clean is not None
+        return self.protocol.n_clean if more else self.protocol.n_test
 
     def _cells(self) -> list[Cell]:
         """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
@@ -118,16 +126,17 @@ class Evaluation:
         attack = cell.attack or NoAttack()
         threat = cell.threat or Threat(eps=0.0)
         surface = compiled(cell.surface) if self.protocol.compile else cell.surface
+        seen = replace(surface, system=surface.answer or surface.system) if cell.blind else surface
         kept = Parts(self.cells / ".partial" / path.stem)
         parts, done, standing = [], 0, 0
         for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
             columns = kept.find(batch.index)
             if columns is None:
                 result = attack(
-                    surface, batch.x, batch.y, threat,
-                    index=batch.index, seed=self.protocol.seed, threshold=threshold,
-                )  # fmt: skip
-                _, output = fooled(surface, result.x_adv, batch.y, threshold)
+                    seen, batch.x, batch.y, threat, index=batch.index, seed=self.protocol.seed, threshold=threshold
+                )
+                success, output = fooled(surface, result.x_adv, batch.y, threshold)
+                result = replace(result, success=success) if cell.blind else result
                 columns = batch_columns(batch, result, output, threshold)
                 kept.keep(batch.index, columns)
             parts.append(columns)
@@ -160,10 +169,11 @@ class Evaluation:
         identity = {"stage": one} if one else {"stages": dict(self.stages), "settings": dict(self.settings)}
         description = {
             "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
-            "threat": describe(cell.threat), "n": self.protocol.n_test, "seed": self.protocol.seed,
+            "threat": describe(cell.threat), "n": self._asked(cell), "seed": self.protocol.seed,
             "fpr": cell.rate, "threshold": self.protocol.threshold,
             "check": cell.check and [cell.check, self.protocol.checks_n],
             "data": self.data.fingerprint, "identity": identity, "columns": SCHEMA.names,
+            **({"blind": True} if cell.blind else {}),
         }  # fmt: skip
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -67,7 +67,7 @@ class Checkpoints(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return logits, [self._unit(kept[layer]) for layer in self.layers]
+        return logits, [unit_features(kept[layer], self.pool) for layer in self.layers]
 
     def sizes(self, shape: Sequence[int]) -> list[int]:
         """D of every layer for images of ``shape`` (C, H, W)."""
@@ -77,8 +77,10 @@ class Checkpoints(nn.Module):
         self.train(training)
         return [feature.shape[1] for feature in features]
 
-    def _unit(self, features: Tensor) -> Tensor:
-        if features.dim() == 4:
-            height, width = (min(self.pool, size) for size in features.shape[2:])
-            features = F.adaptive_avg_pool2d(features, (height, width))
-        return F.normalize(features.float().flatten(1), dim=1, eps=1e-10)
+
+def unit_features(value: Tensor, pool: int) -> Tensor:
+    """(B, D) of unit length, float32, from a layer's output: (B, D), or maps (B, C, h, w) averaged down to ``pool``."""
+    if value.dim() == 4:
+        height, width = (min(pool, size) for size in value.shape[2:])
+        value = F.adaptive_avg_pool2d(value, (height, width))
+    return F.normalize(value.float().flatten(1), dim=1, eps=1e-10)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-SMALL_BATCH = 8  # images; up to here grouped convolutions are the faster ones on a CPU too
+SMALL_BATCH = 4  # images; up to here grouped convolutions are the faster ones on a CPU too
 
 
 class StackedNetworks(nn.Module):
@@ -23,7 +23,7 @@ class StackedNetworks(nn.Module):
     Notes:
         ``torch.vmap`` turns the N convolutions of a layer into one grouped convolution; the first layer, whose input is
         shared, into one convolution with N times the channels. On a CPU grouped convolutions are slow for larger
-        batches, and the mapping goes through the networks in turn.
+        batches, and there the networks take turns.
         Weights are kept as (N, size) matrices: a five-dimensional weight has no channels-last layout, which modules are
         moved to.
     """
@@ -54,12 +54,21 @@ class StackedNetworks(nn.Module):
         def one(weights: dict[str, Tensor], images: Tensor) -> Any:
             return functional_call(template, weights, (images,))
 
-        chunk = None if x.is_cuda or len(x) <= SMALL_BATCH else 1
-        return torch.vmap(one, in_dims=(0, None), chunk_size=chunk)(state, x)
+        if x.is_cuda or len(x) <= SMALL_BATCH:
+            return torch.vmap(one, in_dims=(0, None))(state, x)
+        turns = ({name: value[number] for name, value in state.items()} for number in range(self.count))
+        return _join([one(weights, x) for weights in turns])
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _join(answers: Sequence[Any]) -> Any:
+    """Stacks answers of one structure (tensors, or tuples and lists of them) along a new first axis."""
+    if isinstance(answers[0], Tensor):
+        return torch.stack(list(answers))
+    return type(answers[0])(_join(parts) for parts in zip(*answers, strict=True))
 
 
 def _key(name: str) -> str:

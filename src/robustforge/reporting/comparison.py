@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from robustforge.reporting.paper import load_paper_table, paper_row, paper_value
+from robustforge.reporting.record_metrics import METRICS, measure
 from robustforge.reporting.records import (
     CLEAN,
     WORST,
@@ -30,7 +31,7 @@ NOT_RUN = "not run"
 COPIED = "copied from the paper"
 REACHED = "reached"
 TOLERANCE = 0.005  # points: half of the papers' last printed digit
-LOWER_IS_BETTER = ("error", "rejected")
+LOWER_IS_BETTER = ("error", "rejected", "missed")
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def compare(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[Compare
             ``system`` of its own, a ``paper_scale`` (factor that makes the paper's numbers percent) and a ``metric``:
             ``accuracy`` (default), ``error`` (wrong and accepted), ``rejected``, ``auroc`` (of risk, changed images
             against clean ones; 100 is perfect) or ``recovered``, the accuracy on what the system named ``direct``
-            rejects, of a system that
-            keeps that one's other answers. What a row does not say may stand in the column, and the other way round: a
+            rejects, of a system that keeps that one's other answers; or one of ``record_metrics.METRICS``, those of
+            distortion over the run named ``baseline``. The adapted number may come from another run (``adapted_run``)
+            or another attack (``adapted_attack``) than ours. What a row does not say may stand in the column, and the
+            other way round: a
             paper that lists its budgets downwards has ``eps`` in its rows and ``run`` in its columns.
         results: by run: the content of its ``result.json``, its records (anything that ``read_records`` takes),
             None for a run that is missing, or ``{"failed": reason}``.
@@ -183,7 +186,9 @@ def _compare_one(
         shortfall=shortfall,
         reason=ours.reason,
         adapted_reason=adapted.reason,
-        gap=_gap((results.get(row.get("run", "")) or {}).get("records"), ours.cell, adapted.cell),
+        gap=None
+        if row.get("adapted_run") or column.get("metric") in METRICS
+        else _gap((results.get(row.get("run", "")) or {}).get("records"), ours.cell, adapted.cell),
     )
 
 
@@ -214,7 +219,20 @@ def _judge(paper: float | None, ours: float | None, metric: str | None = None) -
 def _look_up(
     row: Mapping[str, Any], column: Mapping[str, Any], results: Mapping[str, Any], surface: str, adapted_to: str
 ) -> tuple[_Found, _Found, _Found]:
-    """(clean, paper's protocol, adapted) of one cell."""
+    """(clean, paper's protocol, adapted) of one cell, the last possibly of another run or attack."""
+    clean, ours, adapted = _look_up_run(row, column, results, surface, adapted_to)
+    if row.get("run") is not None and (row.get("adapted_run") or row.get("adapted_attack")):
+        attack = CLEAN if column["attack"] == CLEAN else row.get("adapted_attack", column["attack"])
+        elsewhere = {**row, "run": row.get("adapted_run", row["run"])}
+        changed = {**column, "attack": attack, "pool": (), **{k: row[f"adapted_{k}"] for k in ("norm", "eps")
+                                                              if f"adapted_{k}" in row}}  # fmt: skip
+        adapted = _look_up_run(elsewhere, changed, results, adapted_to, adapted_to)[1]
+    return clean, ours, adapted
+
+
+def _look_up_run(
+    row: Mapping[str, Any], column: Mapping[str, Any], results: Mapping[str, Any], surface: str, adapted_to: str
+) -> tuple[_Found, _Found, _Found]:
     result = results.get(row.get("run", ""))
     if row.get("run") is None or result is None or "failed" in result:
         lost = COPIED if row.get("run") is None else NOT_RUN if result is None else f"run failed: {result['failed']}"
@@ -222,12 +240,17 @@ def _look_up(
     rate = column.get("rate")
     system = column.get("system", row["system"])
     at_rate = [c for c in result["cells"] if c["system"] == system and (rate is None or c.get("rate") == rate)]
-    mine = [_measured(c, column, result["cells"]) for c in at_rate]
+    mine = at_rate if column.get("metric") in METRICS else [_measured(c, column, result["cells"]) for c in at_rate]
     if not mine:
         return (_Found(reason=f"{NOT_RUN}: no system '{system}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
     if column["attack"] == CLEAN:
         return clean, clean, clean
+    if column.get("metric") in METRICS:
+        base = results.get(column.get("baseline", row.get("baseline", ""))) or {}
+        where = {**column, "system": system}
+        found = _Found(*measure(where, surface, result.get("records"), base.get("records")))
+        return clean, found, found  # of an attack of its own where the row names one
     candidates = [c for c in mine if c["attack"] == column["attack"] and _in_budget(c, column)]
     ours = _one([c for c in candidates if c["surface"] == surface], f"{column['attack']} on {surface}")
     if adapted_to != WORST:

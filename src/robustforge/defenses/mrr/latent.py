@@ -17,7 +17,7 @@ from robustforge.defenses.mrr.plans import LatentPlan
 from robustforge.losses.redundancy import long_text_regulariser, nearest_centre_distance, released_regulariser
 from robustforge.nn.checkpoints import Checkpoints
 from robustforge.nn.feature_density import FeatureDensity
-from robustforge.nn.stacked import StackedNetworks
+from robustforge.nn.stacked_layers import stack
 from robustforge.types import DefenseOutput
 
 
@@ -110,7 +110,7 @@ class LatentDetector(nn.Module):
 
     def __init__(self, defenders: Sequence[LatentDefender], num_classes: int, plan: LatentPlan) -> None:
         super().__init__()
-        self.stack = StackedNetworks([defender.checkpoints for defender in defenders])
+        self.stack = stack([defender.checkpoints for defender in defenders])
         self.densities = nn.ModuleList(
             FeatureDensity(len(defenders), num_classes, size, plan.components, plan.density)
             for size in defenders[0].sizes

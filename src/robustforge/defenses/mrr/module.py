@@ -16,7 +16,7 @@ from robustforge.defenses.mrr.stages import mrr_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
 from robustforge.nn.sparse_coding import ClassDictionaries
-from robustforge.types import Batch, DefenseOutput
+from robustforge.types import Batch, DefenseOutput, UserError
 
 
 class ModularRobustRedundancy(Defense):
@@ -24,6 +24,7 @@ class ModularRobustRedundancy(Defense):
 
     Args:
         model: factory of the victim.
+        n_defenders: N latent defenders, 0 for none (paper: 16).
         latent: the defenders on its features.
         input: the defender on patches of the image.
         fusion: how their scores become one risk.
@@ -34,19 +35,26 @@ class ModularRobustRedundancy(Defense):
         paper_literal: the white-box surface has the released code's penalty.
         seed: of initial weights, batches, patches.
 
+    Raises:
+        UserError: fewer than no defenders.
+
     Notes:
-        Scores are those of the class that the victim predicts. Thresholds come from held-out images, not from training
-        images as in the released code, whose defenders flag 2.9 % of test images at SP = 1 %. Without any defender the
-        system accepts everything.
+        Scores are those of the class that the victim predicts. Thresholds come from held-out images unless
+        ``fusion.calibration`` says otherwise; the released code's come from training images, and its defenders flag
+        2.9 % of test images at SP = 1 %. Without any defender the system accepts everything.
     """
 
     paper_protocol = "mrr"
 
     def __init__(
-        self, model: Factory, latent: LatentPlan, input: InputPlan, fusion: FusionPlan, undefended_training: Training,
-        shape: Sequence[int], num_classes: int, penalty_weight: float = 1.0, paper_literal: bool = False, seed: int = 0,
+        self, model: Factory, n_defenders: int, latent: LatentPlan, input: InputPlan, fusion: FusionPlan,
+        undefended_training: Training, shape: Sequence[int], num_classes: int, penalty_weight: float = 1.0,
+        paper_literal: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(seed=seed)
+        if n_defenders < 0:
+            raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
+        self.n_defenders = n_defenders
         self.model_description, self.undefended_training = describe(model), undefended_training
         self.latent_plan, self.input_plan = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
@@ -57,9 +65,9 @@ class ModularRobustRedundancy(Defense):
             )
             self.add_module(name, made)
         self.scores_count = 0
-        if latent.defenders:
+        if n_defenders:
             self.latent = LatentDetector(self.defenders, num_classes, latent)
-            self.scores_count += latent.defenders * len(latent.layers)
+            self.scores_count += n_defenders * len(latent.layers)
         if input.enabled:
             self.dictionaries = ClassDictionaries(
                 num_classes, shape[0], input.patch, input.stride, input.atoms, input.nonzeros, input.score
@@ -73,7 +81,7 @@ class ModularRobustRedundancy(Defense):
     @property
     def defender_names(self) -> list[str]:
         """Attribute names of the latent defenders, in the order of their training."""
-        return [f"defender_{number}" for number in range(1, self.latent_plan.defenders + 1)]
+        return [f"defender_{number}" for number in range(1, self.n_defenders + 1)]
 
     @property
     def defenders(self) -> list[LatentDefender]:
@@ -103,7 +111,7 @@ class ModularRobustRedundancy(Defense):
 
     def scores(self, x: Tensor, label: Tensor) -> Tensor:
         """(B, J) float32: how unlikely images (B, C, H, W) are as classes ``label`` (B,), latent defenders first."""
-        found = [self.latent(x, label)] if self.latent_plan.defenders else []
+        found = [self.latent(x, label)] if self.n_defenders else []
         found += [self.dictionaries(x, label)[:, None]] if self.input_plan.enabled else []
         return torch.cat(found, 1)
 

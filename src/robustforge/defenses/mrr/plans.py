@@ -15,6 +15,7 @@ from robustforge.types import Threat, UserError
 
 PUSHES = ("normalised", "raw", "none")
 FUSIONS = ("mean_cdf", "or", "gaussian_mixture", "noisy_or_leaky")
+CALIBRATIONS = {"held_out": "calibration", "training": "train"}  # and the split that each stands for
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class LatentPlan:
 
     Attributes:
         training: of each defender.
-        defenders: N, 0 for none (paper: 16).
         layers: checkpointed layers of the victim, by name; each gives every defender one score more.
         pool: maps are averaged down to ``pool`` x ``pool`` positions.
         gamma: weight of the regulariser (released code: 0.01).
@@ -42,7 +42,6 @@ class LatentPlan:
     """
 
     training: Training
-    defenders: int = 16
     layers: Sequence[str] = (PENULTIMATE,)
     pool: int = 1
     gamma: float = 0.01
@@ -59,10 +58,8 @@ class LatentPlan:
         _one_of("latent.pull_reduction", self.pull_reduction, REDUCTIONS)
         _one_of("latent.push", self.push, PUSHES)
         _one_of("latent.density", self.density, KINDS)
-        if self.defenders < 0 or self.components < 1 or not 0 < self.variance_kept <= 1:
-            raise UserError(
-                "defense.latent: give defenders of 0 or more, components of at least 1, variance_kept in (0, 1]."
-            )
+        if self.components < 1 or not 0 < self.variance_kept <= 1:
+            raise UserError("defense.latent: give components of at least 1, variance_kept in (0, 1].")
 
 
 @dataclass(frozen=True)
@@ -107,13 +104,15 @@ class InputPlan:
 
 @dataclass(frozen=True)
 class FusionPlan:
-    """How the scores become one risk in [0, 1]. Nothing here but the leak and ``per_class`` needs a stage to run again.
+    """How the scores become one risk in [0, 1]. ``mode`` and SP may change on a trained system: no stage has them.
 
     Attributes:
         mode: ``mean_cdf`` (mean of the scores' empirical distribution functions), ``or`` (the riskiest defender; above
             0.5 exactly where one of them flags), ``gaussian_mixture`` (likelihood of all scores together) or
             ``noisy_or_leaky`` (released code: weights measured on attacked test images; for comparison only).
-        security_parameter: SP, share of held-out clean images that each defender alone may flag (paper: 1 %, 5 %).
+        security_parameter: SP, share of calibration images that each defender alone may flag (paper: 1 %, 5 %).
+        calibration: ``held_out`` images, or the ``training`` images that the defenders were fitted on (released code,
+            whose false positives drift on new images).
         per_class: thresholds and distribution functions for each predicted class (code).
         least: classes predicted for fewer held-out images than this are given those of all classes.
         mixture_components: Gaussians of ``gaussian_mixture``.
@@ -126,6 +125,7 @@ class FusionPlan:
 
     mode: str = "mean_cdf"
     security_parameter: float = 0.01
+    calibration: str = "held_out"
     per_class: bool = True
     least: int = 50
     mixture_components: int = 2
@@ -134,6 +134,7 @@ class FusionPlan:
 
     def __post_init__(self) -> None:
         _one_of("fusion.mode", self.mode, FUSIONS)
+        _one_of("fusion.calibration", self.calibration, tuple(CALIBRATIONS))
         if not 0 < self.security_parameter < 1:
             raise UserError(
                 f"defense.fusion.security_parameter is {self.security_parameter}: give a share between 0 and 1."

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustforge.defenses.mrr.dictionaries import learn_dictionaries
 from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import LatentDefender, PushAway
+from robustforge.defenses.mrr.plans import CALIBRATIONS
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
 from robustforge.types import Batch, Threat
@@ -32,8 +33,9 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     stages: list[Stage] = [plain_stage(defense, defense.model_description, defense.undefended_training)]
     stages += _defender_stages(defense)
     fitted: list[str] = []
-    if defense.latent_plan.defenders:
+    if defense.n_defenders:
         kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
+        kept["stack"] = type(defense.latent.stack).__name__  # the product holds its weights
         names = tuple(defense.defender_names)
         stages.append(
             CalibrateStage("densities", ("latent",), partial(fit_densities, defense), names, kept, split="train")
@@ -48,7 +50,8 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
         fusion = defense.fusion.plan
         settings = {"per_class": fusion.per_class, "least": fusion.least, "mixture": fusion.mixture_components}
         uses = ("undefended", *fitted)
-        stages.append(CalibrateStage("thresholds", ("fusion",), partial(fit_fusion, defense), uses, settings))
+        split = CALIBRATIONS[fusion.calibration]
+        stages.append(CalibrateStage("thresholds", ("fusion",), partial(fit_fusion, defense), uses, settings, split))
         if fusion.mode == "noisy_or_leaky":
             settings = {"fusion": describe(fusion)}
             uses = (*uses, "thresholds")
@@ -67,7 +70,7 @@ def _defender_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     for number, name in enumerate(defense.defender_names, 1):
         uses = ("undefended",) if pushed is None else ("undefended", pushed)
         stages.append(_defender_stage(defense, name, settings, uses, pushed))
-        if plan.push == "none" or number == plan.defenders:
+        if plan.push == "none" or number == defense.n_defenders:
             continue
         trained: LatentDefender = getattr(defense, name)
         source, pushed = pushed, f"pushed_{number + 1}"
