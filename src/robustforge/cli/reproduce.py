@@ -15,9 +15,8 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
-from robustforge.reporting import beside_table, run_curves
+from robustforge.reporting import beside_table
 from robustforge.reporting.reproduction import compare, render, write
-from robustforge.reporting.roc_figure import roc_figure
 from robustforge.types import UserError
 
 
@@ -90,11 +89,8 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
     header += beside_table.told(spec, results)
     cells = compare(spec, results)
     console.print(render(cells, header))
-    figures = [*beside_table.draw(spec, results, folder), *run_curves.draw(spec.get("curves", []), folder)]
-    for path in [*write(cells, folder, header), *figures]:
+    for path in [*write(cells, folder, header), *beside_table.draw(spec, results, folder)]:
         console.print(f"wrote {path}")
-    if spec.get("roc") and (picture := roc_figure(spec, results, folder / "roc.png")) is not None:
-        console.print(f"wrote {picture}")
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     return failed

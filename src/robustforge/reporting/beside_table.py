@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robustforge.reporting import run_curves
 from robustforge.reporting.outcome_curves import acceptance_curve, outcome_curves
+from robustforge.reporting.roc_figure import roc_figure
 
 KINDS: Mapping[str, Callable[..., Path | None]] = {"outcomes": outcome_curves, "acceptance": acceptance_curve}
 
 
 def draw(spec: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws the ``figures`` of a specification: each with ``file``, ``kind`` and ``panels``.
+    """Draws what a specification asks for beside its table.
+
+    ``figures``, each with ``file``, ``kind`` and ``panels``; ``curves`` (see :func:`run_curves.draw`), the training curves
+    of several runs; ``roc: true``, the ROC curves behind its AUROC cells.
 
     Args:
         spec: of the table.
@@ -26,11 +31,14 @@ def draw(spec: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> l
     Raises:
         ValueError: an unknown kind.
     """
-    made = []
+    made: list[Path | None] = []
     for figure in spec.get("figures", []):
         if figure["kind"] not in KINDS:
             raise ValueError(f"There is no figure '{figure['kind']}': choose one of {', '.join(KINDS)}.")
         made.append(KINDS[figure["kind"]](figure["panels"], results, folder / figure["file"]))
+    made += run_curves.draw(spec.get("curves", []), folder)
+    if spec.get("roc"):
+        made.append(roc_figure(spec, results, folder / "roc.png"))
     return [path for path in made if path is not None]
 
 
