@@ -17,8 +17,8 @@ KINDS: Mapping[str, Callable[..., Path | None]] = {"outcomes": outcome_curves, "
 def draw(spec: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws what a specification asks for beside its table.
 
-    ``figures``, each with ``file``, ``kind`` and ``panels``; ``curves`` (see :func:`run_curves.draw`), the training curves
-    of several runs; ``roc: true``, the ROC curves behind its AUROC cells.
+    ``figures``, each with ``file``, ``kind`` and ``panels``; ``curves``, the training curves of several runs (see
+    :func:`run_curves.draw`); ``roc: true``, the ROC curves behind its AUROC cells.
 
     Args:
         spec: of the table.
