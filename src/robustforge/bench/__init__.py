@@ -1,5 +1,7 @@
 """Measured comparisons: each module has ``run() -> list[BenchRow]``; ``scripts/bench.py <name>`` prints it."""
 
+import sys
+import time
 from dataclasses import dataclass
 
 
@@ -33,3 +35,8 @@ class BenchRow:
     def passed(self) -> bool:
         """Whether the bar is met, fairly."""
         return self.valid and (self.ratio >= self.bar if self.higher_is_better else self.ratio <= self.bar)
+
+
+def say(what: str) -> None:
+    """Tells on standard error what is being measured, with the time: some of it takes minutes."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)

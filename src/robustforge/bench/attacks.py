@@ -21,7 +21,7 @@ from robustforge.attacks.fab import FAB
 from robustforge.attacks.jsma import JSMA
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.square import Square
-from robustforge.bench import BenchRow, _oracles, _victims
+from robustforge.bench import BenchRow, _oracles, _victims, say
 from robustforge.bench._oracles import Oracle
 from robustforge.bench._victims import Victim, judge
 from robustforge.defenses.base import classify
@@ -69,6 +69,8 @@ def _compare(
     what: str, attack: Attack, oracles: Mapping[str, Oracle], victim: Victim, threat: Threat, bar: float
 ) -> list[BenchRow]:
     """Images/s of both sides and what each leaves standing; only the fastest library's row carries the bar."""
+
+    say(f"{what}, {victim.name}")
 
     def ours() -> Tensor:
         # a fresh copy in the layout that a defense has: the other libraries get the network as it was built

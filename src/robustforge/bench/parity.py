@@ -24,7 +24,7 @@ from robustforge.attacks.fmn import FMN
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.square import Square
 from robustforge.attacks.surfaces import Surface
-from robustforge.bench import BenchRow, _oracles, _victims
+from robustforge.bench import BenchRow, _oracles, _victims, say
 from robustforge.bench._oracles import Oracle
 from robustforge.bench._victims import Victim, judge
 from robustforge.defenses.base import classify
@@ -99,6 +99,7 @@ def run() -> list[BenchRow]:
 
 def _strength(what: str, pair: Pair, victim: Victim) -> BenchRow:
     """Robust accuracies; the bar is on their difference in points."""
+    say(f"{what}, {victim.name}")
     surface, (ours, theirs) = _surface(victim), (list[float](), list[float]())
     for seed in range(pair.seeds):
         mine = pair.ours(surface, victim.x, victim.y, victim.threat, seed=seed).x_adv
@@ -113,6 +114,7 @@ def _strength(what: str, pair: Pair, victim: Victim) -> BenchRow:
 
 def _distance(what: str, attack: Attack, oracle: Oracle, victim: Victim) -> BenchRow:
     """Mean L2 of the images that each side fools; fair only at no lower success."""
+    say(f"{what}, {victim.name}")
     ours = judge(victim, attack(_surface(victim), victim.x, victim.y, UNBOUNDED).x_adv, UNBOUNDED)
     theirs = judge(victim, oracle(victim), UNBOUNDED)
     note = f"{len(victim.x)} images; stand: ours {ours.standing:.1f} %, theirs {theirs.standing:.1f} %; ratio of means"
