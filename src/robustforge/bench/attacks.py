@@ -69,7 +69,6 @@ def _compare(
     what: str, attack: Attack, oracles: Mapping[str, Oracle], victim: Victim, threat: Threat, bar: float
 ) -> list[BenchRow]:
     """Images/s of both sides and what each leaves standing; only the fastest library's row carries the bar."""
-
     say(f"{what}, {victim.name}")
 
     def ours() -> Tensor:
