@@ -15,6 +15,7 @@ from robustforge.types import UserError
 
 SKIPS = ("none", "add", "concat")
 SCALES = ("relative", "absolute")
+DARK = -2.0  # log-odds of a pixel before training
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
@@ -37,7 +38,8 @@ class Denoiser(nn.Module):
     Notes:
         The paper gives U shape, GELU and latent noise; layers, widths and the sigmoid at the end are ours. Without
         skips by default: with them a perturbation passes by both the bottleneck and the noise. Initial weights are He
-        et al.'s (2015): with PyTorch's own, narrow networks begin as a constant and may end as a black image.
+        et al.'s (2015), and a new network answers dark grey: with PyTorch's own, narrow networks begin as a constant
+        and may end as a black image.
     """
 
     def __init__(
@@ -69,6 +71,11 @@ class Denoiser(nn.Module):
         )
         self.last = nn.Sequential(nn.Conv2d(factor * widths[0], channels, 3, padding=1), nn.Sigmoid())
         self.apply(_initialise)
+        with (
+            torch.no_grad()
+        ):  # a dark grey image: an error of all pixels at once would drive the sigmoid to its flat end
+            self.last[0].weight.mul_(0.1)
+            self.last[0].bias.fill_(DARK)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Rebuilds images.
