@@ -69,13 +69,12 @@ class Denoiser(nn.Module):
             nn.Sequential(nn.ConvTranspose2d(factor * before, after, 4, stride=2, padding=1), act())
             for before, after in pairwise(upwards)
         )
-        self.last = nn.Sequential(nn.Conv2d(factor * widths[0], channels, 3, padding=1), nn.Sigmoid())
+        last = nn.Conv2d(factor * widths[0], channels, 3, padding=1)
+        self.last = nn.Sequential(last, nn.Sigmoid())
         self.apply(_initialise)
-        with (
-            torch.no_grad()
-        ):  # a dark grey image: an error of all pixels at once would drive the sigmoid to its flat end
-            self.last[0].weight.mul_(0.1)
-            self.last[0].bias.fill_(DARK)
+        nn.init.normal_(last.weight, std=0.1 * math.sqrt(2 / last.weight[0].numel()))
+        assert last.bias is not None
+        nn.init.constant_(last.bias, DARK)  # an error of all pixels at once would drive the sigmoid to its flat end
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Rebuilds images.
