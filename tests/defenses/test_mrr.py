@@ -186,6 +186,14 @@ def test_stages_chain_and_do_not_depend_on_how_many_follow(mrr):
     assert [describe(s.settings) for s in other] == [describe(s.settings) for s in long]
 
 
+def test_thresholds_may_come_from_the_training_images(mrr):
+    held, training = (
+        {s.name: s for s in mrr(2, {"calibration": kind}).stages()}["thresholds"] for kind in ("held_out", "training")
+    )
+    assert (held.split, training.split) == ("calibration", "train")
+    assert describe(held.settings) == describe(training.settings)
+
+
 # ---- fusion ---------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +350,7 @@ def test_impossible_values(mrr):
         ({"input": {"score": "ssim"}}, "residual, psnr"),
         ({"input": {"nonzeros": 99}}, "more than"),
         ({"fusion": {"mode": "and"}}, "mean_cdf, or"),
+        ({"fusion": {"calibration": "test"}}, "held_out, training"),
         ({"fusion": {"security_parameter": 0}}, "between 0 and 1"),
         ({"fusion": {"mode": "noisy_or_leaky"}}, "leak_attacks"),
         ({"latent": {"layers": ("fc9",)}}, "no layer 'fc9'"),

@@ -1,6 +1,6 @@
 """Evaluations end to end: records, thresholds, cells that are kept, and a kill in the middle."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -132,6 +132,36 @@ def test_the_subset_is_fixed_and_grows(evaluate, watched):
     assert set(seen[10]) < set(seen[20]) < set(seen[50]) == set(range(50)) == set(seen[99])
 
 
+def test_a_blind_suite_knows_of_no_detector_and_is_judged_all_the_same(evaluate, defense, monkeypatch):
+    body = replace(defense.surfaces()["end_to_end"], answer=lambda x, _: DefenseOutput(defense.body(x)))
+    monkeypatch.setattr(defense, "surfaces", lambda: {"end_to_end": body})
+    suites = {"all": Suite({"a": PGD(steps=5, precision="float32")}, blind=True)}
+    threat = (Threat("linf", 0.15),)
+    records = frame(evaluate(suites=suites, budgets=threat, false_positive_rate=0.2).run()[0])
+    own, alone = (
+        {name: values[(records["system"] == row) & (records["attack"] == "pgd")] for name, values in records.items()}
+        for row in ("detector", "undefended")
+    )
+    np.testing.assert_array_equal(own["prediction"], alone["prediction"])
+    np.testing.assert_array_equal(own["linf"], alone["linf"])
+    wrong = own["prediction"] != own["label"]
+    np.testing.assert_array_equal(own["success"], wrong & own["accepted"])
+    assert (wrong & ~own["accepted"]).any()
+    seen = frame(evaluate("seen", suites={"all": replace(suites["all"], blind=False)}, budgets=threat,
+                          false_positive_rate=0.2).run()[0])  # fmt: skip
+    assert seen["success"].sum() >= records["success"].sum()
+
+
+def test_false_alarms_may_be_counted_on_more_images(evaluate):
+    records = frame(evaluate(n_test=10, n_clean=30, budgets=(Threat("linf", 0.1),)).run()[0])
+    clean, attacked = (
+        set(records["index"][(records["attack"] == name) & (records["system"] == "detector")])
+        for name in ("clean", "watched")
+    )
+    assert (len(clean), len(attacked)) == (30, 10)
+    assert attacked < clean
+
+
 def test_a_sample_has_the_same_record_in_every_subset(evaluate):
     whole = frame(evaluate("whole", budgets=(Threat("linf", 0.1),)).run()[0])
     part = frame(evaluate("part", n_test=10, budgets=(Threat("linf", 0.1),)).run()[0])
@@ -248,7 +278,7 @@ def test_one_image_by_budget(defense, data, tmp_path):
     save_budgets(defense, data, protocol, path, torch.device("cpu"))
     assert not path.exists()
     eps = [0.05, 0.1, 0.2, 0.4]
-    many = dataclasses.replace(protocol, budgets=[Threat("linf", e) for e in eps])
+    many = replace(protocol, budgets=[Threat("linf", e) for e in eps])
     save_budgets(defense, data, many, path, torch.device("cpu"))
     with np.load(path) as kept:
         clean = data.test.images[0].float().numpy() / 255

@@ -59,6 +59,16 @@ def test_suites_choose_surfaces_and_rows():
     assert [row for row, attack, _ in alone if attack] == ["memdef"]
 
 
+def test_a_suite_may_have_budgets_of_its_own():
+    free = Threat("l2", 9.0)
+    suites = {"a": Suite({"x": FGSM()}, ["soft_slot"], others=False),
+              "b": Suite({"y": BIM()}, ["soft_slot"], others=False, budgets=[free], blind=True)}  # fmt: skip
+    cells = [c for c in protocol(suites, (SMALL, LARGE)).cells("memdef", OWN, OTHERS) if c.attack]
+    assert [(c.attack.name, c.threat, c.blind) for c in cells] == [
+        ("fgsm", SMALL, False), ("fgsm", LARGE, False), ("bim", free, True),
+    ]  # fmt: skip
+
+
 def test_the_main_attack_joins_or_replaces_its_namesake():
     suite = Suite({"x": FGSM(), "y": PGD(steps=5)}, ["soft_slot"], others=False)
     joined = protocol({"a": suite}, main=BIM(steps=3)).cells("memdef", OWN, {})

@@ -15,6 +15,7 @@ from robustforge.nn.stacked import SMALL_BATCH, StackedNetworks
 
 # layers without weights that differ from network to network, which treat every channel alike
 _PLAIN = (Normalize, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
+_FEW = 2  # images
 _WEIGHTED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
@@ -162,6 +163,8 @@ def _multiply(value: Tensor, mine: dict[str, Tensor], size: int) -> Tensor:
     if size == 1:
         bias = mine["bias"][0] if "bias" in mine else None
         return F.linear(value[0], mine["weight"][0], bias)[None]
+    if "bias" in mine and value.shape[1] <= _FEW:  # weights are read as they lie, which is what such a product costs
+        return torch.baddbmm(mine["bias"][..., None], mine["weight"], value.mT).mT
     if "bias" in mine:
         return torch.baddbmm(mine["bias"][:, None], value, mine["weight"].mT)
     return value @ mine["weight"].mT
