@@ -72,9 +72,9 @@ def cases() -> list[Case]:
     crop = (v2.RandomCrop(32, 4), v2.RandomHorizontalFlip())
     return [
         Case("ResNet-18, 3x32x32", partial(resnet18, shape=colour, **statistics_of), colour, 8 / 255,
-             Augment(crop=4, flip=True), crop, 3, 4.0),
+             Augment(crop=4, flip=True), crop, 2, 4.0),
         Case("small_cnn, 1x28x28", partial(small_cnn, shape=grey, **statistics_of), grey, 0.3,
-             Augment(), (), 60, 5.0),
+             Augment(), (), 40, 5.0),
     ]  # fmt: skip
 
 
