@@ -121,7 +121,7 @@ def test_a_budget_decides_who_falls_and_the_others_are_projected(victim, images)
 
 
 def test_batch_size_and_order_do_not_matter(victim, images):
-    attack = CarliniWagner(search_steps=2, steps=60, initial_c=1.0, patience=10, precision="float32")
+    attack = CarliniWagner(search_steps=2, steps=60, initial_c=1.0, patience=5, precision="float32")
     whole = check_independence(attack, victim, images[0][:8], images[1][:8], FREE, tolerance=0.01)
     assert len(whole.backwards.unique()) > 1  # each image stops by itself
 

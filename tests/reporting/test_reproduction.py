@@ -48,7 +48,7 @@ def at(cells, row, column):
 
 def test_every_paper_table_loads_and_is_named_by_its_id():
     names = list_paper_tables()
-    assert len(names) == 20
+    assert len(names) == 21
     assert "000_table1" in names
     for name in names:
         table = load_paper_table(name)

@@ -17,14 +17,17 @@ def flatten_maps(x: Tensor) -> Tensor:
         layouts at once are slow on a CPU, up to a quarter of the backward pass of a small network. Here it is put back
         in one go.
     """
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+    # under vmap a tensor cannot be asked for its layout
+    if torch._C._functorch.is_batchedtensor(x) or x.is_contiguous():
+        return x.flatten(1)
+    if not x.is_contiguous(memory_format=torch.channels_last):
         return x.flatten(1)
     y: Tensor = _FlattenChannelsLast.apply(x)
     return y
 
 
-class FlattenMaps(nn.Module):
-    """:func:`flatten_maps` as a layer."""
+class FlattenMaps(nn.Flatten):
+    """:func:`flatten_maps` as a layer: ``nn.Flatten`` with another way back."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C * H * W)."""
