@@ -44,7 +44,8 @@ def main() -> None:
     failed = False
     for name in parser.parse_args().name:
         rows = importlib.import_module(f"robustforge.bench.{name}").run()
-        Console().print(table_of(name, rows))
+        # a file or pipe has no width: the notes would be folded into columns of a few letters
+        Console(width=None if sys.stdout.isatty() else 200).print(table_of(name, rows))
         failed |= not all(row.passed for row in rows)
     sys.exit(1 if failed else 0)
 
