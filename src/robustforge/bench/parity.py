@@ -67,7 +67,7 @@ def pairs(eps: float) -> dict[str, Pair]:
         "PGD-40": Pair(PGD(steps=40), named("PGD", alpha=step, steps=40)),
         "APGD-CE, 50 steps": Pair(APGD(steps=50), named("APGD", steps=50, loss="ce")),
         "APGD-DLR, 50 steps": Pair(APGD(steps=50, loss="dlr"), named("APGD", steps=50, loss="dlr")),
-        "APGD-T, 20 steps": Pair(ninefold, named("APGDT", steps=20, n_classes=10), 1),
+        "APGD-T, 20 steps": Pair(ninefold, named("APGDT", steps=20, n_classes=10)),
         "FAB-T, 20 steps": Pair(FAB(steps=20), named("FAB", steps=20, multi_targeted=True, n_classes=10), 1),
         "Square, 1,000 queries": Pair(Square(n_queries=1000), named("Square", n_queries=1000)),
     }
