@@ -25,7 +25,7 @@ PAIRS = {
     "apgd_dlr": (APGD(steps=30, loss="dlr", **EXACT), lambda m, **k: torchattacks.APGD(m, steps=30, loss="dlr", **k), 6),
     "apgd_t": (
         APGD(steps=20, loss="dlr", n_target_classes=9, **EXACT),
-        lambda m, **k: torchattacks.APGDT(m, steps=20, n_classes=10, **k), 1,
+        lambda m, **k: torchattacks.APGDT(m, steps=20, n_classes=10, **k), 4,
     ),
     "fab_t": (FAB(steps=20, **EXACT), lambda m, **k: torchattacks.FAB(m, steps=20, multi_targeted=True, **k), 1),
     "square": (Square(n_queries=400), lambda m, **k: torchattacks.Square(m, n_queries=400, **k), 4),
