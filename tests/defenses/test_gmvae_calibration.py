@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustforge.defenses.gmvae.calibration import fit_detector, leave_one_out, upper_quantile
+from robustforge.defenses.gmvae.calibration import fit_detector, leave_one_out, pixel_weights, upper_quantile
 from robustforge.defenses.gmvae.plans import DetectorPlan
 from robustforge.nn.gaussian_mixture import MixtureDetector, chi2_quantile
 from robustforge.types import UserError
@@ -13,18 +13,18 @@ VARIANCE = 1 / 3000
 
 
 def gaussian(count, latent=4, classes=3, seed=0):
-    """Encodings around their class means, with correlated deviations; errors; labels."""
+    """Encodings around their class means, with correlated deviations; errors (one pixel); labels."""
     generator = torch.Generator().manual_seed(seed)
     factor = 0.05 * torch.tril(torch.ones(latent, latent))
     y = torch.arange(count) % classes
-    means = MixtureDetector(classes, latent, VARIANCE).means
+    means = MixtureDetector(classes, latent, VARIANCE, 1).means
     z = means[y] + torch.randn(count, latent, generator=generator) @ factor.T
-    return z, 10 + torch.randn(count, generator=generator), y, factor @ factor.T
+    return z, 10 + torch.randn(count, 1, generator=generator), y, factor @ factor.T
 
 
 def fitted(plan, data, classes=3):
     z, error, y = data[:3]
-    detector = MixtureDetector(classes, z.shape[1], VARIANCE)
+    detector = MixtureDetector(classes, z.shape[1], VARIANCE, error.shape[1])
     fit_detector(detector, z, error, y, plan, VARIANCE)
     return detector
 
@@ -72,7 +72,7 @@ def test_fixed_covariance_reproduces_its_quantile_exactly():
 
 def test_leave_one_out_is_what_leaving_out_gives():
     z, _, y, _ = gaussian(24)
-    detector = MixtureDetector(3, 4, VARIANCE)
+    detector = MixtureDetector(3, 4, VARIANCE, 1)
     delta = (z - detector.means[y]).double()
     scatter = torch.stack([delta[y == c].T @ delta[y == c] for c in range(3)])
     found = leave_one_out(delta, y, scatter, torch.bincount(y), VARIANCE)
@@ -103,7 +103,7 @@ def test_chi2_is_the_critical_value_of_the_squared_distance():
 
 
 def test_decoder_threshold_by_hand():
-    error = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    error = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[:, None]
     z, _, y, _ = gaussian(6)
     std = float(np.std(error.numpy()))
     detector = fitted(DetectorPlan(decoder_std=2.0), (z, error, y))
@@ -114,6 +114,34 @@ def test_decoder_threshold_by_hand():
         mine = error[predicted == number].numpy()
         expected = mine.mean() + 2 * mine.std() if len(mine) > 1 else 3.5 + 2 * std
         assert own.tau_decoder[number].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_standardized_errors_know_where_a_class_never_has_a_stroke():
+    """Ten pixels: the first five vary little, the others much. The plain error cannot tell where noise was added."""
+    z, _, y, _ = gaussian(3000)
+    scale = torch.cat([torch.full((5,), 0.01), torch.full((5,), 0.3)])
+    draw = torch.randn(3000, 10, generator=torch.Generator().manual_seed(3))
+    residual = (scale * draw).square()
+    plain = fitted(DetectorPlan(), (z, residual, y))
+    weighted = fitted(DetectorPlan(decoder_score="standardized", decoder_floor=0.01), (z, residual, y))
+    expected = 1 / (scale.square() + 1e-4)
+    torch.testing.assert_close(weighted.pixel_weight, expected.expand(3, -1), rtol=0.2, atol=0)
+    noise = (scale * draw[:200] + 0.1 * (scale < 0.1)).square()
+    assert (plain.parts(z[:200], noise)[:, 1] > 1).float().mean() < 0.1
+    assert (weighted.parts(z[:200], noise)[:, 1] > 1).all()
+    for detector in (plain, weighted):
+        assert 0 < (detector.parts(z, residual)[:, 1] > 1).float().mean() < 0.03
+
+
+def test_pixel_weights_by_hand():
+    residual = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 6.0]])
+    plan = DetectorPlan(decoder_score="standardized", decoder_floor=0.5)
+    found = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, plan)
+    # (own sum + 10 times the overall mean) / (own number + 10): a class without images has the overall variance
+    variance = torch.tensor([[24 / 12, 20 / 12], [22 / 11, 26 / 11], [2.0, 2.0]])
+    torch.testing.assert_close(found, 1 / (variance + 0.25))
+    shared = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, DetectorPlan(shared=True, decoder_floor=0.5))
+    torch.testing.assert_close(shared, torch.full((3, 2), 1 / 2.25))
 
 
 def test_too_few_images_are_refused_with_a_way_out():
@@ -135,8 +163,10 @@ def test_a_class_without_held_out_images_is_no_obstacle():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"covariance": "full"}, {"encoder_rule": "std"}, {"decoder_rule": "chi2"}, {"encoder_quantile": 1.0}]
-)
+    "wrong",
+    [{"covariance": "full"}, {"encoder_rule": "std"}, {"decoder_rule": "chi2"}, {"encoder_quantile": 1.0},
+     {"decoder_score": "absolute"}, {"decoder_floor": 0.0}],
+)  # fmt: skip
 def test_plans_refuse_what_they_do_not_know(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         DetectorPlan(**wrong)

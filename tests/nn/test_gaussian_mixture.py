@@ -47,7 +47,7 @@ def test_chi2_refuses_what_is_no_probability(level):
 @pytest.fixture
 def detector():
     """Three classes in four dimensions with covariances of their own."""
-    made = MixtureDetector(3, 4, 0.5)
+    made = MixtureDetector(3, 4, 0.5, pixels=2)
     factors = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
     covariance = factors @ factors.mT + 0.1 * torch.eye(4)
     made.covariance.copy_(covariance)
@@ -79,19 +79,31 @@ def test_the_printed_distance_has_the_covariance(detector):
 
 def test_parts_are_in_units_of_the_predicted_classs_thresholds(detector):
     z = detector.means + 0.1
-    error = torch.tensor([5.0, 5.0, 5.0])
-    parts = detector.parts(z, error)
+    residual = torch.tensor([[2.0, 3.0]] * 3)
+    parts = detector.parts(z, residual)
     assert detector.nearest(z).tolist() == [0, 1, 2]
     torch.testing.assert_close(parts[:, 1], torch.tensor([0.5, 0.25, 0.125]))
     torch.testing.assert_close(parts[:, 0], detector.mahalanobis(z, torch.arange(3)) / torch.tensor([1.0, 2.0, 4.0]))
 
 
+def test_errors_are_weighted_as_for_the_class(detector):
+    detector.pixel_weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0], [0.5, 4.0]]))
+    residual = torch.tensor([[2.0, 3.0], [1.0, 1.0]])
+    everything = detector.all_errors(residual)
+    assert everything.tolist() == [[5.0, 4.0, 13.0], [2.0, 2.0, 4.5]]
+    assert detector.error(residual, torch.tensor([2, 0])).tolist() == [13.0, 2.0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert detector.all_errors(residual).dtype == torch.float32
+    aimed = detector.parts(detector.means[:2], residual, torch.tensor([2, 1]))
+    assert aimed[:, 1].tolist() == pytest.approx([13 / 40, 2 / 20])
+
+
 def test_parts_are_float32_under_autocast(detector):
     z = torch.randn(4, 4).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = detector.parts(z, torch.rand(4))
+        parts = detector.parts(z, torch.rand(4, 2))
     assert parts.dtype == torch.float32
-    torch.testing.assert_close(parts[:, 0], detector.parts(z.float(), torch.rand(4))[:, 0])
+    torch.testing.assert_close(parts[:, 0], detector.parts(z.float(), torch.rand(4, 2))[:, 0])
 
 
 def test_squared_distances_by_hand():

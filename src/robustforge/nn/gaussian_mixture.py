@@ -67,13 +67,16 @@ class MixtureDetector(nn.Module):
         num_classes: K.
         latent: k.
         variance: of each component before anything is fitted, latent units squared.
+        pixels: D, numbers in an image.
 
     Attributes:
         means: (K, k).
         covariance: (K, k, k) of each class around its mean.
         precision: (K, k, k), its inverse.
         tau_encoder: (K,) thresholds on the squared Mahalanobis distance.
-        tau_decoder: (K,) thresholds on the squared reconstruction error, squared pixel units.
+        pixel_weight: (K, D) weights of the pixels' squared residuals in a class's reconstruction error; 1 everywhere is
+            the plain squared error.
+        tau_decoder: (K,) thresholds on the reconstruction error, squared pixel units times the weights'.
 
     Raises:
         UserError: a latent narrower than the number of classes.
@@ -83,14 +86,16 @@ class MixtureDetector(nn.Module):
     covariance: Tensor
     precision: Tensor
     tau_encoder: Tensor
+    pixel_weight: Tensor
     tau_decoder: Tensor
 
-    def __init__(self, num_classes: int, latent: int, variance: float) -> None:
+    def __init__(self, num_classes: int, latent: int, variance: float, pixels: int) -> None:
         super().__init__()
         self.register_buffer("means", class_means(num_classes, latent))
         self.register_buffer("covariance", variance * torch.eye(latent).repeat(num_classes, 1, 1))
         self.register_buffer("precision", torch.eye(latent).repeat(num_classes, 1, 1) / variance)
         self.register_buffer("tau_encoder", torch.ones(num_classes))
+        self.register_buffer("pixel_weight", torch.ones(num_classes, pixels))
         self.register_buffer("tau_decoder", torch.ones(num_classes))
 
     def nearest(self, z: Tensor) -> Tensor:
@@ -115,16 +120,26 @@ class MixtureDetector(nn.Module):
             weighted = torch.einsum("bci,cij->bcj", delta, self.covariance if literal else self.precision)
             return (weighted * delta).sum(2)
 
-    def parts(self, z: Tensor, error: Tensor) -> Tensor:
+    def error(self, residual: Tensor, classes: Tensor) -> Tensor:
+        """(B,) reconstruction errors of squared residuals (B, D), weighted as for ``classes`` (B,)."""
+        return (residual.float() * self.pixel_weight[classes]).sum(1)
+
+    def all_errors(self, residual: Tensor) -> Tensor:
+        """(B, K) reconstruction errors of squared residuals (B, D), weighted as for every class."""
+        with torch.autocast(residual.device.type, enabled=False):
+            return residual.float() @ self.pixel_weight.T
+
+    def parts(self, z: Tensor, residual: Tensor, classes: Tensor | None = None) -> Tensor:
         """The two scores, each in units of its own threshold: above 1 is rejected.
 
         Args:
             z: (B, k) latents.
-            error: (B,) squared reconstruction errors.
+            residual: (B, D) squared residuals of the rebuilt images.
+            classes: (B,) whose mean, weights and thresholds apply; None for the nearest mean's, the system's answer.
 
         Returns:
-            (B, 2) float32: encoder score (squared Mahalanobis distance to the predicted class), decoder score.
+            (B, 2) float32: encoder score (squared Mahalanobis distance to the class's mean), decoder score.
         """
-        predicted = self.nearest(z)
-        encoder = self.mahalanobis(z, predicted) / self.tau_encoder[predicted]
-        return torch.stack([encoder, error.float() / self.tau_decoder[predicted]], 1)
+        classes = self.nearest(z) if classes is None else classes
+        encoder = self.mahalanobis(z, classes) / self.tau_encoder[classes]
+        return torch.stack([encoder, self.error(residual, classes) / self.tau_decoder[classes]], 1)

@@ -95,9 +95,14 @@ def mixture_decoder(
     return nn.Sequential(*layers, nn.Conv2d(maps, shape[0], 3, padding=1), nn.Sigmoid())
 
 
+def squared_residual(x: Tensor, rebuilt: Tensor) -> Tensor:
+    """Squared differences of images (B, C, H, W), pixel by pixel: (B, C*H*W) float32, squared pixel units."""
+    return (x.float() - rebuilt.float()).square().flatten(1)
+
+
 def reconstruction_error(x: Tensor, rebuilt: Tensor) -> Tensor:
     """Squared Euclidean distance of images (B, C, H, W), summed over pixels: (B,) float32, squared pixel units."""
-    return (x.float() - rebuilt.float()).square().flatten(1).sum(1)
+    return squared_residual(x, rebuilt).sum(1)
 
 
 def _convolution(before: int, after: int, batch_norm: bool) -> list[nn.Module]:

@@ -14,14 +14,14 @@ from robustforge.types import UserError
 
 @torch.no_grad()
 def fit_detector(
-    detector: MixtureDetector, z: Tensor, error: Tensor, y: Tensor, plan: DetectorPlan, variance: float
+    detector: MixtureDetector, z: Tensor, residual: Tensor, y: Tensor, plan: DetectorPlan, variance: float
 ) -> None:
-    """Writes covariances and thresholds into ``detector``.
+    """Writes covariances, pixel weights and thresholds into ``detector``.
 
     Args:
         detector: filled in place.
         z: (N, k) encodings of held-out images, without noise.
-        error: (N,) their squared reconstruction errors.
+        residual: (N, D) squared residuals of the images rebuilt from them.
         y: (N,) their labels.
         plan: the rules.
         variance: of the encoder's noise, latent units squared.
@@ -37,7 +37,7 @@ def fit_detector(
     """
     if not len(y):
         raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
-    z, error, means = z.double(), error.double(), detector.means.double()
+    z, means = z.double(), detector.means.double()
     scatter, counts = _scatter(z - means[y], y, len(means), plan.shared)
     covariance = _covariance(scatter, counts, plan.covariance, variance)
     detector.covariance.copy_(covariance)
@@ -53,11 +53,36 @@ def fit_detector(
             distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, noise)
         tau = upper_quantile(distances, plan.encoder_quantile)
     detector.tau_encoder.fill_(tau)
+    if plan.decoder_score == "standardized":
+        detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), plan))
+    error = detector.error(residual, predicted).double()
     detector.tau_decoder.fill_(error_threshold(error, plan))
     if plan.decoder_per_class:
         for number in range(len(means)):  # a class that too few images are assigned to keeps the global threshold
             if int((predicted == number).sum()) > 1:
                 detector.tau_decoder[number] = error_threshold(error[predicted == number], plan)
+
+
+def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, plan: DetectorPlan) -> Tensor:
+    """Inverse variances of the residuals, for each class and pixel.
+
+    Args:
+        residual: (N, D) squared residuals of held-out images.
+        predicted: (N,) classes that they were assigned to.
+        classes: K.
+        plan: its ``decoder_floor``, and ``shared`` for the same weights in all classes.
+
+    Returns:
+        (K, D) weights. A class's variance counts the variance over all images as 10 images of its own, so that a class
+        with few of them has weights too.
+    """
+    overall = residual.mean(0)
+    if plan.shared:
+        return (1 / (overall + plan.decoder_floor**2)).expand(classes, -1)
+    one_hot = torch.nn.functional.one_hot(predicted, classes).to(residual.dtype)
+    prior = 10.0
+    variance = (one_hot.T @ residual + prior * overall) / (one_hot.sum(0)[:, None] + prior)
+    return 1 / (variance + plan.decoder_floor**2)
 
 
 def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: float) -> Tensor:

@@ -20,7 +20,7 @@ from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.nn.gaussian_mixture import MixtureDetector, squared_distances
-from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error
+from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error, squared_residual
 from robustforge.types import Batch, DefenseOutput, UserError
 
 MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
@@ -55,8 +55,8 @@ class GaussianMixtureVAE(Defense):
 
     Notes:
         Inference is deterministic: the latent is f(x), without noise, in the class, in both scores and in the rebuilt
-        image. Errors are squared norms. The risk is the larger of the two scores, each in units of its own threshold:
-        the paper's rule is risk <= 1.
+        image. Errors are squared norms, weighted ones with ``detector.decoder_score=standardized``, which is ours. The
+        risk is the larger of the two scores, each in units of its own threshold: the paper's rule is risk <= 1.
     """
 
     paper_protocol = "gmvae"
@@ -82,7 +82,7 @@ class GaussianMixtureVAE(Defense):
         self.judge, self.fid = judge, fid
         self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
         self.pool: LabelledPool | None = None
-        self.detector = MixtureDetector(num_classes, self.latent, variance)
+        self.detector = MixtureDetector(num_classes, self.latent, variance, prod(shape))
         outputs = self.latent * (2 if variable_entropy else 1)
         self.undefended = build_seeded(model, seed, "undefended")
         self.encoder = build_seeded(lambda: mixture_encoder(shape, outputs, width, batch_norm), seed, "encoder")
@@ -102,7 +102,7 @@ class GaussianMixtureVAE(Defense):
         """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,), rebuilt image, parts (B, 2): encoder, decoder."""
         z = self.encode(x)
         rebuilt = self.decoder(z).float()
-        parts = self.detector.parts(z, reconstruction_error(x, rebuilt))
+        parts = self.detector.parts(z, squared_residual(x, rebuilt))
         return DefenseOutput(self.scores(z), parts.amax(1), rebuilt, parts)
 
     def reclassified(self, x: Tensor) -> DefenseOutput:
@@ -169,15 +169,15 @@ class GaussianMixtureVAE(Defense):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Fits covariances and thresholds on held-out images."""
+        """Fits covariances, pixel weights and thresholds on held-out images."""
         parts = []
         for batch in batches:
             z = self.encode(batch.x)
-            parts.append((z, reconstruction_error(batch.x, self.decoder(z)), batch.y))
+            parts.append((z, squared_residual(batch.x, self.decoder(z)), batch.y))
         if not parts:
             raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
-        z, error, y = (torch.cat(values) for values in zip(*parts, strict=True))
-        fit_detector(self.detector, z, error, y, self.detector_plan, self.variance)
+        z, residual, y = (torch.cat(values) for values in zip(*parts, strict=True))
+        fit_detector(self.detector, z, residual, y, self.detector_plan, self.variance)
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

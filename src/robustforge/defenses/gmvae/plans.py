@@ -8,6 +8,7 @@ from robustforge.types import UserError
 
 COVARIANCES = ("fixed", "empirical", "aggregated")
 ENCODER_RULES = ("quantile", "chi2")
+DECODER_SCORES = ("squared", "standardized")
 DECODER_RULES = ("std", "quantile")
 MODES = ("none", "reject", "accept")
 STARTS = ("all", "nearest")
@@ -25,13 +26,21 @@ class DetectorPlan:
         encoder_rule: ``quantile`` of the held-out distances, or ``chi2``, the critical value of the paper.
         encoder_quantile: share of held-out images below the encoder's threshold.
         chi2_level: probability of the chi-square value (paper: the 3-sigma rule, 0.9973).
+        decoder_score: ``squared``, the reconstruction error (paper), or ``standardized``: each pixel's squared residual
+            over the variance that held-out residuals of the class have there.
+        decoder_floor: least standard deviation of a pixel's residual, pixel units: added to the variances.
         decoder_rule: ``std``, mean + ``decoder_std`` standard deviations of the held-out errors, or ``quantile``.
         decoder_std: number of standard deviations (paper: 3).
         decoder_quantile: share of held-out images below the decoder's threshold.
         decoder_per_class: a threshold on the error for each predicted class.
 
     Raises:
-        UserError: an unknown word, or a share outside (0, 1).
+        UserError: an unknown word, a share outside (0, 1), or a floor that is not positive.
+
+    Notes:
+        The paper's decoder has one variance for all pixels, so that noise where no image of the class ever has any
+        weighs as little as a stroke a pixel off. The standardized error, ours, is the same Gaussian with a variance for
+        each class and pixel.
     """
 
     covariance: str = "aggregated"
@@ -39,6 +48,8 @@ class DetectorPlan:
     encoder_rule: str = "quantile"
     encoder_quantile: float = 0.99
     chi2_level: float = 0.9973
+    decoder_score: str = "squared"
+    decoder_floor: float = 0.03
     decoder_rule: str = "std"
     decoder_std: float = 3.0
     decoder_quantile: float = 0.99
@@ -47,10 +58,13 @@ class DetectorPlan:
     def __post_init__(self) -> None:
         _one_of("detector.covariance", self.covariance, COVARIANCES)
         _one_of("detector.encoder_rule", self.encoder_rule, ENCODER_RULES)
+        _one_of("detector.decoder_score", self.decoder_score, DECODER_SCORES)
         _one_of("detector.decoder_rule", self.decoder_rule, DECODER_RULES)
         for name in ("encoder_quantile", "chi2_level", "decoder_quantile"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"defense.detector.{name} is {getattr(self, name)}: give a share between 0 and 1.")
+        if not self.decoder_floor > 0:
+            raise UserError(f"defense.detector.decoder_floor is {self.decoder_floor}: give pixel units above 0.")
 
 
 @dataclass(frozen=True)

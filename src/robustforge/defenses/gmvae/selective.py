@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
-from robustforge.nn.mixture_autoencoder import reconstruction_error
+from robustforge.nn.mixture_autoencoder import reconstruction_error, squared_residual
 from robustforge.types import Batch, DefenseOutput
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ def reclassified(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
     if plan.starts == "nearest":
         starts = means[logits[rejected].argmax(1)][:, None]
     bf16 = search_in_bf16(plan.precision, x.device)
-    z, error = search_latents(defense.decoder, starts, x[rejected], plan.steps, plan.lr, bf16)
+    z, _ = search_latents(defense.decoder, starts, x[rejected], plan.steps, plan.lr, bf16)
     logits, parts = logits.clone(), parts.clone()
-    logits[rejected], parts[rejected] = defense.scores(z), defense.detector.parts(z, error)
+    logits[rejected] = defense.scores(z)
     if plan.mode == "accept":
         return DefenseOutput(logits)
+    parts[rejected] = defense.detector.parts(z, squared_residual(x[rejected], defense.decoder(z)))
     return DefenseOutput(logits, parts.amax(1), parts=parts)
 
 

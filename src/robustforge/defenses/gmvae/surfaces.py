@@ -29,7 +29,7 @@ from torch import Tensor
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.surfaces import Surface, transfer
 from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
-from robustforge.nn.mixture_autoencoder import reconstruction_error
+from robustforge.nn.mixture_autoencoder import reconstruction_error, squared_residual
 from robustforge.types import DefenseOutput
 
 if TYPE_CHECKING:
@@ -72,11 +72,9 @@ def gmvae_surfaces(defense: GaussianMixtureVAE) -> dict[str, Surface]:
 
 def aimed_answer(defense: GaussianMixtureVAE, x: Tensor, target: Tensor) -> DefenseOutput:
     """The selective classifier's answer with the scores that images (B, C, H, W) would have as ``target`` (B,)."""
-    z, detector = defense.encode(x), defense.detector
+    z = defense.encode(x)
     rebuilt = defense.decoder(z).float()
-    encoder = detector.mahalanobis(z, target) / detector.tau_encoder[target]
-    decoder = reconstruction_error(x, rebuilt) / detector.tau_decoder[target]
-    parts = torch.stack([encoder, decoder], 1)
+    parts = defense.detector.parts(z, squared_residual(x, rebuilt), target)
     return DefenseOutput(defense.scores(z), parts.amax(1), rebuilt, parts)
 
 
@@ -122,7 +120,7 @@ def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
     """
     a, b = defense.exponents
     z, detector = defense.encode(x), defense.detector
-    error = reconstruction_error(x, defense.decoder(z))[:, None] / detector.tau_decoder
+    error = detector.all_errors(squared_residual(x, defense.decoder(z))) / detector.tau_decoder
     distance = detector.all_mahalanobis(z, literal=defense.paper_literal) / detector.tau_encoder
     return -torch.log1p(error.pow(a) + distance.pow(b))
 
