@@ -24,7 +24,7 @@ def gaussian(count, latent=4, classes=3, seed=0):
 
 def fitted(plan, data, classes=3):
     z, error, y = data[:3]
-    detector = MixtureDetector(classes, z.shape[1], VARIANCE, error.shape[1])
+    detector = MixtureDetector(classes, z.shape[1], VARIANCE, error.shape[1], plan.decoder_errors)
     fit_detector(detector, z, error, y, plan, VARIANCE)
     return detector
 
@@ -107,7 +107,7 @@ def test_decoder_threshold_by_hand():
     z, _, y, _ = gaussian(6)
     std = float(np.std(error.numpy()))
     detector = fitted(DetectorPlan(decoder_std=2.0), (z, error, y))
-    assert detector.tau_decoder.tolist() == pytest.approx([3.5 + 2 * std] * 3)
+    assert detector.tau_decoder.flatten().tolist() == pytest.approx([3.5 + 2 * std] * 3)
     own = fitted(DetectorPlan(decoder_std=2.0, decoder_per_class=True), (z, error, y))
     predicted = own.nearest(z)
     for number in range(3):
@@ -116,30 +116,31 @@ def test_decoder_threshold_by_hand():
         assert own.tau_decoder[number].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_standardized_errors_know_where_a_class_never_has_a_stroke():
+def test_the_cauchy_error_knows_where_a_class_never_has_a_stroke():
     """Ten pixels: the first five vary little, the others much. The plain error cannot tell where noise was added."""
     z, _, y, _ = gaussian(3000)
     scale = torch.cat([torch.full((5,), 0.01), torch.full((5,), 0.3)])
     draw = torch.randn(3000, 10, generator=torch.Generator().manual_seed(3))
     residual = (scale * draw).square()
-    plain = fitted(DetectorPlan(), (z, residual, y))
-    weighted = fitted(DetectorPlan(decoder_score="standardized", decoder_floor=0.01), (z, residual, y))
+    detector = fitted(DetectorPlan(decoder_errors=["squared", "cauchy"], decoder_floor=0.01), (z, residual, y))
     expected = 1 / (scale.square() + 1e-4)
-    torch.testing.assert_close(weighted.pixel_weight, expected.expand(3, -1), rtol=0.2, atol=0)
+    torch.testing.assert_close(detector.pixel_weight, expected.expand(3, -1), rtol=0.2, atol=0)
     noise = (scale * draw[:200] + 0.1 * (scale < 0.1)).square()
-    assert (plain.parts(z[:200], noise)[:, 1] > 1).float().mean() < 0.1
-    assert (weighted.parts(z[:200], noise)[:, 1] > 1).all()
-    for detector in (plain, weighted):
-        assert 0 < (detector.parts(z, residual)[:, 1] > 1).float().mean() < 0.03
+    rejected = (detector.parts(z[:200], noise) > 1).float().mean(0)
+    assert rejected[1] < 0.1
+    assert rejected[2] > 0.99
+    clean = (detector.parts(z, residual) > 1).float().mean(0)
+    assert 0 < clean[1] < 0.03
+    assert 0 < clean[2] < 0.03
 
 
 def test_pixel_weights_by_hand():
     residual = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 6.0]])
-    plan = DetectorPlan(decoder_score="standardized", decoder_floor=0.5)
+    plan = DetectorPlan(decoder_floor=0.5)
     found = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, plan)
-    # (own sum + 10 times the overall mean) / (own number + 10): a class without images has the overall variance
-    variance = torch.tensor([[24 / 12, 20 / 12], [22 / 11, 26 / 11], [2.0, 2.0]])
-    torch.testing.assert_close(found, 1 / (variance + 0.25))
+    # (own sum + 10 times the overall mean) / (own number + 10): a class without images has the overall mean square
+    squares = torch.tensor([[24 / 12, 20 / 12], [22 / 11, 26 / 11], [2.0, 2.0]])
+    torch.testing.assert_close(found, 1 / (squares + 0.25))
     shared = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, DetectorPlan(shared=True, decoder_floor=0.5))
     torch.testing.assert_close(shared, torch.full((3, 2), 1 / 2.25))
 
@@ -165,7 +166,7 @@ def test_a_class_without_held_out_images_is_no_obstacle():
 @pytest.mark.parametrize(
     "wrong",
     [{"covariance": "full"}, {"encoder_rule": "std"}, {"decoder_rule": "chi2"}, {"encoder_quantile": 1.0},
-     {"decoder_score": "absolute"}, {"decoder_floor": 0.0}],
+     {"decoder_errors": ["absolute"]}, {"decoder_errors": []}, {"decoder_floor": 0.0}],
 )  # fmt: skip
 def test_plans_refuse_what_they_do_not_know(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,7 +55,7 @@ def detector():
     made.covariance.copy_(covariance)
     made.precision.copy_(torch.linalg.inv(covariance))
     made.tau_encoder.copy_(torch.tensor([1.0, 2.0, 4.0]))
-    made.tau_decoder.copy_(torch.tensor([10.0, 20.0, 40.0]))
+    made.tau_decoder.copy_(torch.tensor([[10.0], [20.0], [40.0]]))
     return made
 
 
@@ -86,16 +88,30 @@ def test_parts_are_in_units_of_the_predicted_classs_thresholds(detector):
     torch.testing.assert_close(parts[:, 0], detector.mahalanobis(z, torch.arange(3)) / torch.tensor([1.0, 2.0, 4.0]))
 
 
-def test_errors_are_weighted_as_for_the_class(detector):
-    detector.pixel_weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0], [0.5, 4.0]]))
+def test_errors_are_those_of_the_class():
+    made = MixtureDetector(3, 4, 0.5, pixels=2, errors=["squared", "cauchy"])
+    made.pixel_weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0], [0.5, 4.0]]))
+    made.tau_decoder.copy_(torch.tensor([[1.0, 1.0], [10.0, 2.0], [100.0, 4.0]]))
     residual = torch.tensor([[2.0, 3.0], [1.0, 1.0]])
-    everything = detector.all_errors(residual)
-    assert everything.tolist() == [[5.0, 4.0, 13.0], [2.0, 2.0, 4.5]]
-    assert detector.error(residual, torch.tensor([2, 0])).tolist() == [13.0, 2.0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert detector.all_errors(residual).dtype == torch.float32
-    aimed = detector.parts(detector.means[:2], residual, torch.tensor([2, 1]))
-    assert aimed[:, 1].tolist() == pytest.approx([13 / 40, 2 / 20])
+    expected = torch.tensor([
+        [[5, math.log(3 * 4)], [5, math.log(5)], [5, math.log(2 * 13)]],
+        [[2, math.log(2 * 2)], [2, math.log(3)], [2, math.log(1.5 * 5)]],
+    ])  # fmt: skip
+    torch.testing.assert_close(made.all_errors(residual), expected)
+    aimed = made.parts(made.means[:2], residual, torch.tensor([2, 1]))
+    assert aimed.shape == (2, 3)
+    torch.testing.assert_close(aimed[0, 1:], expected[0, 2] / torch.tensor([100.0, 4.0]))
+    torch.testing.assert_close(aimed[1, 1:], expected[1, 1] / torch.tensor([10.0, 2.0]))
+
+
+def test_the_cauchy_error_is_minus_the_log_density():
+    """Of independent Cauchy residuals with the weights' scales, up to what does not depend on them."""
+    made = MixtureDetector(2, 2, 0.5, pixels=5, errors=["cauchy"])
+    residual = torch.rand(6, 5)
+    weight = 1 + torch.rand(5)
+    density = torch.distributions.Cauchy(0.0, weight.rsqrt())
+    expected = (density.log_prob(torch.zeros(5)) - density.log_prob(residual.sqrt())).sum(1)
+    torch.testing.assert_close(made.errors(residual, weight)[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_parts_are_float32_under_autocast(detector):

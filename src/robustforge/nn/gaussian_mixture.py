@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,15 +70,15 @@ class MixtureDetector(nn.Module):
         latent: k.
         variance: of each component before anything is fitted, latent units squared.
         pixels: D, numbers in an image.
+        errors: kinds of reconstruction error, each with a threshold: ``squared`` and ``cauchy``.
 
     Attributes:
         means: (K, k).
         covariance: (K, k, k) of each class around its mean.
         precision: (K, k, k), its inverse.
         tau_encoder: (K,) thresholds on the squared Mahalanobis distance.
-        pixel_weight: (K, D) weights of the pixels' squared residuals in a class's reconstruction error; 1 everywhere is
-            the plain squared error.
-        tau_decoder: (K,) thresholds on the reconstruction error, squared pixel units times the weights'.
+        pixel_weight: (K, D) inverse of the squared scale of each pixel's residual, for ``cauchy``.
+        tau_decoder: (K, S) thresholds on the S reconstruction errors.
 
     Raises:
         UserError: a latent narrower than the number of classes.
@@ -89,14 +91,17 @@ class MixtureDetector(nn.Module):
     pixel_weight: Tensor
     tau_decoder: Tensor
 
-    def __init__(self, num_classes: int, latent: int, variance: float, pixels: int) -> None:
+    def __init__(
+        self, num_classes: int, latent: int, variance: float, pixels: int, errors: Sequence[str] = ("squared",)
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.kinds = tuple(errors)
         self.register_buffer("means", class_means(num_classes, latent))
         self.register_buffer("covariance", variance * torch.eye(latent).repeat(num_classes, 1, 1))
         self.register_buffer("precision", torch.eye(latent).repeat(num_classes, 1, 1) / variance)
         self.register_buffer("tau_encoder", torch.ones(num_classes))
         self.register_buffer("pixel_weight", torch.ones(num_classes, pixels))
-        self.register_buffer("tau_decoder", torch.ones(num_classes))
+        self.register_buffer("tau_decoder", torch.ones(num_classes, len(self.kinds)))
 
     def nearest(self, z: Tensor) -> Tensor:
         """(B,) class of the nearest mean of latents (B, k): the answer, as all components weigh the same."""
@@ -120,17 +125,31 @@ class MixtureDetector(nn.Module):
             weighted = torch.einsum("bci,cij->bcj", delta, self.covariance if literal else self.precision)
             return (weighted * delta).sum(2)
 
-    def error(self, residual: Tensor, classes: Tensor) -> Tensor:
-        """(B,) reconstruction errors of squared residuals (B, D), weighted as for ``classes`` (B,)."""
-        return (residual.float() * self.pixel_weight[classes]).sum(1)
+    def errors(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """The S reconstruction errors: minus the logarithm of a density of the residuals, up to constants.
+
+        Args:
+            residual: (..., D) squared residuals, squared pixel units.
+            weight: (..., D) rows of ``pixel_weight`` for the classes, broadcast against them.
+
+        Returns:
+            (..., S) float32. ``squared`` is their sum: a Gaussian with one variance for all pixels (the paper).
+            ``cauchy`` is the sum of log(1 + residual * weight): a Cauchy distribution with a scale for each pixel, so
+            that faint noise where the class never has any counts in full and a stroke a pixel off counts little.
+        """
+        residual, found = residual.float(), []
+        shape = torch.broadcast_shapes(residual.shape[:-1], weight.shape[:-1])  # type: ignore[no-untyped-call]
+        for kind in self.kinds:
+            terms = residual if kind == "squared" else torch.log1p(residual * weight)
+            found.append(terms.sum(-1).expand(shape))
+        return torch.stack(found, -1)
 
     def all_errors(self, residual: Tensor) -> Tensor:
-        """(B, K) reconstruction errors of squared residuals (B, D), weighted as for every class."""
-        with torch.autocast(residual.device.type, enabled=False):
-            return residual.float() @ self.pixel_weight.T
+        """(B, K, S) reconstruction errors of squared residuals (B, D) as every class."""
+        return self.errors(residual[:, None], self.pixel_weight[None])
 
     def parts(self, z: Tensor, residual: Tensor, classes: Tensor | None = None) -> Tensor:
-        """The two scores, each in units of its own threshold: above 1 is rejected.
+        """The scores, each in units of its own threshold: above 1 is rejected.
 
         Args:
             z: (B, k) latents.
@@ -138,8 +157,9 @@ class MixtureDetector(nn.Module):
             classes: (B,) whose mean, weights and thresholds apply; None for the nearest mean's, the system's answer.
 
         Returns:
-            (B, 2) float32: encoder score (squared Mahalanobis distance to the class's mean), decoder score.
+            (B, 1 + S) float32: encoder score (squared Mahalanobis distance to the class's mean), decoder scores.
         """
         classes = self.nearest(z) if classes is None else classes
         encoder = self.mahalanobis(z, classes) / self.tau_encoder[classes]
-        return torch.stack([encoder, self.error(residual, classes) / self.tau_decoder[classes]], 1)
+        decoder = self.errors(residual, self.pixel_weight[classes]) / self.tau_decoder[classes]
+        return torch.cat([encoder[:, None], decoder], 1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from robustforge.reporting.abstention import roc
@@ -39,7 +40,8 @@ def roc_figure(spec: Mapping[str, Any], results: Mapping[str, Any], path: Path) 
         for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
             for place, row in enumerate(rows):
                 _curve(axes, place, {**column, **row}, known[row["run"]])
-            axes.plot([LEAST, 100], [LEAST, 100], color="#bbbbbb", linewidth=0.8)
+            chance = np.geomspace(LEAST, 100, 100)  # a straight line would be one on linear axes only
+            axes.plot(chance, chance, color="#bbbbbb", linewidth=0.8)
             axes.set(
                 title=str(column["label"]), xlabel="clean images rejected (%)", ylabel="turned images rejected (%)",
                 xscale="log", xlim=(LEAST, 100), ylim=(0, 101),

@@ -53,18 +53,17 @@ def fit_detector(
             distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, noise)
         tau = upper_quantile(distances, plan.encoder_quantile)
     detector.tau_encoder.fill_(tau)
-    if plan.decoder_score == "standardized":
-        detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), plan))
-    error = detector.error(residual, predicted).double()
-    detector.tau_decoder.fill_(error_threshold(error, plan))
+    detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), plan))
+    error = detector.errors(residual, detector.pixel_weight[predicted]).double()
+    detector.tau_decoder.copy_(error_thresholds(error, plan).expand(len(means), -1))
     if plan.decoder_per_class:
         for number in range(len(means)):  # a class that too few images are assigned to keeps the global threshold
             if int((predicted == number).sum()) > 1:
-                detector.tau_decoder[number] = error_threshold(error[predicted == number], plan)
+                detector.tau_decoder[number] = error_thresholds(error[predicted == number], plan)
 
 
 def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, plan: DetectorPlan) -> Tensor:
-    """Inverse variances of the residuals, for each class and pixel.
+    """Inverse squared scales of the residuals, for each class and pixel.
 
     Args:
         residual: (N, D) squared residuals of held-out images.
@@ -73,16 +72,16 @@ def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, plan: Detec
         plan: its ``decoder_floor``, and ``shared`` for the same weights in all classes.
 
     Returns:
-        (K, D) weights. A class's variance counts the variance over all images as 10 images of its own, so that a class
-        with few of them has weights too.
+        (K, D) weights. A class counts the mean square over all images as 10 images of its own, so that a class with few
+        images has weights too.
     """
     overall = residual.mean(0)
     if plan.shared:
         return (1 / (overall + plan.decoder_floor**2)).expand(classes, -1)
     one_hot = torch.nn.functional.one_hot(predicted, classes).to(residual.dtype)
     prior = 10.0
-    variance = (one_hot.T @ residual + prior * overall) / (one_hot.sum(0)[:, None] + prior)
-    return 1 / (variance + plan.decoder_floor**2)
+    squares = (one_hot.T @ residual + prior * overall) / (one_hot.sum(0)[:, None] + prior)
+    return 1 / (squares + plan.decoder_floor**2)
 
 
 def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: float) -> Tensor:
@@ -111,11 +110,11 @@ def upper_quantile(values: Tensor, level: float) -> float:
     return float(values.sort().values[max(0, place - 1)])
 
 
-def error_threshold(error: Tensor, plan: DetectorPlan) -> float:
-    """The decoder's threshold for held-out errors (N,)."""
+def error_thresholds(error: Tensor, plan: DetectorPlan) -> Tensor:
+    """(S,) thresholds of the decoder for held-out errors (N, S) of S kinds."""
     if plan.decoder_rule == "quantile":
-        return upper_quantile(error, plan.decoder_quantile)
-    return float(error.mean() + plan.decoder_std * error.std(correction=0))
+        return error.new_tensor([upper_quantile(kind, plan.decoder_quantile) for kind in error.T])
+    return error.mean(0) + plan.decoder_std * error.std(0, correction=0)
 
 
 def _scatter(delta: Tensor, y: Tensor, classes: int, shared: bool) -> tuple[Tensor, Tensor]:

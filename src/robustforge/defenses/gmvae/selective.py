@@ -71,7 +71,7 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
         "accepted_wrong": accepted & ~correct,
         "rejected": ~accepted,
         "rejected_by_encoder": parts[:, 0] > 1,
-        "rejected_by_decoder": parts[:, 1] > 1,
+        "rejected_by_decoder": parts[:, 1:].amax(1) > 1,
         "noise_accepted": direct(defense, noise)[1].amax(1) <= 1,
         "reconstruction_error": reconstruction_error(batch.x, rebuilt),
     }

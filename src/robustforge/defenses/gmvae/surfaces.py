@@ -120,9 +120,9 @@ def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
     """
     a, b = defense.exponents
     z, detector = defense.encode(x), defense.detector
-    error = detector.all_errors(squared_residual(x, defense.decoder(z))) / detector.tau_decoder
+    error = detector.all_errors(squared_residual(x, defense.decoder(z))) / detector.tau_decoder  # (B, K, S)
     distance = detector.all_mahalanobis(z, literal=defense.paper_literal) / detector.tau_encoder
-    return -torch.log1p(error.pow(a) + distance.pow(b))
+    return -torch.log1p(error.pow(a).sum(2) + distance.pow(b))
 
 
 def search_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
