@@ -161,5 +161,7 @@ class MixtureDetector(nn.Module):
         """
         classes = self.nearest(z) if classes is None else classes
         encoder = self.mahalanobis(z, classes) / self.tau_encoder[classes]
-        decoder = self.errors(residual, self.pixel_weight[classes]) / self.tau_decoder[classes]
+        uses_weights = "cauchy" in self.kinds  # as many numbers as there are pixels in the batch
+        weight = self.pixel_weight[classes] if uses_weights else self.pixel_weight[:1]
+        decoder = self.errors(residual, weight) / self.tau_decoder[classes]
         return torch.cat([encoder[:, None], decoder], 1)
