@@ -82,7 +82,7 @@ def test_a_wider_latent_pads_its_means(gmvae, batch):
 
 
 def test_alpha_grows_with_the_image(gmvae):
-    assert gmvae().alpha == pytest.approx(1000)
+    assert gmvae().alpha == pytest.approx(100)
     assert gmvae(alpha=7.0).alpha == 7.0
 
 
