@@ -49,8 +49,7 @@ class DetectorAware(QueryAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"Attack {self.name} has schedule='{self.schedule}': choose one of {', '.join(SCHEDULES)}.")
+        check_schedule(self.name, self.schedule, SCHEDULES)
         if not self.growth > 1 or not self.confidence >= 0:
             raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
 
@@ -117,6 +116,16 @@ class DetectorAware(QueryAttack):
         """(n,) positive where the label is wrong, or is the target's."""
         logits = answer.logits.float()
         return margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
+
+
+def check_schedule(name: str, schedule: str, choices: tuple[str, ...]) -> None:
+    """Refuses a ``schedule`` that the attack ``name`` does not have.
+
+    Raises:
+        UserError: not one of ``choices``.
+    """
+    if schedule not in choices:
+        raise UserError(f"Attack {name} has schedule='{schedule}': choose one of {', '.join(choices)}.")
 
 
 def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:

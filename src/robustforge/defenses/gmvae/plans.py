@@ -41,9 +41,8 @@ class DetectorPlan:
 
     Notes:
         The paper's decoder has one variance for all pixels, so that noise where no image of the class ever has any
-        weighs as little as a stroke a pixel off: on MNIST random signs of 0.12 pass the thresholds of clean images. The
-        Cauchy error rejects all of those at the same share of clean images, and misses more wrong strokes than the
-        squared one: both together are the stronger detector.
+        weighs as little as a stroke a pixel off. The Cauchy error finds such noise at the same share of clean images
+        and misses more wrong strokes than the squared one: both together are the stronger detector.
     """
 
     covariance: str = "aggregated"

@@ -104,7 +104,7 @@ def unconfirmed(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
 def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
     """Class scores -log(1 + penalty_c) with the penalty of Eq. 10 for each class as the target.
 
-    penalty_c = (|x - g(f(x))|^2 / tau_dec)^a + ((mu_c - f(x))' Sigma_c^-1 (mu_c - f(x)) / tau_enc)^b.
+    penalty_c = sum_s (error_s / tau_dec,s)^a + ((mu_c - f(x))' Sigma_c^-1 (mu_c - f(x)) / tau_enc)^b.
 
     Args:
         defense: whose networks and thresholds.
@@ -114,7 +114,8 @@ def white_box_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
         (B, K) float32, at most 0.
 
     Notes:
-        The logarithm changes no minimum and keeps the scores in a range where cross-entropy has gradients; attacks that
+        The paper's only error is |x - g(f(x))|^2; every further one of ``detector.decoder_errors`` adds a term. The
+        logarithm changes no minimum and keeps the scores in a range where cross-entropy has gradients; attacks that
         want the penalty itself undo it. Eq. 10 is printed with the covariance where its inverse must stand: with
         ``paper_literal`` it is computed as printed. The exponents a, b > 1 are not given: 2.
     """
