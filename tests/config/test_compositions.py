@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from robustforge.config.instantiate import build
 from robustforge.config.presets import preset_overrides
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -98,6 +99,15 @@ def test_option_composes_and_fits(compose, group, option):
     if group == "attack":
         # worst_case is what tables call the minimum over everything
         assert plain[group].get("name", "none") == {"worst_case": "worst_of"}.get(option, option)
+
+
+@pytest.mark.parametrize("victim", ["none", "adversarial_training", "dynamic", "dfl_pcl"])
+def test_modular_robust_redundancy_takes_other_defenses_for_its_victim(compose, victim):
+    cfg = compose("defense=mrr", f"+defense@defense.victim={victim}", "model=resnet18")
+    check(cfg)
+    built = build(cfg.defense)
+    assert built.undefended is built.victim.classifier_network()
+    assert build(compose(f"defense={victim}", "model=resnet18").defense).classifier_network() is not None
 
 
 @pytest.mark.parametrize("option", sorted(REQUIRED))

@@ -9,6 +9,9 @@ from sklearn.decomposition import PCA
 
 from robustforge.attacks.bim import BIM
 from robustforge.attacks.engine import attacking
+from robustforge.attacks.pgd import PGD
+from robustforge.defenses.adversarial_training import AdversarialLoss, AdversarialTraining
+from robustforge.defenses.magnet import MagNet
 from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
 from robustforge.defenses.mrr.dictionaries import learn_dictionaries, random_patches
 from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
@@ -340,6 +343,26 @@ def test_dictionaries_explain_their_own_class_best(mrr):
     assert (own < other).float().mean() > 0.9
     with pytest.raises(UserError, match="no training image"):
         learn_dictionaries(defense.dictionaries, [Batch(x[:5], y[:5], torch.arange(5))], defense.input_plan, 0)
+
+
+def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):
+    robust = AdversarialLoss(PGD(steps=1, early_stop=False), Threat("linf", 0.1))
+    victim = AdversarialTraining(model, robust, TRAINING, TRAINING, seed=3)
+    defense = fit(mrr(2, victim=victim))
+    assert defense.built_on() == [victim]
+    stages = {stage.name: stage for stage in defense.stages()}
+    assert "undefended" not in stages, "the victim has stages of its own"
+    assert stages["defender_1"].uses == ("classifier",)
+    assert stages["defender_2"].uses == ("classifier", "pushed_2")
+    stages["defender_1"].prepare()
+    copied = defense.defender_1.checkpoints.network.state_dict()
+    assert all(torch.equal(value, copied[name]) for name, value in victim.classifier.state_dict().items())
+    x = everything()
+    with torch.no_grad():
+        assert torch.equal(defense(x).logits, victim(x).logits)
+        assert defense(x).risk.shape == (len(x),)
+    with pytest.raises(UserError, match="MagNet, whose answer takes more than one network"):
+        mrr(1, victim=MagNet.__new__(MagNet))
 
 
 def test_impossible_values(mrr):

@@ -16,6 +16,7 @@ from robustforge.defenses.adversarial_training import AdversarialLoss, Adversari
 from robustforge.defenses.base import classify
 from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
+from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
 from robustforge.defenses.none import PlainClassifier
 from robustforge.defenses.schedules import constant, cosine
 from robustforge.defenses.stages import CalibrateStage, CraftStage, Training
@@ -290,6 +291,29 @@ class Pushed(PlainClassifier):
     def count(self, batches):
         for batch in batches:
             self.seen.num_batches_tracked += len(batch.y)
+
+
+def test_a_victim_that_is_a_defense_comes_from_the_store(run, weights):
+    def victim():
+        return AdversarialTraining(MODEL, AdversarialLoss(INNER, Threat("linf", 0.1)), training(), training())
+
+    def mrr(given):
+        latent = LatentPlan(training(), push="none")
+        return ModularRobustRedundancy(
+            MODEL, 1, latent, InputPlan(), FusionPlan(), training(), (1, 28, 28), 10, victim=given
+        )
+
+    alone = run(victim())
+    built = run(mrr(victim()))
+    names = ["undefended", "classifier", "defender_1", "densities", "thresholds"]
+    assert [(r.name, r.reused) for r in built.reports] == list(
+        zip(names, [True, True, False, False, False], strict=True)
+    )
+    assert same(weights(built.defense.undefended), weights(alone.defense.classifier))
+    clean = {report.name: report.key for report in run(mrr(None)).reports}
+    keys = {report.name: report.key for report in built.reports}
+    assert clean["undefended"] == keys["undefended"]
+    assert all(clean[name] != keys[name] for name in names[2:]), "defenders of another victim are other defenders"
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,10 @@ class AdversarialTraining(Defense):
         """(B, C, H, W) -> logits (B, K)."""
         return DefenseOutput(self.classifier(x))
 
+    def classifier_network(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The robust loss."""
         return self.robust.terms(self.classifier, batch, self.attack_seed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -58,6 +59,14 @@ class Defense(pl.LightningModule):
         trains = tuple(name for name, _ in self.named_children())
         settings = {"defense": describe(type(self)), **self.settings()}
         return [FitStage("fit", trains, self.losses, self.training_plan, settings, validate=self.validate)]
+
+    def built_on(self) -> Sequence[Defense]:
+        """Defenses that it is built on: their stages are run, or found in the store, before its own."""
+        return ()
+
+    def classifier_network(self) -> nn.Module | None:
+        """The network (B, C, H, W) -> logits (B, K) that is the whole answer, or None where the answer takes more."""
+        return None
 
     def surfaces(self) -> dict[str, Surface]:
         """What an attacker may differentiate, by name; ``end_to_end`` is the whole system by plain autodiff."""

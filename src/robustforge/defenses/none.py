@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
@@ -29,6 +29,10 @@ class PlainClassifier(Defense):
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) -> logits (B, K)."""
         return DefenseOutput(self.undefended(x))
+
+    def classifier_network(self) -> nn.Module:
+        """The classifier."""
+        return self.undefended
 
     def stages(self) -> list[Stage]:
         """One stage, shared through the store with every defense that starts from the same classifier."""

@@ -78,13 +78,16 @@ class StageRunner:
     only_reuse: bool = False
 
     def run(self, defense: Defense) -> list[StageReport]:
-        """Runs every stage; afterwards the defense holds all products, frozen and in eval mode."""
+        """Runs every stage; afterwards the defense holds all products, frozen and in eval mode.
+
+        The stages of the defenses that it is built on come first.
+        """
         artifacts: dict[str, Artifact] = {}
         reports = []
-        stages = defense.stages()
-        for number, stage in enumerate(stages, 1):
+        stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
+        for number, (owner, stage) in enumerate(stages, 1):
             started = time.perf_counter()
-            description = self._describe(stage, defense.seed, artifacts)
+            description = self._describe(stage, owner.seed, artifacts)
             key = key_of(description)
             label = f"stage {number}/{len(stages)} {stage.name}"
             held = distributed.rank() == 0
@@ -98,7 +101,7 @@ class StageRunner:
                     )
                 if not reused:
                     log.info("%s: making %s", label, key[:16])
-                    self._make(stage, defense, key, artifacts)
+                    self._make(stage, owner, key, artifacts)
                     distributed.barrier()
                     if held:
                         keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
@@ -107,7 +110,7 @@ class StageRunner:
             artifact = self.store.find(stage.name, key)
             assert artifact is not None
             if not isinstance(stage, CraftStage):
-                artifact.load_modules(defense, _modules(stage))
+                artifact.load_modules(owner, _modules(stage))
             artifacts[stage.name] = artifact
             seconds = time.perf_counter() - started
             log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)

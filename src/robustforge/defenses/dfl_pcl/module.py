@@ -93,6 +93,10 @@ class DflPcl(Defense):
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
         return DefenseOutput(self.network(x))
 
+    def classifier_network(self) -> nn.Module:
+        """Backbone, Defensive Feature Layer and head."""
+        return self.network
+
     def surfaces(self) -> dict[str, Surface]:
         """``end_to_end`` and the adapted ones: see the module of that name."""
         return dfl_pcl_surfaces(self)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustforge.attacks.surfaces import Surface
 from robustforge.defenses.base import Defense, classify
@@ -33,10 +35,12 @@ class ModularRobustRedundancy(Defense):
         num_classes: K.
         penalty_weight: weight of the defenders in the white-box surface's logits.
         paper_literal: the white-box surface has the released code's penalty.
+        victim: any other defense that is one network, trained as it is alone and then left alone; ``model`` and
+            ``undefended_training`` are then not used. None trains the victim on clean images, as the paper does.
         seed: of initial weights, batches, patches.
 
     Raises:
-        UserError: fewer than no defenders.
+        UserError: fewer than no defenders, or a victim that is more than one network.
 
     Notes:
         Scores are those of the class that the victim predicts. Thresholds come from held-out images unless
@@ -49,16 +53,19 @@ class ModularRobustRedundancy(Defense):
     def __init__(
         self, model: Factory, n_defenders: int, latent: LatentPlan, input: InputPlan, fusion: FusionPlan,
         undefended_training: Training, shape: Sequence[int], num_classes: int, penalty_weight: float = 1.0,
-        paper_literal: bool = False, seed: int = 0,
+        paper_literal: bool = False, victim: Defense | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(seed=seed)
         if n_defenders < 0:
             raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
         self.n_defenders = n_defenders
-        self.model_description, self.undefended_training = describe(model), undefended_training
+        self.victim, self.undefended_training = victim, undefended_training
+        if victim is not None:
+            model = partial(copy.deepcopy, _network(victim))
+        self.model_description = describe(model) if victim is None else describe(type(victim))
         self.latent_plan, self.input_plan = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
-        self.undefended = build_seeded(model, seed, "undefended")
+        self.undefended = build_seeded(model, seed, "undefended") if victim is None else _network(victim)
         for name in self.defender_names:
             made = build_seeded(
                 lambda: LatentDefender(model(), latent.layers, latent.pool, shape, num_classes), seed, name
@@ -129,8 +136,12 @@ class ModularRobustRedundancy(Defense):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
+    def built_on(self) -> list[Defense]:
+        """The victim, where it is another defense."""
+        return [] if self.victim is None else [self.victim]
+
     def stages(self) -> list[Stage]:
-        """Victim, defenders with the pushed images between them, dictionaries, densities, thresholds."""
+        """Victim, unless it has its own stages; defenders, pushed images between them; densities and thresholds."""
         return mrr_stages(self)
 
     @torch.no_grad()
@@ -153,3 +164,13 @@ class ModularRobustRedundancy(Defense):
             pairs = z.sum(1).square() - z.square().sum(1)  # sum over ordered pairs of different defenders
             found["score_correlation"] = pairs / (count * (count - 1))
         return found
+
+
+def _network(victim: Defense) -> nn.Module:
+    network = victim.classifier_network()
+    if network is None:
+        raise UserError(
+            f"defense.victim is {type(victim).__name__}, whose answer takes more than one network, and latent "
+            "defenders are copies of one: choose none, adversarial_training, dynamic or dfl_pcl."
+        )
+    return network

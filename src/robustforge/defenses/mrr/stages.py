@@ -30,8 +30,13 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
         A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Mode and
         security parameter of the fusion are no part of any stage but the leak's.
     """
-    stages: list[Stage] = [plain_stage(defense, defense.model_description, defense.undefended_training)]
-    stages += _defender_stages(defense)
+    stages: list[Stage] = []
+    victim = "undefended"
+    if defense.victim is None:
+        stages.append(plain_stage(defense, defense.model_description, defense.undefended_training))
+    else:
+        victim = defense.victim.stages()[-1].name
+    stages += _defender_stages(defense, victim)
     fitted: list[str] = []
     if defense.n_defenders:
         kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
@@ -49,7 +54,7 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     if fitted:
         fusion = defense.fusion.plan
         settings = {"per_class": fusion.per_class, "least": fusion.least, "mixture": fusion.mixture_components}
-        uses = ("undefended", *fitted)
+        uses = (victim, *fitted)
         split = CALIBRATIONS[fusion.calibration]
         stages.append(CalibrateStage("thresholds", ("fusion",), partial(fit_fusion, defense), uses, settings, split))
         if fusion.mode == "noisy_or_leaky":
@@ -59,7 +64,7 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     return stages
 
 
-def _defender_stages(defense: ModularRobustRedundancy) -> list[Stage]:
+def _defender_stages(defense: ModularRobustRedundancy, victim: str) -> list[Stage]:
     plan, stages = defense.latent_plan, []
     settings: dict[str, Any] = {
         "model": defense.model_description, "layers": list(plan.layers), "pool": plan.pool, "gamma": plan.gamma,
@@ -68,7 +73,7 @@ def _defender_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     attack = PushAway(mode=plan.push, step=plan.push_step)
     pushed: str | None = None
     for number, name in enumerate(defense.defender_names, 1):
-        uses = ("undefended",) if pushed is None else ("undefended", pushed)
+        uses = (victim,) if pushed is None else (victim, pushed)
         stages.append(_defender_stage(defense, name, settings, uses, pushed))
         if plan.push == "none" or number == defense.n_defenders:
             continue
