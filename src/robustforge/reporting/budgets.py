@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robustforge.reporting.gallery import show
+from robustforge.reporting.result import read_arrays
 from robustforge.reporting.style import PALETTE, drawing, save
 
 
@@ -20,11 +21,9 @@ def budgets(run_dir: str | Path) -> Path | None:
         The file, or None where the run has none.
     """
     run_dir = Path(run_dir)
-    source = run_dir / "budgets.npz"
-    if not source.is_file():
+    data = read_arrays(run_dir / "budgets.npz")
+    if data is None:
         return None
-    with np.load(source, allow_pickle=False) as archive:
-        data = {name: archive[name] for name in archive.files}
     names, eps = data["attack"], data["eps"]
     with drawing(0.95 * (len(eps) + 1) + 0.6, 2.3 * len(names) + 0.5) as figure:
         words = "above: attacked, with budget and answer; below: the change"

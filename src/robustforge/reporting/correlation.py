@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustforge.reporting.result import read_arrays
 from robustforge.reporting.style import drawing, save
 
 
@@ -18,12 +19,10 @@ def correlation(folder: Path) -> Path | None:
     Returns:
         ``<folder>/figures/correlation.png``.
     """
-    path = folder / "correlation.npz"
-    if not path.exists():
+    data = read_arrays(folder / "correlation.npz")
+    if data is None:
         return None
-    with np.load(path) as stored:
-        matrices = {name: stored[name] for name in ("clean", "attacked")}
-        title = str(stored["title"])
+    matrices, title = {name: data[name] for name in ("clean", "attacked")}, str(data["title"])
     side = len(matrices["clean"])
     with drawing(7.2, 3.6) as figure:
         figure.suptitle(f"correlation of detectors' scores ({title})", fontsize=9)

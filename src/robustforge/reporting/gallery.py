@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.reporting.result import read_arrays
 from robustforge.reporting.style import PALETTE, drawing, save
 
 MOST_ROWS = 8
@@ -25,11 +26,9 @@ def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
         The file, or None where the run has no gallery.
     """
     run_dir = Path(run_dir)
-    source = run_dir / f"{name}.npz"
-    if not source.is_file():
+    data = read_arrays(run_dir / f"{name}.npz")
+    if data is None:
         return None
-    with np.load(source, allow_pickle=False) as archive:
-        data = {key: archive[key] for key in archive.files}
     columns = _columns(data)
     rows = min(MOST_ROWS, len(data["label"]))
     with drawing(1.2 * len(columns) + 1.0, 1.2 * rows + 0.6) as figure:

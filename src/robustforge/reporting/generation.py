@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.reporting.result import read_arrays
 from robustforge.reporting.style import drawing, save
 
 
@@ -21,11 +22,10 @@ def class_grid(run_dir: str | Path) -> Path | None:
         The file, or None where the run has generated nothing.
     """
     run_dir = Path(run_dir)
-    source = run_dir / "generation.npz"
-    if not source.is_file():
+    data = read_arrays(run_dir / "generation.npz")
+    if data is None:
         return None
-    with np.load(source, allow_pickle=False) as archive:
-        samples, clean, rebuilt = (archive[name] for name in ("samples", "clean", "rebuilt"))
+    samples, clean, rebuilt = (data[name] for name in ("samples", "clean", "rebuilt"))
     rows = [(f"class {number}", images) for number, images in enumerate(samples)]
     rows += [("test images", clean[: samples.shape[1]]), ("rebuilt", rebuilt[: samples.shape[1]])]
     with drawing(5.0, 0.5 * len(rows) + 0.4) as figure:

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.reporting.result import read_arrays
 from robustforge.reporting.style import drawing, save
 
 
@@ -23,11 +24,9 @@ def geometry(run_dir: str | Path) -> Path | None:
         The file, or None where the run has no geometry.
     """
     run_dir = Path(run_dir)
-    source = run_dir / "geometry.npz"
-    if not source.is_file():
+    data = read_arrays(run_dir / "geometry.npz")
+    if data is None:
         return None
-    with np.load(source, allow_pickle=False) as archive:
-        data = {name: archive[name] for name in archive.files}
     anchors = data.get("anchors", np.zeros((0, data["clean"].shape[1]), np.float32))
     points = project(np.concatenate([data["clean"], data["attacked"], anchors]))
     count = len(data["label"])

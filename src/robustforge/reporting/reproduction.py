@@ -16,7 +16,8 @@ from matplotlib.patches import Rectangle
 from rich.table import Table
 from rich.text import Text
 
-from robustforge.reporting.comparison import COPIED, REACHED, ComparedCell, compare
+from robustforge.reporting.comparison import REACHED, ComparedCell, compare
+from robustforge.reporting.lookup import COPIED
 from robustforge.reporting.result import write_json, write_text
 from robustforge.reporting.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustforge.reporting.judgement import comparisons, judged_cells, thresholds
 from robustforge.reporting.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
@@ -157,3 +158,12 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise ValueError(f"'{path}' is not a result of schema {SCHEMA}: evaluate the run again with this version.")
     return result
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
+    """What a run kept for a picture in an ``.npz`` file, by name, or None where there is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
