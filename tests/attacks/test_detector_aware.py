@@ -45,6 +45,23 @@ def test_without_a_threshold_it_is_as_strong_as_pgd(victim, images, schedule):
     assert abs(int(aware.success.sum()) - int(plain.success.sum())) <= 1
 
 
+def test_noise_is_a_bad_start_against_a_detector_that_sees_it(trained, images):
+    x, y = images
+
+    def rough(x, _=None):
+        return DefenseOutput(trained(x), x.diff(dim=3).abs().flatten(1).mean(1))
+
+    surface = Surface("end_to_end", lambda x, y: (trained(x),), rough, trained)
+    threshold = float(rough(x).risk.max())
+    clean, random = (
+        DetectorAware(start=start, steps=6, step_size=0.02)(
+            surface, x, y, Threat("linf", 0.3), threshold=threshold
+        ).success.sum()
+        for start in ("clean", "random")
+    )
+    assert clean > random
+
+
 def test_a_threshold_nobody_passes_lets_nothing_through(trained, images):
     x, y = images
     result = DetectorAware(steps=5, restarts=2)(guarded(trained), x, y, Threat("linf", 0.3), threshold=-1.0)
@@ -79,7 +96,9 @@ def test_orthogonal_to_the_other_gradient():
     assert torch.equal(_without(label, torch.zeros_like(quiet), torch.zeros(4, dtype=torch.bool)), label)
 
 
-@pytest.mark.parametrize("settings", [{"schedule": "alternate"}, {"growth": 1.0}, {"steps": 0}, {"confidence": -1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "alternate"}, {"start": "noise"}, {"growth": 1.0}, {"steps": 0}, {"confidence": -1.0}]
+)
 def test_impossible_settings(settings):
     with pytest.raises(UserError):
         DetectorAware(**settings)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.detector_aware import check_schedule, scaled_excess
+from robustforge.attacks.detector_aware import check_choice, scaled_excess
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import ascent_direction, project, random_start
 from robustforge.attacks.gradient import check_settings
@@ -64,7 +64,7 @@ class ConstraintDescent(QueryAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
-        check_schedule(self.name, self.schedule, SCHEDULES)
+        check_choice(self.name, "schedule", self.schedule, SCHEDULES)
         if self.classes is not None and self.classes < 1:
             raise UserError(f"Attack {self.name} has classes={self.classes}: give at least 1, or null for all.")
         if not (self.growth > 1 and self.slack >= 0 and self.confidence >= 0):

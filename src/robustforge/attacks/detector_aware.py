@@ -16,6 +16,7 @@ from robustforge.losses.classification import margin
 from robustforge.types import DefenseOutput, UserError
 
 SCHEDULES = ("penalty", "selective", "orthogonal")
+STARTS = ("clean", "random")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class DetectorAware(QueryAttack):
             while the score is too high and lowered while it is not.
         steps: number of steps a restart.
         step_size: in pixel units, or None for ``2.5 * eps / steps``.
-        restarts: random starts; later ones attack only survivors, side by side.
+        start: of the first run: ``clean``, the image itself, which a detector accepts, or ``random``. Noise as large as
+            the ball is what detectors see best, and a run that starts there may never come back.
+        restarts: runs; all but the first start at random and attack only survivors, side by side.
         confidence: margin up to which the label is pushed; 0 steps back and forth across the boundary.
         growth: factor of the penalty's multipliers at each step, > 1.
 
@@ -42,6 +45,7 @@ class DetectorAware(QueryAttack):
     schedule: str = "selective"
     steps: int = 100
     step_size: float | None = None
+    start: str = "clean"
     restarts: int = 1
     confidence: float = 0.1
     growth: float = 1.2
@@ -49,7 +53,8 @@ class DetectorAware(QueryAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
-        check_schedule(self.name, self.schedule, SCHEDULES)
+        check_choice(self.name, "schedule", self.schedule, SCHEDULES)
+        check_choice(self.name, "start", self.start, STARTS)
         if not self.growth > 1 or not self.confidence >= 0:
             raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
 
@@ -58,6 +63,8 @@ class DetectorAware(QueryAttack):
 
         def starts(rows: Tensor, restart: int) -> Tensor:
             x, random = query.x[rows], SampleRandom(seed, self.name, restart)
+            if restart == 0 and self.start == "clean":
+                return x
             return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
@@ -118,14 +125,14 @@ class DetectorAware(QueryAttack):
         return margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
 
 
-def check_schedule(name: str, schedule: str, choices: tuple[str, ...]) -> None:
-    """Refuses a ``schedule`` that the attack ``name`` does not have.
+def check_choice(name: str, setting: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a ``value`` that a ``setting`` of the attack ``name`` does not have.
 
     Raises:
         UserError: not one of ``choices``.
     """
-    if schedule not in choices:
-        raise UserError(f"Attack {name} has schedule='{schedule}': choose one of {', '.join(choices)}.")
+    if value not in choices:
+        raise UserError(f"Attack {name} has {setting}='{value}': choose one of {', '.join(choices)}.")
 
 
 def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:
