@@ -361,6 +361,11 @@ def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):
     with torch.no_grad():
         assert torch.equal(defense(x).logits, victim(x).logits)
         assert defense(x).risk.shape == (len(x),)
+        rows = {name: surfaces["end_to_end"].system(x, None).logits for name, surfaces in defense.systems().items()}
+        # a row named like a stage stands for that stage: the plain classifier, not the victim
+        assert torch.equal(rows["undefended"], victim.undefended(x))
+        assert torch.equal(rows["victim"], victim.classifier(x))
+    assert set(mrr(1).systems()) == {"undefended"}
     with pytest.raises(UserError, match="MagNet, whose answer takes more than one network"):
         mrr(1, victim=MagNet.__new__(MagNet))
 

@@ -131,8 +131,10 @@ class ModularRobustRedundancy(Defense):
         return mrr_surfaces(self)
 
     def systems(self) -> dict[str, dict[str, Surface]]:
-        """The victim alone, beside the defense."""
-        return {"undefended": classify(self.undefended)}
+        """The victim alone; one that is a defense itself as ``victim``, beside what it is compared with."""
+        if self.victim is None:
+            return {"undefended": classify(self.undefended)}
+        return {**self.victim.systems(), "victim": classify(self.undefended)}
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
