@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.detector_aware import check_choice, scaled_excess
+from robustforge.attacks.detector_aware import scaled_excess
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import ascent_direction, project, random_start
-from robustforge.attacks.gradient import check_settings
+from robustforge.attacks.gradient import check_choice, check_settings
 from robustforge.attacks.lockstep import likely_classes
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.losses.classification import margin

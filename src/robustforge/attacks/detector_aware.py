@@ -10,7 +10,7 @@ from torch import Tensor
 from robustforge.attacks.base import QueryAttack
 from robustforge.attacks.engine import Query
 from robustforge.attacks.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.gradient import check_settings, climb
+from robustforge.attacks.gradient import check_choice, check_settings, climb
 from robustforge.attacks.randomness import SampleRandom
 from robustforge.losses.classification import margin
 from robustforge.types import DefenseOutput, UserError
@@ -28,7 +28,7 @@ class DetectorAware(QueryAttack):
             wrong; ``orthogonal`` does so with the part along the other gradient removed (both: Bryniarski et al. 2022,
             arXiv:2106.15023); ``penalty`` steps on their sum with a multiplier for every image and score, raised
             while the score is too high and lowered while it is not.
-        steps: number of steps a restart.
+        steps: number of steps a run.
         step_size: in pixel units, or None for ``2.5 * eps / steps``.
         start: of the first run: ``clean``, the image itself, which a detector accepts, or ``random``. Noise as large as
             the ball is what detectors see best, and a run that starts there may never come back.
@@ -62,9 +62,10 @@ class DetectorAware(QueryAttack):
         """See :class:`robustforge.attacks.base.QueryAttack`."""
 
         def starts(rows: Tensor, restart: int) -> Tensor:
-            x, random = query.x[rows], SampleRandom(seed, self.name, restart)
+            x = query.x[rows]
             if restart == 0 and self.start == "clean":
                 return x
+            random = SampleRandom(seed, self.name, restart)
             return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
@@ -123,16 +124,6 @@ class DetectorAware(QueryAttack):
         """(n,) positive where the label is wrong, or is the target's."""
         logits = answer.logits.float()
         return margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
-
-
-def check_choice(name: str, setting: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a ``value`` that a ``setting`` of the attack ``name`` does not have.
-
-    Raises:
-        UserError: not one of ``choices``.
-    """
-    if value not in choices:
-        raise UserError(f"Attack {name} has {setting}='{value}': choose one of {', '.join(choices)}.")
 
 
 def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:

@@ -28,9 +28,18 @@ def check_settings(
         raise UserError(f"Attack {name} has steps={steps} and restarts={restarts}: give at least 1 of each.")
     if step_size is not None and not step_size >= 0:
         raise UserError(f"Attack {name} has step_size={step_size}: give a length of 0 or more in pixel units, or null.")
-    if loss not in OBJECTIVES:
-        raise UserError(f"Attack {name} has loss='{loss}': choose one of {', '.join(OBJECTIVES)}.")
+    check_choice(name, "loss", loss, tuple(OBJECTIVES))
     check_precision(name, precision)
+
+
+def check_choice(name: str, setting: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a ``value`` that a ``setting`` of the attack ``name`` does not have.
+
+    Raises:
+        UserError: not one of ``choices``.
+    """
+    if value not in choices:
+        raise UserError(f"Attack {name} has {setting}='{value}': choose one of {', '.join(choices)}.")
 
 
 def ascend(

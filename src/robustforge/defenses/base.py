@@ -61,7 +61,7 @@ class Defense(pl.LightningModule):
         return [FitStage("fit", trains, self.losses, self.training_plan, settings, validate=self.validate)]
 
     def built_on(self) -> Sequence[Defense]:
-        """Defenses that it is built on: their stages are run, or found in the store, before its own."""
+        """Defenses whose stages are run, or found in the store, before its own; no two stages may have one name."""
         return ()
 
     def classifier_network(self) -> nn.Module | None:

@@ -60,12 +60,14 @@ class ModularRobustRedundancy(Defense):
             raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
         self.n_defenders = n_defenders
         self.victim, self.undefended_training = victim, undefended_training
-        if victim is not None:
-            model = partial(copy.deepcopy, _network(victim))
-        self.model_description = describe(model) if victim is None else describe(type(victim))
+        self.model_description = describe(model if victim is None else type(victim))
         self.latent_plan, self.input_plan = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
-        self.undefended = build_seeded(model, seed, "undefended") if victim is None else _network(victim)
+        if victim is None:
+            self.undefended = build_seeded(model, seed, "undefended")
+        else:  # which this defense leaves alone: undefended by its defenders, whatever it is by itself
+            self.undefended = _network(victim)
+            model = partial(copy.deepcopy, self.undefended)
         for name in self.defender_names:
             made = build_seeded(
                 lambda: LatentDefender(model(), latent.layers, latent.pool, shape, num_classes), seed, name
@@ -143,7 +145,7 @@ class ModularRobustRedundancy(Defense):
         return [] if self.victim is None else [self.victim]
 
     def stages(self) -> list[Stage]:
-        """Victim, unless it has its own stages; defenders, pushed images between them; densities and thresholds."""
+        """Victim, unless it has its own stages; defenders and pushed images; densities, dictionaries, thresholds."""
         return mrr_stages(self)
 
     @torch.no_grad()
