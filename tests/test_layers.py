@@ -8,8 +8,12 @@ import pytest
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "src" / "robustforge" / "reporting"
-REPORTING = ", ".join(f"robustforge.reporting.{path.stem}" for path in sorted(FOLDER.glob("[a-z]*.py")))
+SOURCE = ROOT / "src"
+READING = ", ".join(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for folder in ("records", "indicators", "papers", "reporting")
+    for path in sorted((SOURCE / "robustforge" / folder).rglob("[a-z]*.py"))
+)
 
 
 def test_import_contracts_hold(monkeypatch, capsys):
@@ -40,16 +44,16 @@ def test_a_breach_is_noticed(tmp_path, monkeypatch, capsys):
     ("modules", "absent"),
     [
         (
-            f"import {REPORTING}",
+            f"import {READING}",
             ("torch", "lightning", "hydra", "omegaconf", "wandb"),
         ),
         (
-            "import robustforge.types, robustforge.attacks.pgd, robustforge.nn.memory, robustforge.losses.robust",
+            "import robustforge.types, robustforge.attacks.pgd, robustforge.nn.resnet, robustforge.losses.robust",
             ("lightning", "hydra", "omegaconf", "wandb"),
         ),
         ("import robustforge", ("torch", "numpy")),
     ],
-    ids=["reporting", "maths", "package"],
+    ids=["reading", "maths", "package"],
 )
 def test_what_a_fresh_interpreter_loads(modules, absent):
     code = f"import sys; {modules}; print([name for name in {absent!r} if name in sys.modules])"

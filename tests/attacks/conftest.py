@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.surface import Surface
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import classify
 from robustforge.nn.small_cnn import small_cnn

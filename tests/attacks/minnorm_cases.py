@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from robustforge.attacks.surfaces import end_to_end
+from robustforge.attacks.core.surface import end_to_end
 from robustforge.defenses.base import classify
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import DefenseOutput, Threat

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from robustforge.attacks.apgd import APGD, checkpoints
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustforge.attacks.apgd import APGD
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.ensemble import WorstCase
 from robustforge.attacks.fab import FAB
 from robustforge.attacks.square import Square
-from robustforge.attacks.surfaces import Surface
 from robustforge.defenses.base import classify
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import DefenseOutput, Threat

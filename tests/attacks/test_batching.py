@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from robustforge.attacks.batching import batch_within, graph_bytes
-from robustforge.attacks.surfaces import eot
+from robustforge.attacks.core.batching import batch_within, graph_bytes
+from robustforge.attacks.core.surface import eot
 from robustforge.defenses.base import classify
 
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from robustforge.attacks.bim import BIM
+from robustforge.attacks.core.surface import Surface, bpda, compiled, eot
+from robustforge.attacks.core.targets import choose_targets
 from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.jsma import JSMA
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface, bpda, compiled, eot
-from robustforge.attacks.targets import choose_targets
 from robustforge.defenses.base import classify
 from robustforge.types import DefenseOutput, Threat, UserError
 

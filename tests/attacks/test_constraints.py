@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from robustforge.attacks.constraints import SCHEDULES, ConstraintDescent
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 CENTRES = torch.stack([torch.full((4,), value) for value in (0.1, 0.5, 0.9)])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.detector_aware import SCHEDULES, DetectorAware, _without, scaled_excess
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.detector_cw import DetectorCW, _search
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 ANYWHERE = Threat("l2", 10.0)

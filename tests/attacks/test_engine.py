@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from robustforge.attacks.bim import BIM
-from robustforge.attacks.engine import Query
+from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
-from robustforge.attacks.torchattacks_adapter import TorchAttack
+from robustforge.attacks.torchattacks import TorchAttack
 from robustforge.defenses.base import classify
 from robustforge.types import DefenseOutput, Threat
 

@@ -70,7 +70,7 @@ def test_one_attack_is_itself_and_worst_cases_nest(victim, images):
 
 
 def test_a_detector_counts_in_every_part(trained, images, surface_of):
-    from robustforge.attacks.surfaces import Surface
+    from robustforge.attacks.core.surface import Surface
     from robustforge.types import DefenseOutput
 
     x, y = images[0][:24], images[1][:24]

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.fab import FAB, to_hyperplane
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustforge.attacks.fosc_pgd import FoscPGD, first_order_stationarity
-from robustforge.attacks.geometry import inside
+from robustforge.attacks.core.geometry import inside
+from robustforge.defenses.dynamic.fosc_pgd import FoscPGD, first_order_stationarity
 from robustforge.types import Threat, UserError
 
 THREAT = Threat("linf", 0.1)

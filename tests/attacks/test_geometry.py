@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustforge.attacks.geometry import ascent_direction, inside, l2_norm, linf_norm, project, random_start
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.geometry import ascent_direction, inside, l2_norm, linf_norm, project, random_start
+from robustforge.randomness import SampleRandom
 from robustforge.types import Threat, UserError
 
 

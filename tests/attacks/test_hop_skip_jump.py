@@ -4,8 +4,8 @@ import pytest
 import torch
 from minnorm_cases import check_independence, check_properties, distance, linear_case
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.hop_skip_jump import HopSkipJump
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 FREE = {"l2": Threat("l2", 28.0), "linf": Threat("linf", 1.0)}

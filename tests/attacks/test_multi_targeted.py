@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.multi_targeted import MultiTargeted
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 

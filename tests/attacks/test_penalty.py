@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.penalty import PenaltyDescent, minus_penalty
-from robustforge.attacks.surfaces import Surface
 from robustforge.types import DefenseOutput, Threat, UserError
 
 CENTRES = torch.stack([torch.full((4,), value) for value in (0.1, 0.5, 0.9)])

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from robustforge.attacks.core.geometry import inside
+from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.fgsm import FGSM
-from robustforge.attacks.geometry import inside
 from robustforge.attacks.mixture import Mixture
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.random_sign import RandomSign
-from robustforge.attacks.randomness import image_key
-from robustforge.attacks.surfaces import end_to_end
+from robustforge.randomness import image_key
 from robustforge.types import DefenseOutput, Threat, UserError
 
 LINF = Threat("linf", 0.3)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.randomness import SampleRandom
 
 WORD = 2**64
 

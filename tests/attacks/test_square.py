@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.randomness import SampleRandom
 from robustforge.attacks.square import Square
 from robustforge.attacks.square_moves import kernel, l2_propose, l2_start, linf_propose, linf_start
-from robustforge.attacks.surfaces import Surface
+from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput, Threat, UserError
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from robustforge.attacks.bim import BIM
-from robustforge.attacks.engine import Query
+from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.surface import Surface, fooled, transfer
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface, fooled, transfer
 from robustforge.defenses.base import classify
 from robustforge.losses.classification import cross_entropy_per_sample
 from robustforge.nn.small_cnn import small_cnn

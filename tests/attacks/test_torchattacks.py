@@ -9,7 +9,7 @@ import torchattacks
 
 from robustforge.attacks.bim import BIM
 from robustforge.attacks.fgsm import FGSM
-from robustforge.attacks.torchattacks_adapter import TorchAttack, attack_names
+from robustforge.attacks.torchattacks import TorchAttack, attack_names
 from robustforge.types import Threat, UserError
 
 PAIRS = {

@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+from benchmarks import BenchRow
+from benchmarks import command as bench
 
-from robustforge.bench import BenchRow
-from robustforge.cli import bench, reproduce
+from robustforge.cli import reproduce
 from robustforge.types import UserError
 
 
@@ -22,9 +23,9 @@ def test_a_row_knows_its_bar(ratio, higher, passed):
 
 @pytest.mark.parametrize(("ratio", "code"), [(3.0, 0), (1.0, 1)])
 def test_bench_exits_1_when_a_row_falls_short(monkeypatch, capsys, ratio, code):
-    import robustforge.bench.memory
+    import benchmarks.memory
 
-    monkeypatch.setattr(robustforge.bench.memory, "run", lambda: [row(ratio)])
+    monkeypatch.setattr(benchmarks.memory, "run", lambda: [row(ratio)])
     monkeypatch.setattr(sys, "argv", ["bench.py", "memory"])
     with pytest.raises(SystemExit) as stop:
         bench.main()
@@ -35,19 +36,19 @@ def test_bench_exits_1_when_a_row_falls_short(monkeypatch, capsys, ratio, code):
 def test_reproduce_lists_tables_and_refuses_others(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--list"])
     reproduce.main()
-    assert "memory_defense/table1" in capsys.readouterr().out
-    with pytest.raises(UserError, match="memory_defense/table1"):
-        reproduce.load("memory_defense/table9")
+    assert "memdef/table1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="memdef/table1"):
+        reproduce.load("memdef/table9")
 
 
 def test_reproduce_says_which_profiles_exist(tmp_path):
     with pytest.raises(UserError, match="cpu, paper"):
-        reproduce.reproduce("memory_defense/table1", "gpu", [], tmp_path)
+        reproduce.reproduce("memdef/table1", "gpu", [], tmp_path)
 
 
 def test_a_table_without_runs_shows_every_cell_as_not_run(tmp_path, capsys):
-    assert reproduce.reproduce("memory_defense/table1", "cpu", [], tmp_path, only=[]) == 0
-    text = (tmp_path / "memory_defense" / "table1" / "cpu" / "table.md").read_text()
+    assert reproduce.reproduce("memdef/table1", "cpu", [], tmp_path, only=[]) == 0
+    text = (tmp_path / "memdef" / "table1" / "cpu" / "table.md").read_text()
     assert "not run" in text
     assert "cpu profile" in text
     assert "90.02" in text  # the paper's number stands all the same

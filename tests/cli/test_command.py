@@ -57,7 +57,7 @@ def test_cfg_prints_a_composition_and_does_nothing(command, tmp_path, arguments)
 
 def test_the_preset_is_part_of_what_is_run(command):
     bare, mine = command("--cfg", "job"), command("--cfg", "job", "dataset.batch_size=7")
-    preset = yaml.safe_load((ROOT / "conf" / "preset" / "memdef_digits.yaml").read_text())["overrides"]
+    preset = yaml.safe_load((ROOT / "conf" / "preset" / "memdef" / "digits.yaml").read_text())["overrides"]
     promised = dict(item.split("=", 1) for item in preset)["dataset.batch_size"]
     assert yaml.safe_load(bare.out)["dataset"]["batch_size"] == int(promised)
     assert yaml.safe_load(mine.out)["dataset"]["batch_size"] == 7
@@ -93,7 +93,7 @@ MISTAKES = {
     "budget above one": (["threat.eps=2"], ["threat.eps is 2"]),
     "no such norm": (["threat.norm=l7"], ["l7", "linf"]),
     "no such surface": (["protocol.suites.all.surfaces=[nonsense]"], ["nonsense", "memdef lacks", "slot_given"]),
-    "surface of another defense": (["defense=adversarial_training", "protocol=memory_defense"],
+    "surface of another defense": (["defense=adversarial_training", "protocol=paper/memdef"],
                                    ["slot_given", "adversarial_training lacks"]),
     "no image": (["protocol.n_test=0"], ["protocol.n_test"]),
     "no epoch": (["defense.undefended_training.epochs=0"], ["epochs"]),

@@ -19,7 +19,7 @@ def test_the_pair_picks_the_preset():
 
 @pytest.mark.parametrize(
     "arguments",
-    [("defense=none", "dataset=cifar10"), ("-m", "dataset=cifar10"), ("experiment=memory_defense/pgd_long",)],
+    [("defense=none", "dataset=cifar10"), ("-m", "dataset=cifar10"), ("experiment=memdef/pgd_long",)],
 )
 def test_no_preset_for_other_pairs_sweeps_and_experiments(arguments):
     assert of(*arguments) == {}

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from robustforge.cli.reproduce import load, overrides_of, tables
-from robustforge.reporting.paper import list_paper_tables, load_paper_table, paper_row, paper_value
+from robustforge.papers.printed import list_paper_tables, load_paper_table, paper_row, paper_value
 from robustforge.types import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "reproduce"
@@ -30,8 +30,8 @@ def test_every_file_is_listed():
 
 
 def test_an_unknown_table_is_answered_with_the_known_ones():
-    with pytest.raises(UserError, match="memory_defense/table1"):
-        load("memory_defense/table0")
+    with pytest.raises(UserError, match="memdef/table1"):
+        load("memdef/table0")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +92,7 @@ def test_the_auto_encoders_tables_share_what_they_train(compose):
     """Tables find each other's stages in the store, and compare purifiers on one classifier, or their settings differ."""
 
     def stages(table, run, *names):
-        name = f"convolutional_autoencoder/{table}"
+        name = f"cae/{table}"
         cfg = OmegaConf.to_container(compose(*overrides_of(load(name), run, "cpu")), resolve=True)
         defense = cfg["defense"]
         plain = defense.get("undefended_training", defense["training"])

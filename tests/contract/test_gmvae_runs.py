@@ -61,14 +61,14 @@ def test_coil100_at_128_pixels_trains_its_first_step(train_run, tmp_path):
 def test_the_adapted_attack_and_the_judge_run(train_run):
     steps = "protocol.suites.adapted.attacks.constraints"
     run = train_run(
-        *SMALL, "protocol=gmvae_white_box", f"{steps}.steps=2", f"{steps}.restarts=2", f"{steps}.classes=2",
+        *SMALL, "protocol=paper/gmvae_white_box", f"{steps}.steps=2", f"{steps}.restarts=2", f"{steps}.classes=2",
         "protocol.n_test=4",
     )  # fmt: skip
     found = {(c["surface"], c["norm"], round(c["eps"], 2)) for c in run.result["cells"] if c["attack"] == "constraints"}
     assert found == {("aimed", "linf", 0.1), ("aimed", "linf", 0.2), ("aimed", "linf", 0.3), ("aimed", "l2", 1.5),
                      ("aimed", "l2", 3.0)}  # fmt: skip
     run = train_run(
-        *SMALL, "protocol=gmvae_fooling", "defense.judge=true", "protocol.suites.paper.surfaces=[white_box,judged]",
+        *SMALL, "protocol=paper/gmvae_fooling", "defense.judge=true", "protocol.suites.paper.surfaces=[white_box,judged]",
         "protocol.suites.paper.attacks.fooling.steps=2", "protocol.n_test=4", name="fooling",
     )  # fmt: skip
     assert {c["surface"] for c in run.result["cells"] if c["attack"] == "fooling"} == {"white_box", "judged"}

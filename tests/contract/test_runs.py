@@ -271,7 +271,7 @@ def test_selectors_and_stacks_run(train_run, tmp_path, case):
 @pytest.mark.parametrize("variant", ["classifier", "no_memory", "selector", "oracle_slot", "random_slot"])
 def test_variants_run_under_the_ablations_protocol(train_run, variant):
     run = train_run(*QUICK[:3], f"defense.variant={variant}", "selector=clean", "stack=short",
-                    "protocol=memory_defense_ablation",
+                    "protocol=paper/memdef_ablation",
                     "protocol.suites.adapted.attacks.adapted.steps=2")  # fmt: skip
     found = check(run)
     assert ("memdef", "fgsm", "end_to_end") in {key[:3] for key in found}
@@ -282,7 +282,7 @@ def test_variants_run_under_the_ablations_protocol(train_run, variant):
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_tables_protocol_runs(train_run):
     steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots"]
-    run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=memory_defense",
+    run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=paper/memdef",
                     *(f"protocol.suites.{step}.steps=2" for step in steps))  # fmt: skip
     found = check(run)
     assert {round(key[4] * 255) for key in found} == {0, 9, 25}
@@ -319,7 +319,7 @@ def test_inner_attacks_and_feature_losses_run(train_run, case):
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_ablations_and_the_tables_protocol_run(train_run):
     run = train_run(*DFL[:2], "defense.dfl=false", "defense.feature_loss=null", "defense.warm_start=true",
-                    "inner.steps=1", "protocol=dfl_pcl", "protocol.suites.adapted.attacks.margin.steps=2",
+                    "inner.steps=1", "protocol=paper/dfl_pcl", "protocol.suites.adapted.attacks.margin.steps=2",
                     "protocol.suites.adapted.attacks.cross_entropy.steps=2")  # fmt: skip
     found = {key[:3] for key in check(run)}
     assert {("dfl_pcl", "cw_pgd", "end_to_end"), ("dfl_pcl", "adapted_cw_pgd", "multi_layer")} <= found
@@ -350,7 +350,7 @@ def test_defense_vae_modes_run(train_run, mode):
 
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_denoisers_protocol_runs_with_its_controls(train_run):
-    run = train_run(*tiny("cae")[:2], *tiny("cae")[-2:], "protocol=cae", "protocol.suites.paper.attacks.pgd.steps=2",
+    run = train_run(*tiny("cae")[:2], *tiny("cae")[-2:], "protocol=paper/cae", "protocol.suites.paper.attacks.pgd.steps=2",
                     "protocol.suites.controls.attacks.mim.steps=1",
                     "protocol.suites.white_box.attacks.apgd.steps=1", "protocol.suites.white_box.attacks.cw.steps=1",
                     "protocol.suites.adapted.attacks.adapted.steps=1")  # fmt: skip

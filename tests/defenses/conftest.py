@@ -8,20 +8,20 @@ import torch
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.cae import ConvAutoEncoder
+from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.defense_gan import DefenseGAN
+from robustforge.defenses.defense_gan.latent_search import LatentSearch
+from robustforge.defenses.defense_gan.networks import Critic, Generator
 from robustforge.defenses.defense_vae import DefenseVAE
+from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
 from robustforge.defenses.magnet import MagNet
+from robustforge.defenses.magnet.networks import SigmoidAutoencoder
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
 from robustforge.defenses.puvae import PuVAE
+from robustforge.defenses.puvae.networks import ConditionalVAE
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Training
-from robustforge.nn.defense_vae import DefenseVAENetwork
-from robustforge.nn.denoiser import Denoiser
-from robustforge.nn.latent_search import LatentSearch
-from robustforge.nn.magnet import SigmoidAutoencoder
-from robustforge.nn.puvae import ConditionalVAE
 from robustforge.nn.small_cnn import small_cnn
-from robustforge.nn.wgan import Critic, Generator
 from robustforge.types import Batch, Threat
 
 TRAINING = Training(2, partial(torch.optim.SGD, lr=0.01), constant)

@@ -11,9 +11,9 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.base import classify
 from robustforge.defenses.cae import ConvAutoEncoder
+from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.defense_gan import DefenseGAN
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
-from robustforge.nn.denoiser import Denoiser
 from robustforge.types import AttackResult, Batch, Threat, UserError
 
 SHAPE, THREAT = (1, 28, 28), Threat("linf", 0.1)

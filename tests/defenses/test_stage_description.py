@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.torchattacks_adapter import TorchAttack
-from robustforge.defenses.adversarial_training import AdversarialLoss
+from robustforge.attacks.torchattacks import TorchAttack
+from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant, cosine, step
 from robustforge.defenses.stages import Training, build_seeded, derive_seed, describe, seed_everywhere
 from robustforge.nn.small_cnn import small_cnn

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.geometry import project, random_start
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_start
+from robustforge.attacks.core.surface import Surface, end_to_end, transfer
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Surface, end_to_end, transfer
 from robustforge.defenses.base import Defense, classify
 from robustforge.nn.small_cnn import small_cnn
+from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput, Threat
 
 EPS = 0.1

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from robustforge.evaluation.correlation import pearson
-from robustforge.reporting.correlation import correlation
+from robustforge.reporting.figures.correlation import correlation
 
 
 def test_pearson_is_numpys_and_a_constant_correlates_with_nothing():

@@ -14,7 +14,7 @@ from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.protocol import Protocol, Suite
 from robustforge.evaluation.records import SCHEMA, batch_columns
-from robustforge.reporting.budgets import budgets
+from robustforge.reporting.figures.budgets import budgets
 from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustforge.defenses.memdef.losses import address_entropy, memory_defense_terms
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
-from robustforge.losses.memory_defense import address_entropy, memory_defense_terms
 from robustforge.losses.robust import boosted_cross_entropy, mart_loss, trades_kl
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.0, 1.0, 3.0, 2.0]])

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from robustforge.reporting.abstention import abstention, aurc, auroc, risk_coverage, roc, tpr_at_fpr, triple
-from robustforge.reporting.figures import abstention_curves
-from robustforge.reporting.records import read_records
+from robustforge.records.abstention import abstention, aurc, auroc, risk_coverage, roc, tpr_at_fpr, triple
+from robustforge.records.records import read_records
+from robustforge.records.statistics import wilson
+from robustforge.reporting.figures.figures import abstention_curves
 from robustforge.reporting.result import make_result
-from robustforge.reporting.statistics import wilson
 from robustforge.reporting.tables import markdown_run, render_abstention
 
 from .conftest import EPS, join, make_cell

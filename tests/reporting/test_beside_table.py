@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from robustforge.reporting.beside_table import draw, told
-from robustforge.reporting.outcome_curves import accepted_share, shares
-from robustforge.reporting.record_table import read_records
+from robustforge.papers.figures import draw, told
+from robustforge.records.table import read_records
+from robustforge.reporting.figures.outcome_curves import accepted_share, shares
 
 from .conftest import join, make_cell
 

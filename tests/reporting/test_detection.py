@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from robustforge.reporting.comparison import compare
-from robustforge.reporting.detection import auroc_interval
-from robustforge.reporting.record_metrics import measure
-from robustforge.reporting.records import read_records
-from robustforge.reporting.roc_figure import roc_figure
+from robustforge.papers.comparison import compare
+from robustforge.records.detection import auroc_interval
+from robustforge.records.metrics import measure
+from robustforge.records.records import read_records
+from robustforge.reporting.figures.roc_figure import roc_figure
 
 from .conftest import join, make_cell
 from .test_figures import assert_drawn
@@ -84,7 +84,7 @@ def test_distortions_are_divided_by_those_without_defenders():
 
 
 SPEC = {
-    "paper_table": "004_table1",
+    "paper_table": "mrr_table1",
     "rows": [
         {"label": "pooled", "paper_row": {"attack": "FGS"}, "run": "own", "system": "mrr", "paper_surface": "victim",
          "attack": "fgsm", "adapted_run": "other", "adapted_attack": "aware", "adapted": "white_box"},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from robustforge.reporting.figures import accuracy_bars, gallery, read_metrics, security_curve, training_curves
+from robustforge.reporting.figures.figures import accuracy_bars, gallery, read_metrics, security_curve, training_curves
 from robustforge.reporting.result import make_result
 
 from .conftest import EPS, held, join, make_cell

@@ -1,7 +1,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from robustforge.reporting.generation import class_grid
+from robustforge.reporting.figures.generation import class_grid
 
 
 def test_the_grid_shows_classes_then_reconstructions(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from robustforge.reporting.geometry import geometry, project
+from robustforge.reporting.figures.geometry import geometry, project
 
 
 def clusters(seed, classes=3, each=12, dim=8):

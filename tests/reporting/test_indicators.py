@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from robustforge.evaluation import checks
-from robustforge.reporting import record_table
-from robustforge.reporting.evidence import gather, kind_of
-from robustforge.reporting.indicators import MEANING, judge
-from robustforge.reporting.judgement import ROBUST, UNEVADED, UNRELIABLE, UNTESTED
-from robustforge.reporting.records import Outcomes, paired_difference, read_records, worst_case
+from robustforge.indicators.evidence import gather, kind_of
+from robustforge.indicators.rules import MEANING, judge
+from robustforge.indicators.verdict import ROBUST, UNEVADED, UNRELIABLE, UNTESTED
+from robustforge.records import table as record_table
+from robustforge.records.records import Outcomes, paired_difference, read_records, worst_case
+from robustforge.records.statistics import mcnemar
 from robustforge.reporting.result import make_result
-from robustforge.reporting.statistics import mcnemar
 from robustforge.reporting.tables import markdown_run, summary_of_runs
 
 from .conftest import BIG, EPS, join, make_cell

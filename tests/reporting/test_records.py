@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robustforge.reporting.records import (
+from robustforge.records.records import (
     Outcomes,
     outcomes,
     paired_difference,
@@ -12,7 +12,7 @@ from robustforge.reporting.records import (
     worst_case,
     worst_outcomes,
 )
-from robustforge.reporting.statistics import wilson
+from robustforge.records.statistics import wilson
 
 from .conftest import BIG, EPS, held, join, make_cell
 

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from robustforge.reporting.replicates import mean_interval
-from robustforge.reporting.reproduction import compare, write
+from robustforge.papers.rendering import compare, write
+from robustforge.papers.replicates import mean_interval
 
 from .conftest import EPS, held, join, make_cell
 
 SPEC = {
     "title": "Made-up table",
-    "paper_table": "002_table1",
+    "paper_table": "dfl_pcl_table1",
     "rows": [
         {"label": "mean", "paper_row": {"training": "Adversarial Training", "model": "Proposed Method"},
          "run": ["a", "b", "c"], "system": "dfl_pcl"},
-        {"label": "one", "paper_table": "002_table3", "run": "a", "system": "dfl_pcl",
+        {"label": "one", "paper_table": "dfl_pcl_table3", "run": "a", "system": "dfl_pcl",
          "paper_row": {"training": "Adversarial Training", "model": "Proposed Method (DFL)"}},
         {"label": "ours", "paper_row": None, "run": "a", "system": "dfl_pcl"},
     ],

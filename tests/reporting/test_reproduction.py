@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from robustforge.reporting.paper import list_paper_tables, load_paper_table, paper_row, paper_value
-from robustforge.reporting.reproduction import compare, render, write
+from robustforge.papers.printed import list_paper_tables, load_paper_table, paper_row, paper_value
+from robustforge.papers.rendering import compare, render, write
 from robustforge.reporting.result import make_result
 
 from .conftest import BIG, EPS, held, join, make_cell
@@ -17,7 +17,7 @@ from .test_figures import assert_drawn
 HEADER = ["Made-up table", "cpu profile: ten images"]
 SPEC = {
     "title": "Made-up table",
-    "paper_table": "000_table1",
+    "paper_table": "memdef_table1",
     "rows": [
         {"label": "undefended", "paper_row": "ResNet-50_ben", "run": "long", "system": "undefended"},
         {"label": "copied", "paper_row": "PixelDefend"},
@@ -49,27 +49,27 @@ def at(cells, row, column):
 def test_every_paper_table_loads_and_is_named_by_its_id():
     names = list_paper_tables()
     assert len(names) == 21
-    assert "000_table1" in names
+    assert "memdef_table1" in names
     for name in names:
         table = load_paper_table(name)
         assert table["id"] == name
         assert table["rows"]
         assert {"paper", "caption", "dataset", "metric"} <= set(table)
-    with pytest.raises(ValueError, match="000_table1"):
-        load_paper_table("000_table9")
+    with pytest.raises(ValueError, match="memdef_table1"):
+        load_paper_table("memdef_table9")
 
 
 def test_paper_numbers_are_found_in_every_layout():
-    assert paper_value(paper_row(load_paper_table("000_table1"), "Memory-Defense"), "PGD", 1) == 89.8
-    assert paper_value(paper_row(load_paper_table("000_table3"), "Memory-Defense"), "fmnist.FGSM") == 89.4
-    table = load_paper_table("002_table1")
+    assert paper_value(paper_row(load_paper_table("memdef_table1"), "Memory-Defense"), "PGD", 1) == 89.8
+    assert paper_value(paper_row(load_paper_table("memdef_table3"), "Memory-Defense"), "fmnist.FGSM") == 89.4
+    table = load_paper_table("dfl_pcl_table1")
     assert paper_value(paper_row(table, {"training": "No Defense", "model": "Dynamic"}), "FGSM") == 14.04
     with pytest.raises(ValueError, match="2 rows"):
         paper_row(table, "Dynamic")
     with pytest.raises(ValueError, match="no column 'BIM'"):
         paper_value(table["rows"][0], "BIM")
     with pytest.raises(ValueError, match="paper_index, 0 to 1"):
-        paper_value(paper_row(load_paper_table("000_table1"), "Memory-Defense"), "PGD")
+        paper_value(paper_row(load_paper_table("memdef_table1"), "Memory-Defense"), "PGD")
 
 
 def test_compare_by_hand(cells):
@@ -184,7 +184,7 @@ def selective(column):
         cells.append(make_cell("reclassified", attack, surface, eps, again))
     result = make_result(join(*cells), {"name": "gmvae", "seed": 3, "defense": "gmvae"})
     spec = {
-        "paper_table": "003_table2",
+        "paper_table": "gmvae_table2",
         "rows": [{"label": "one", "paper_row": {"eps": 0.06}, "run": "a", "system": "gmvae", "eps": 0.06,
                   "paper_surface": "encoder"}],
         "columns": [{"label": "column", "paper_key": "accuracy", **column}],
@@ -233,7 +233,7 @@ def test_a_row_names_its_attack_and_a_column_its_metric():
     risky["risk"] = np.linspace(0.45, 1.35, 10)
     other = make_cell("mrr", "fgsm", "victim", EPS, held(10, 4)) | {"risk": np.full(10, 2.0)}
     spec = {
-        "paper_table": "004_table1",
+        "paper_table": "mrr_table1",
         "rows": [
             {"label": name, "paper_row": {"attack": row}, "run": "one", "system": "mrr", "paper_surface": "victim",
              "attack": name}

@@ -1,6 +1,6 @@
 """Curves of several runs in one figure."""
 
-from robustforge.reporting import run_curves
+from robustforge.reporting.figures import run_curves
 
 from .test_figures import assert_drawn, write_metrics
 

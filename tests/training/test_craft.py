@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustforge.attacks.geometry import inside
+from robustforge.attacks.core.geometry import inside
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.surfaces import Surface
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Training, derive_seed

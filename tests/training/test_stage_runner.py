@@ -12,12 +12,13 @@ from torch import nn
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
-from robustforge.defenses.adversarial_training import AdversarialLoss, AdversarialTraining
+from robustforge.defenses.adversarial_training import AdversarialTraining
 from robustforge.defenses.base import classify
 from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
 from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
 from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
 from robustforge.defenses.none import PlainClassifier
+from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant, cosine
 from robustforge.defenses.stages import CalibrateStage, CraftStage, Training
 from robustforge.nn.small_cnn import small_cnn

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Objective
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
+from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
+from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.surface import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 MOMENTUM = 0.75  # share of the new step; the rest is the step before
@@ -72,7 +72,7 @@ class APGD(QueryAttack):
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         if query.threat.eps == 0 or not len(query.x):
             return query.x
         classes = likely_classes(query, self.n_target_classes) if self.n_target_classes else None

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.session import Query
 from robustforge.types import UserError
 
 
@@ -44,7 +44,7 @@ class BIM(QueryAttack):
             raise UserError(f"Attack {self.name} has momentum={self.momentum}: give a decay of 0 or more (MIM: 1).")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         step = self.relative_step * query.threat.eps if self.step_size is None else self.step_size
 
         def run(start: Tensor, rows: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import per_sample
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import per_sample
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.nearest import Nearest
 from robustforge.losses.classification import margin
 from robustforge.types import UserError
@@ -134,7 +134,7 @@ class CarliniWagner(QueryAttack):
             raise UserError(f"Attack {self.name} has confidence={self.confidence}: give a margin of 0 or more.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         nearest = Nearest(query, "l2")
         rows = nearest.standing()
         search = _Search.start(rows, query.x[rows], self.initial_c)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.core.ascent import check_choice, check_settings
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import ascent_direction, project, random_start
+from robustforge.attacks.core.lockstep import likely_classes
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.detector_aware import scaled_excess
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import ascent_direction, project, random_start
-from robustforge.attacks.gradient import check_choice, check_settings
-from robustforge.attacks.lockstep import likely_classes
-from robustforge.attacks.randomness import SampleRandom
 from robustforge.losses.classification import margin
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 SCHEDULES = ("penalty", "selective")
@@ -71,7 +71,7 @@ class ConstraintDescent(QueryAttack):
             raise UserError(f"Attack {self.name} needs growth > 1, slack >= 0 and confidence >= 0.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         best = query.x.clone()
         if query.threat.eps == 0 or not len(best):
             return best

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import per_sample
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import per_sample
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.types import UserError
 
@@ -106,7 +106,7 @@ class DeepFool(QueryAttack):
                 raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give {least} or more, or null.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         nearest = Nearest(query, self.norm)
         standing = rows = nearest.standing()
         if not len(rows):

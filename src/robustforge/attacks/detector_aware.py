@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.gradient import check_choice, check_settings, climb
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.ascent import check_choice, check_settings, climb
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
+from robustforge.attacks.core.session import Query
 from robustforge.losses.classification import margin
+from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput, UserError
 
 SCHEDULES = ("penalty", "selective", "orthogonal")
@@ -59,7 +59,7 @@ class DetectorAware(QueryAttack):
             raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
 
         def starts(rows: Tensor, restart: int) -> Tensor:
             x = query.x[rows]

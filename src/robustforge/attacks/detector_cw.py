@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import inside, l2_norm, per_sample, project
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.detector_aware import scaled_excess
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import inside, l2_norm, per_sample, project
 from robustforge.losses.classification import margin
 from robustforge.types import UserError
 
@@ -65,7 +65,7 @@ class DetectorCW(QueryAttack):
             )
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         rows = (~query.fools(query.x, count=False)).nonzero().flatten()
         result = query.x.clone()
         if not len(rows) or query.threat.eps == 0:

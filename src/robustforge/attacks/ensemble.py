@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import Attack
-from robustforge.attacks.engine import check_images
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.session import check_images
+from robustforge.attacks.core.surface import Surface
 from robustforge.types import AttackResult, Threat, Trace, UserError
 
 
@@ -46,7 +46,7 @@ class WorstCase:
         self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
         index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
     ) -> AttackResult:  # fmt: skip
-        """See :class:`robustforge.attacks.base.Attack`."""
+        """See :class:`robustforge.attacks.core.attack.Attack`."""
         check_images(x)
         index = torch.arange(len(x), device=x.device) if index is None else index
         first, *others = self.attacks.values()

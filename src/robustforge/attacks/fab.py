@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import l2_norm, linf_norm, per_sample, random_sign
-from robustforge.attacks.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import l2_norm, linf_norm, per_sample, random_sign
+from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
+from robustforge.attacks.core.session import Query
 from robustforge.losses.classification import margin_targeted
+from robustforge.randomness import SampleRandom
 from robustforge.types import Norm, Threat, UserError
 
 _NEWTON_STEPS = 100  # exact after a handful; the bound is for rounding at the last breakpoint
@@ -71,7 +71,7 @@ class FAB(QueryAttack):
             )
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         if query.threat.eps == 0 or not len(query.x):
             return query.x
         classes = likely_classes(query, self.n_target_classes)

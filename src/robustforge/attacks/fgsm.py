@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project, random_sign
-from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_sign
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 LABELS = ("given", "predicted")
@@ -47,7 +47,7 @@ class FGSM(QueryAttack):
             raise UserError(f"Attack {self.name} has random_share={self.random_share}: give a share in [0, 1).")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         eps = query.threat.eps
 
         def starts(rows: Tensor, restart: int) -> Tensor:

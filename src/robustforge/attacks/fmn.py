@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import ascent_direction, l1_norm, l2_norm, per_sample
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, per_sample
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.losses.classification import margin
 from robustforge.types import Threat, UserError
@@ -59,7 +59,7 @@ class FMN(QueryAttack):
             )
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         nearest = Nearest(query, self.norm)
         norm = nearest.name
         rows = nearest.standing()

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import ascent_direction, l2_norm, per_sample
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.nearest import Nearest, check_norm
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.randomness import SampleRandom
 from robustforge.types import Threat, UserError
 
 _GRAIN = (None, 1, 2, 4, 7, 14)  # side of the grid that starting noise is drawn on; None: every pixel its own
@@ -60,7 +60,7 @@ class HopSkipJump(QueryAttack):
                 raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give more than 0.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         nearest = Nearest(query, self.norm)
         self._start(query, nearest, SampleRandom(seed, self.name))
         rows = ((nearest.distance > 0) & nearest.distance.isfinite()).nonzero().flatten()

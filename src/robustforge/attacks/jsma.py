@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.nearest import Nearest
 from robustforge.types import UserError
 
@@ -116,7 +116,7 @@ class JSMA(QueryAttack):
             raise UserError(f"Attack {self.name} has aim='{self.aim}': choose one of {', '.join(AIMS)}.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         nearest = Nearest(query, "l2")
         rows = nearest.standing()
         if not len(rows):

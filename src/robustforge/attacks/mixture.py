@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import Attack
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface
+from robustforge.randomness import SampleRandom
 from robustforge.types import AttackResult, Threat, UserError
 
 
@@ -42,7 +42,7 @@ class Mixture:
         self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
         index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
     ) -> AttackResult:  # fmt: skip
-        """See :class:`robustforge.attacks.base.Attack`; ``threat`` gives way to the attacks' own budgets."""
+        """See :class:`robustforge.attacks.core.attack.Attack`; ``threat`` gives way to the attacks' own budgets."""
         index = torch.arange(len(x), device=x.device) if index is None else index
         draw = SampleRandom(seed, self.name).uniform(index, (1,)).flatten()
         choice = (draw * len(self.attacks)).long()

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project, random_start
-from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings
-from robustforge.attacks.lockstep import likely_classes
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_start
+from robustforge.attacks.core.lockstep import likely_classes
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 
@@ -47,7 +47,7 @@ class MultiTargeted(QueryAttack):
             raise UserError(f"Attack {self.name} has classes={self.classes}: give at least 1, or null for all.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         best = query.x.clone()
         if query.threat.eps == 0 or not len(best):
             return best

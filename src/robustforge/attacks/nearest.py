@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import l2_norm, linf_norm, project
+from robustforge.attacks.core.geometry import l2_norm, linf_norm, project
+from robustforge.attacks.core.session import Query
 from robustforge.types import UserError
 
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}

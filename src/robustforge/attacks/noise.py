@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project, random_sign, random_start
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_sign, random_start
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 KINDS = ("uniform", "gaussian")
@@ -42,7 +42,7 @@ class Noise(QueryAttack):
             raise UserError(f"Attack {self.name} has repeats={self.repeats} and scale={self.scale}: both above 0.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         x_adv = query.x.clone()
         if query.threat.eps == 0 or not len(x_adv):
             return x_adv

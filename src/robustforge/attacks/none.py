@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.session import Query
 
 
 @dataclass(frozen=True)
@@ -17,5 +17,5 @@ class NoAttack(QueryAttack):
     name: str = "clean"
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         return query.x

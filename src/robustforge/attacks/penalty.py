@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project
-from robustforge.attacks.gradient import check_settings
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.ascent import check_settings
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 STARTS = ("clean", "noise")
@@ -70,7 +70,7 @@ class PenaltyDescent(QueryAttack):
             raise UserError(f"Attack {self.name} has start='{self.start}': choose one of {', '.join(STARTS)}.")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         best = query.x.clone()
         if query.threat.eps == 0 or not len(best):
             return best

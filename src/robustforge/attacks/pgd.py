@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project, random_start
-from robustforge.attacks.gradient import OBJECTIVES, ascend, check_settings, climb
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_start
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PGD(QueryAttack):
         check_settings(self.name, self.loss, self.precision, self.steps, self.restarts, self.step_size)
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
 
         def starts(rows: Tensor, restart: int) -> Tensor:

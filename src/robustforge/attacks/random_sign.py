@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import project, random_sign
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import project, random_sign
+from robustforge.attacks.core.session import Query
+from robustforge.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RandomSign(QueryAttack):
     name: str = "random_sign"
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         x = query.x
         noise = random_sign(x, query.index, query.threat, SampleRandom(seed, self.name))
         return project(x + query.threat.eps * noise, x, query.threat)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.lockstep import Lockstep, hopeless, standing
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.lockstep import Lockstep, hopeless, standing
+from robustforge.attacks.core.session import Query
 from robustforge.attacks.square_moves import DRAWS, MOVES
 from robustforge.losses.classification import margin
+from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput, UserError
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the window's area, in queries out of 10,000
@@ -65,7 +65,7 @@ class Square(QueryAttack):
             raise UserError(f"Attack {self.name} has p_init={self.p_init}: give a share of the image in (0, 1].")
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         best, rows = query.x.clone(), standing(query)
         for restart in range(self.restarts):
             if len(rows):

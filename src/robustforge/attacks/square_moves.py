@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustforge.attacks.geometry import l2_norm, per_sample
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.attacks.core.geometry import l2_norm, per_sample
+from robustforge.randomness import SampleRandom
 from robustforge.types import Norm
 
 DRAWS = 5  # uniform numbers a proposal takes, besides one a channel: two corners and the kernel's orientation

@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
-from robustforge.config.own_protocol import own_protocol
 from robustforge.config.presets import preset_overrides
 from robustforge.config.resolvers import register
 from robustforge.types import UserError
@@ -47,10 +46,6 @@ def run(task: Callable[[], None], config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
     register()
-    try:
-        sys.argv[1:] = own_protocol(sys.argv[1:], config_folder())
-    except UserError as error:
-        sys.exit(_say(str(error)))
     if config_name == "train":
         # before the caller's first override: argparse wants them in one piece, and flags may stand before or after
         first = (k for k, item in enumerate(sys.argv) if k and (item[0] == "~" or (item[0] != "-" and "=" in item)))

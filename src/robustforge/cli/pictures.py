@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.correlation import save_correlation
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.generation import save_generation
 from robustforge.evaluation.geometry import save_geometry
-from robustforge.reporting.budgets import budgets
-from robustforge.reporting.correlation import correlation
-from robustforge.reporting.curves import training_curves
-from robustforge.reporting.figures import abstention_curves, accuracy_bars, security_curve
-from robustforge.reporting.gallery import gallery
-from robustforge.reporting.generation import class_grid
-from robustforge.reporting.geometry import geometry
+from robustforge.reporting.figures.budgets import budgets
+from robustforge.reporting.figures.correlation import correlation
+from robustforge.reporting.figures.curves import training_curves
+from robustforge.reporting.figures.figures import abstention_curves, accuracy_bars, security_curve
+from robustforge.reporting.figures.gallery import gallery
+from robustforge.reporting.figures.generation import class_grid
+from robustforge.reporting.figures.geometry import geometry
 from robustforge.types import Threat
 
 

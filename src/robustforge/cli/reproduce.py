@@ -15,8 +15,8 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
-from robustforge.reporting import beside_table
-from robustforge.reporting.reproduction import compare, render, write
+from robustforge.papers import figures as beside_table
+from robustforge.papers.rendering import compare, render, write
 from robustforge.types import UserError
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     """Console entry point."""
     parser = argparse.ArgumentParser(
         prog="reproduce.py", description="A paper's table beside ours, cell by cell, by one command.",
-        epilog="example: reproduce.py memory_defense/table1 profile=cpu seed=1",
+        epilog="example: reproduce.py memdef/table1 profile=cpu seed=1",
     )  # fmt: skip
     parser.add_argument("table", nargs="?", help="<paper>/<table>; see --list")
     parser.add_argument("overrides", nargs="*", help="profile=cpu|paper (default cpu), then overrides for every run")

@@ -30,8 +30,8 @@ def preset_overrides(arguments: Sequence[str], folder: Path) -> list[str]:
         return []
     defaults = {key: value for entry in OmegaConf.load(folder / "train.yaml").defaults if not isinstance(entry, str)
                 for key, value in entry.items()}  # fmt: skip
-    pair = "_".join(given.get(group, defaults[group]) for group in ("defense", "dataset"))
-    path = folder / "preset" / f"{pair}.yaml"
+    defense, dataset = (given.get(group, defaults[group]) for group in ("defense", "dataset"))
+    path = folder / "preset" / defense / f"{dataset}.yaml"
     if not path.exists():
         return []
     overrides = [str(item) for item in OmegaConf.load(path).overrides]

@@ -8,7 +8,7 @@ import re
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from robustforge.attacks.torchattacks_adapter import attack_names
+from robustforge.attacks.torchattacks import attack_names
 
 _LONGEST = 80
 
@@ -41,7 +41,7 @@ def register() -> None:
     store = ConfigStore.instance()
     for name in attack_names():
         node = {
-            "_target_": "robustforge.attacks.torchattacks_adapter.TorchAttack",
+            "_target_": "robustforge.attacks.torchattacks.TorchAttack",
             "attack": name,
             "options": {},
             "early_stop": True,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.base import Attack
-from robustforge.attacks.surfaces import Surface, end_to_end
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface, end_to_end
 from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, describe, seed_everywhere
 from robustforge.types import Batch, DefenseOutput, Threat
 
@@ -24,12 +24,7 @@ class Defense(pl.LightningModule):
     Args:
         seed: of initial weights and of every random draw in training.
         training: how the single default stage is optimised; None for subclasses that write ``stages()``.
-
-    Attributes:
-        paper_protocol: the option that ``protocol=paper`` stands for, or None where no paper's table is reproduced.
     """
-
-    paper_protocol: ClassVar[str | None] = None
 
     def __init__(self, *, seed: int = 0, training: Training | None = None) -> None:
         super().__init__()

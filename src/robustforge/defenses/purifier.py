@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface, bpda, eot, transfer
 from robustforge.attacks.mixture import Mixture
-from robustforge.attacks.randomness import SampleRandom, image_key
-from robustforge.attacks.surfaces import Surface, bpda, eot, transfer
 from robustforge.defenses.base import Defense, classify
-from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CraftStage, Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.undefended import plain_stage
+from robustforge.randomness import SampleRandom, image_key
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 DEPLOYED, ATTACKER = "purifier", "attacker"
@@ -39,8 +39,6 @@ class Purifier(Defense):
         batch, and success as an attack judged it is success as recorded. Attackers do not know that function: their
         passes draw other numbers, anew for every iterate.
     """
-
-    paper_protocol = "cae"
 
     def __init__(self, model: Factory, undefended_training: Training, draws: int = 16, seed: int = 0) -> None:
         super().__init__(seed=seed)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.base import Attack
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface
 from robustforge.types import Batch, Threat, UserError
 
 Factory = Callable[[], nn.Module]

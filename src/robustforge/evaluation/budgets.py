@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustforge.attacks.surfaces import fooled
+from robustforge.attacks.core.surface import fooled
 from robustforge.data.datamodule import ImageData
 from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense

@@ -9,7 +9,7 @@ check          the attack again, but                                   counts in
 ``steps``      with twice as many steps                                yes
 ============== ======================================================= ================================
 
-What they say about a number is computed from their records, in :mod:`robustforge.reporting.indicators`.
+What they say about a number is computed from their records, in :mod:`robustforge.indicators.rules`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
 from robustforge.types import Threat
 
 RESTARTS = 5

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
 from robustforge.data.datamodule import ImageData
 from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustforge.attacks.base import Attack
-from robustforge.attacks.surfaces import Surface, fooled
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface, fooled
 from robustforge.data.datamodule import ImageData
 from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.none import NoAttack
-from robustforge.attacks.surfaces import Surface
 from robustforge.evaluation.checks import checks_of
 from robustforge.types import Threat, UserError
 

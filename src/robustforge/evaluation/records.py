@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from robustforge.attacks.geometry import l2_norm, linf_norm
+from robustforge.attacks.core.geometry import l2_norm, linf_norm
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat
 
 SCHEMA = pa.schema(

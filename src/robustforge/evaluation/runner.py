@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from robustforge.attacks.batching import batch_within
+from robustforge.attacks.core.batching import batch_within
+from robustforge.attacks.core.surface import Surface, compiled, fooled
 from robustforge.attacks.none import NoAttack
-from robustforge.attacks.surfaces import Surface, compiled, fooled
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense

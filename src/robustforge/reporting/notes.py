@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robustforge.reporting.indicators import MEANING
-from robustforge.reporting.judgement import ROBUST, UNEVADED, UNTESTED
+from robustforge.indicators.rules import MEANING
+from robustforge.indicators.verdict import ROBUST, UNEVADED, UNTESTED
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
 Table = tuple[list[str], list[list[str]]]

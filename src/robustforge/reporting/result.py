@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustforge.reporting.judgement import comparisons, judged_cells, thresholds
-from robustforge.reporting.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
+from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
+from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
 
 SCHEMA = 1
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from robustforge.losses.polarised_contrastive import MODES, polarised_contrastive_terms
-from robustforge.losses.prototype_conformity import prototype_conformity_terms
-from robustforge.nn.centroids import Centroids
+from robustforge.defenses.dfl_pcl.centroids import Centroids
+from robustforge.defenses.dfl_pcl.losses import MODES, polarised_contrastive_terms
+from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
 from robustforge.types import UserError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustforge.losses.polarised_contrastive import angles, distances
+from robustforge.defenses.dfl_pcl.losses import angles, distances
 
 
 def geometry_figures(features: Tensor, points: Tensor, y: Tensor) -> dict[str, Tensor]:

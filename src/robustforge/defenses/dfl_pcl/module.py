@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface, end_to_end
 from robustforge.attacks.none import NoAttack
-from robustforge.attacks.surfaces import Surface, end_to_end
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.dfl_pcl.centroids import ClassMeans
 from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
 from robustforge.defenses.dfl_pcl.figures import geometry_figures
+from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 from robustforge.defenses.dfl_pcl.surfaces import depths, dfl_pcl_surfaces
-from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import (
     Factory,
     FitStage,
@@ -25,9 +26,8 @@ from robustforge.defenses.stages import (
     check_average,
     describe,
 )
+from robustforge.defenses.undefended import plain_stage
 from robustforge.losses.classification import cross_entropy_per_sample
-from robustforge.nn.centroids import ClassMeans
-from robustforge.nn.defensive_features import DefensiveFeatureNetwork
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
 
@@ -58,8 +58,6 @@ class DflPcl(Defense):
         once, so that the running statistics are of that mixture; attacked test images then meet the statistics that
         they were trained with. The feature loss sees both halves. The paper says nothing about either.
     """
-
-    paper_protocol = "dfl_pcl"
 
     def __init__(
         self, model: Factory, shape: Sequence[int], num_classes: int, attack: Attack, threat: Threat,

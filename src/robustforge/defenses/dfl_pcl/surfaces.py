@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.attacks.surfaces import Surface, end_to_end, transfer
-from robustforge.losses.polarised_contrastive import distances
-from robustforge.nn.defensive_features import FeatureOutput
+from robustforge.attacks.core.surface import Surface, end_to_end, transfer
+from robustforge.defenses.dfl_pcl.losses import distances
+from robustforge.defenses.dfl_pcl.networks import FeatureOutput
 
 if TYPE_CHECKING:
     from robustforge.defenses.dfl_pcl.module import DflPcl

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from robustforge.defenses.gmvae.mixture import MixtureDetector, chi2_quantile
 from robustforge.defenses.gmvae.plans import DetectorPlan
-from robustforge.nn.gaussian_mixture import MixtureDetector, chi2_quantile
 from robustforge.types import UserError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.randomness import SampleRandom
+from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 

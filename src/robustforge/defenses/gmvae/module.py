@@ -8,19 +8,19 @@ from math import prod
 import torch
 from torch import Tensor
 
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.gmvae.calibration import fit_detector
 from robustforge.defenses.gmvae.labelled import LabelledPool, choose_labelled
+from robustforge.defenses.gmvae.mixture import MixtureDetector, squared_distances
+from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder, reconstruction_error, squared_residual
 from robustforge.defenses.gmvae.objective import labelled_terms, unlabelled_terms
 from robustforge.defenses.gmvae.plans import DetectorPlan, LabelPlan, ReclassificationPlan
 from robustforge.defenses.gmvae.selective import figures, reclassified
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
-from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
-from robustforge.nn.gaussian_mixture import MixtureDetector, squared_distances
-from robustforge.nn.mixture_autoencoder import mixture_decoder, mixture_encoder, reconstruction_error, squared_residual
+from robustforge.defenses.undefended import plain_stage
+from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, DefenseOutput, UserError
 
 MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
@@ -42,7 +42,7 @@ class GaussianMixtureVAE(Defense):
         variance: sigma^2 of the encoder's noise and of the components, latent units squared (paper: 1/3000 on MNIST).
         alpha: weight of the latent term; None for 100 C H W / 784.
         variable_entropy: the encoder answers its own variances, with an ordinary VAE's KL term (the paper's Fig. 5).
-        width, batch_norm: of the networks, see :func:`robustforge.nn.mixture_autoencoder.mixture_encoder`.
+        width, batch_norm: of the networks, see :func:`robustforge.defenses.gmvae.networks.mixture_encoder`.
         exponents: a and b of Eqs. 10 and 11.
         paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
         judge: adds the surface ``judged``, on which only what the undefended classifier denies is accepted.
@@ -61,8 +61,6 @@ class GaussianMixtureVAE(Defense):
         The paper does not give alpha. 100 leaves little more than half of the reconstruction error that 1000 does
         (MNIST, half width, 15 epochs) at about the same accuracy: the decoder's threshold is tighter.
     """
-
-    paper_protocol = "gmvae"
 
     def __init__(
         self, model: Factory, training: Training, undefended_training: Training, shape: Sequence[int], num_classes: int,

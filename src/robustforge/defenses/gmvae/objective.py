@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robustforge.losses.gmvae import (
+from robustforge.defenses.gmvae.losses import (
     annealed_variance,
     constant_entropy_terms,
     mixture_energy,
     variable_entropy_latent,
 )
-from robustforge.nn.mixture_autoencoder import reconstruction_error
+from robustforge.defenses.gmvae.networks import reconstruction_error
 
 if TYPE_CHECKING:
     from robustforge.defenses.gmvae.module import GaussianMixtureVAE

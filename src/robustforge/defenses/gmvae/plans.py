@@ -28,7 +28,7 @@ class DetectorPlan:
         encoder_quantile: share of held-out images below the encoder's threshold.
         chi2_level: probability of the chi-square value (paper: the 3-sigma rule, 0.9973).
         decoder_errors: reconstruction errors with a threshold each, ``squared`` (paper), ``cauchy`` (ours) or both: see
-            :meth:`robustforge.nn.gaussian_mixture.MixtureDetector.errors`.
+            :meth:`robustforge.defenses.gmvae.mixture.MixtureDetector.errors`.
         decoder_floor: least scale of a pixel's residual in ``cauchy``, pixel units: its square is added to the mean
             square of held-out residuals.
         decoder_rule: ``std``, mean + ``decoder_std`` standard deviations of the held-out errors, or ``quantile``.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.engine import fast_bf16
-from robustforge.nn.mixture_autoencoder import reconstruction_error
+from robustforge.attacks.core.session import fast_bf16
+from robustforge.defenses.gmvae.networks import reconstruction_error
 
 LARGEST = 2048  # images decoded at a time
 

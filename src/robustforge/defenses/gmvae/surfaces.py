@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robustforge.attacks.randomness import SampleRandom
-from robustforge.attacks.surfaces import Surface, transfer
+from robustforge.attacks.core.surface import Surface, transfer
+from robustforge.defenses.gmvae.networks import reconstruction_error, squared_residual
 from robustforge.defenses.gmvae.reclassify import search_in_bf16, search_latents
-from robustforge.nn.mixture_autoencoder import reconstruction_error, squared_residual
+from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput
 
 if TYPE_CHECKING:

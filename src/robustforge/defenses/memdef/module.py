@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.attacks.surfaces import Surface
-from robustforge.defenses.adversarial_training import robust_metrics
+from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.memdef.losses import memory_defense_terms
 from robustforge.defenses.memdef.plans import SelectorPlan, StackPlan
 from robustforge.defenses.memdef.stack import MemoryStack, StackOutput
 from robustforge.defenses.memdef.surfaces import memdef_surfaces
-from robustforge.defenses.none import plain_stage
+from robustforge.defenses.robust_loss import robust_metrics
 from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded, describe
-from robustforge.losses.memory_defense import memory_defense_terms
+from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, UserError
 
 VARIANTS = ("full", "no_memory", "classifier", "selector", "oracle_slot", "random_slot")
@@ -45,8 +45,6 @@ class MemoryDefense(Defense):
         The slot is classifier-A's argmax, as in the paper. Training opens it by the true label (paper) or by
         classifier-A, see :class:`StackPlan`. The joint cross-entropy term that Eq. 13 omits is included.
     """
-
-    paper_protocol = "memory_defense"
 
     def __init__(
         self, model: Factory, selector: SelectorPlan, stack: StackPlan, undefended_training: Training,

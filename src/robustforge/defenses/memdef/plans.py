@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustforge.attacks.base import Attack
-from robustforge.defenses.adversarial_training import AdversarialLoss
+from robustforge.attacks.core.attack import Attack
+from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Training
 from robustforge.types import Threat, UserError
 

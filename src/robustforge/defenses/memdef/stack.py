@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from robustforge.nn.memory import MaskedMemory
-from robustforge.nn.memory_autoencoder import TargetClassifier, decoder, encoder
+from robustforge.defenses.memdef.memory import MaskedMemory
+from robustforge.defenses.memdef.networks import TargetClassifier, decoder, encoder
 from robustforge.types import UserError
 
 PARTS = ("full", "no_memory", "classifier")

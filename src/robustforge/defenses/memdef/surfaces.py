@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from robustforge.attacks.surfaces import Surface, transfer
+from robustforge.attacks.core.surface import Surface, transfer
 from robustforge.nn.straight_through import straight_through_one_hot
 
 if TYPE_CHECKING:

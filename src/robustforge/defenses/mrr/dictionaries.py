@@ -11,9 +11,9 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from robustforge.attacks.randomness import SampleRandom
 from robustforge.defenses.mrr.plans import InputPlan
-from robustforge.nn.sparse_coding import ClassDictionaries
+from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
+from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, UserError
 
 

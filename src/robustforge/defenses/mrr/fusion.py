@@ -6,8 +6,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from robustforge.defenses.mrr.empirical_cdf import EmpiricalCDF
 from robustforge.defenses.mrr.plans import FusionPlan
-from robustforge.nn.empirical_cdf import EmpiricalCDF
 from robustforge.types import UserError
 
 

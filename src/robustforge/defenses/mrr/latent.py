@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustforge.attacks.base import QueryAttack
-from robustforge.attacks.engine import Query
-from robustforge.attacks.geometry import l2_norm, per_sample
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.geometry import l2_norm, per_sample
+from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.surface import Surface
+from robustforge.defenses.mrr.density import FeatureDensity
+from robustforge.defenses.mrr.losses import long_text_regulariser, nearest_centre_distance, released_regulariser
+from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.plans import LatentPlan
-from robustforge.losses.redundancy import long_text_regulariser, nearest_centre_distance, released_regulariser
-from robustforge.nn.checkpoints import Checkpoints
-from robustforge.nn.feature_density import FeatureDensity
-from robustforge.nn.stacked_layers import stack
+from robustforge.defenses.mrr.stacked_layers import stack
 from robustforge.types import DefenseOutput
 
 
@@ -26,7 +26,7 @@ class LatentDefender(nn.Module):
 
     Args:
         network: of the victim's architecture.
-        layers: see :class:`robustforge.nn.checkpoints.Checkpoints`.
+        layers: see :class:`robustforge.defenses.mrr.networks.Checkpoints`.
         pool: likewise.
         shape: (C, H, W) of the images.
         num_classes: K.
@@ -85,7 +85,7 @@ class PushAway(QueryAttack):
     step: float = 0.5
 
     def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.base.QueryAttack`."""
+        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
         rows = query.everyone()
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:

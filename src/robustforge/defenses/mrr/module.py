@@ -9,15 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
 from robustforge.defenses.mrr.plans import FusionPlan, InputPlan, LatentPlan
+from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import mrr_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
-from robustforge.nn.sparse_coding import ClassDictionaries
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -47,8 +47,6 @@ class ModularRobustRedundancy(Defense):
         ``fusion.calibration`` says otherwise; the released code's come from training images, and its defenders flag
         2.9 % of test images at SP = 1 %. Without any defender the system accepts everything.
     """
-
-    paper_protocol = "mrr"
 
     def __init__(
         self, model: Factory, n_defenders: int, latent: LatentPlan, input: InputPlan, fusion: FusionPlan,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from robustforge.attacks.base import Attack
+from robustforge.attacks.core.attack import Attack
+from robustforge.defenses.mrr.density import KINDS
+from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARISERS
+from robustforge.defenses.mrr.networks import PENULTIMATE
+from robustforge.defenses.mrr.sparse_coding import SCORES
 from robustforge.defenses.stages import Training
-from robustforge.losses.redundancy import REDUCTIONS, REGULARISERS
-from robustforge.nn.checkpoints import PENULTIMATE
-from robustforge.nn.feature_density import KINDS
-from robustforge.nn.sparse_coding import SCORES
 from robustforge.types import Threat, UserError
 
 PUSHES = ("normalised", "raw", "none")

@@ -12,8 +12,8 @@ from robustforge.defenses.mrr.dictionaries import learn_dictionaries
 from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import LatentDefender, PushAway
 from robustforge.defenses.mrr.plans import CALIBRATIONS
-from robustforge.defenses.none import plain_stage
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
+from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, Threat
 
 if TYPE_CHECKING:

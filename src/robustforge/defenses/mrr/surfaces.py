@@ -13,7 +13,7 @@ surface        gradient of                                           who uses it
 ============== ===================================================== ==============================================
 
 All are judged by the whole system: the victim's label and the fused risk. Input defenders take part in all of them:
-their codes are constants on the way back, which is exact (see :mod:`robustforge.nn.sparse_coding`).
+their codes are constants on the way back, which is exact (see :mod:`robustforge.defenses.mrr.sparse_coding`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.attacks.surfaces import Surface
+from robustforge.attacks.core.surface import Surface
 from robustforge.types import DefenseOutput
 
 if TYPE_CHECKING:

@@ -1,0 +1,230 @@
+"""Adversarial training on a CPU: the project's Trainer against a plain float32 loop of torchattacks and torchvision."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchattacks
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from benchmarks import BenchRow
+from robustforge.attacks.core.session import fast_bf16
+from robustforge.attacks.pgd import PGD
+from robustforge.data.augment import Augment
+from robustforge.data.datamodule import ImageData
+from robustforge.defenses.adversarial_training import AdversarialTraining
+from robustforge.defenses.base import classify
+from robustforge.defenses.robust_loss import AdversarialLoss
+from robustforge.defenses.schedules import constant
+from robustforge.defenses.stages import Factory, Training
+from robustforge.nn.grey_conv import GreyConv2d
+from robustforge.nn.resnet import resnet18
+from robustforge.nn.small_cnn import small_cnn
+from robustforge.types import Threat
+
+BATCH, STEPS, WORKERS = 64, 10, 2
+WEAKER = 0.95  # least mean loss of our training images over that of theirs
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and data set.
+
+    Attributes:
+        name: as printed.
+        model: factory of the network.
+        shape: (C, H, W) of the images.
+        eps: L-infinity budget, [0, 1] pixels.
+        augment: ours; ``transforms`` are the same on their side.
+        transforms: torchvision's, before the conversion to tensors.
+        batches: measured on each side, after one that warms up.
+        bar: images/s over theirs.
+    """
+
+    name: str
+    model: Factory
+    shape: tuple[int, int, int]
+    eps: float
+    augment: Augment
+    transforms: tuple[nn.Module, ...]
+    batches: int
+    bar: float
+
+
+def cases() -> list[Case]:
+    """ResNet-18 at CIFAR-10's size and the small CNN at MNIST's."""
+    statistics_of = {"num_classes": 10, "mean": (0.5,), "std": (0.25,)}
+    colour, grey = (3, 32, 32), (1, 28, 28)
+    crop = (v2.RandomCrop(32, 4), v2.RandomHorizontalFlip())
+    return [
+        Case("ResNet-18, 3x32x32", partial(resnet18, shape=colour, **statistics_of), colour, 8 / 255,
+             Augment(crop=4, flip=True), crop, 2, 4.0),
+        Case("small_cnn, 1x28x28", partial(small_cnn, shape=grey, **statistics_of), grey, 0.3,
+             Augment(), (), 40, 5.0),
+    ]  # fmt: skip
+
+
+def run() -> list[BenchRow]:
+    """Clean images/s of PGD-10 training on 64 clean and 64 attacked images; batches of the two sides take turns.
+
+    Notes:
+        Both train the same network with the same loss, optimiser, budget and number of steps. Ours is what ``train.py``
+        runs: Lightning's loop, the resident loader, the engine, bf16 where the hardware has it. Images are random: no
+        step depends on what they show. The row counts only if our attack is not the weaker one.
+    """
+    return [measure(case) for case in cases()]
+
+
+def measure(case: Case) -> BenchRow:
+    """Both sides of one case."""
+    count = BATCH * (case.batches + 1)
+    images = np.random.default_rng(0).integers(0, 256, (count, *case.shape[1:], case.shape[0]), dtype=np.uint8)
+    labels = np.random.default_rng(1).integers(0, 10, count).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = plain_loop(case, images, labels)
+        turns = Turns(lambda: next(theirs))
+        defense = _train(case, images, labels, Path(folder), turns)
+    ours, others = (BATCH / statistics.median(side[1:]) for side in (turns.ours, turns.theirs))
+    losses = _losses(case, defense.classifier, images[:BATCH], labels[:BATCH])
+    precision = "bf16" if fast_bf16(torch.device("cpu")) else "float32"
+    note = (
+        f"PGD-{STEPS}, {BATCH} clean and {BATCH} attacked, median of {case.batches} batches a side in turns, "
+        f"{torch.get_num_threads()} threads, ours {precision}, theirs float32; "
+        f"mean loss of the attacked images: ours {losses[0]:.3f}, theirs {losses[1]:.3f}"
+    )
+    name = f"adversarial training, {case.name}"
+    fair = losses[0] >= WEAKER * losses[1]
+    return BenchRow(name, ours, others, "images/s", ours / others, case.bar, note=note, valid=fair)
+
+
+class Turns(pl.Callback):
+    """Between two of our batches the other side does one of its own; both are timed.
+
+    Args:
+        other: one batch of the other side.
+
+    Attributes:
+        ours, theirs: seconds of each batch, everything between two batches included.
+    """
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        self.other = other
+        self.ours: list[float] = []
+        self.theirs: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops it, lets the other side work, starts it again."""
+        between = time.perf_counter()
+        self.ours.append(between - self._start)
+        self.other()
+        self._start = time.perf_counter()
+        self.theirs.append(self._start - between)
+
+
+def _train(case: Case, images: np.ndarray, labels: np.ndarray, folder: Path, turns: Turns) -> AdversarialTraining:
+    """Our side, as ``train.py defense=adversarial_training defense.robust.clean_weight=0.5`` runs it."""
+    np.savez(folder / "random.npz", x_train=images, y_train=labels, x_test=images[:1], y_test=labels[:1])
+    data = ImageData(
+        name="random", kind="npz", path=str(folder / "random.npz"), shape=case.shape, num_classes=10, held_out=0,
+        batch_size=BATCH, augment=case.augment,
+    )  # fmt: skip
+    plan = Training(1, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
+    robust = AdversarialLoss(PGD(steps=STEPS, early_stop=False), Threat("linf", case.eps), clean_weight=0.5)
+    defense = AdversarialTraining(case.model, robust, plan, plan)
+    defense.enter(next(stage for stage in defense.stages() if stage.name == "classifier"))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, precision="bf16-mixed" if fast_bf16(torch.device("cpu")) else "32-true",
+        callbacks=[turns], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, inference_mode=False, default_root_dir=str(folder),
+    )  # fmt: skip
+    trainer.fit(defense, datamodule=data)
+    defense.leave()
+    return defense
+
+
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """Images made from an array one at a time, as torchvision's data sets do.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        labels: (N,).
+        transforms: before the conversion to tensors.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transforms: tuple[nn.Module, ...]) -> None:
+        self.images, self.labels = images, labels
+        self.transform = v2.Compose([*transforms, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[i].squeeze())), int(self.labels[i])
+
+
+def plain_loop(case: Case, images: np.ndarray, labels: np.ndarray) -> Iterator[None]:
+    """The other side, one batch at a time: float32, default layout, torchattacks.PGD, torchvision's DataLoader."""
+    network = ordinary(case.model())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    attack = torchattacks.PGD(network, eps=case.eps, alpha=2.5 * case.eps / STEPS, steps=STEPS)
+    loader = DataLoader(
+        PilImages(images, labels, case.transforms),
+        BATCH,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=WORKERS > 0,
+    )
+    while True:
+        for x, y in loader:
+            network.train()
+            attacked = attack(x, y)
+            optimizer.zero_grad()
+            F.cross_entropy(network(torch.cat([x, attacked])), torch.cat([y, y])).backward()
+            optimizer.step()
+            yield
+
+
+def ordinary(network: nn.Module) -> nn.Module:
+    """The network of PyTorch's own layers, as a plain loop would have it; changed in place."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, GreyConv2d):
+                plain = nn.Conv2d(
+                    1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None
+                )  # fmt: skip
+                plain.load_state_dict(layer.state_dict())
+                setattr(parent, name, plain)
+    return network
+
+
+def _losses(case: Case, network: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy of (our, their) attacked images on our trained network."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    y = torch.from_numpy(labels).long()
+    ours = PGD(steps=STEPS, early_stop=False)(classify(network)["end_to_end"], x, y, Threat("linf", case.eps)).x_adv
+    theirs = torchattacks.PGD(network, eps=case.eps, alpha=2.5 * case.eps / STEPS, steps=STEPS)(x, y)
+    with torch.no_grad():
+        return float(F.cross_entropy(network(ours), y)), float(F.cross_entropy(network(theirs), y))

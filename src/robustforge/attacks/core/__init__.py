@@ -1,0 +1,1 @@
+"""What every attack needs: session, surface, geometry, restarts, targets."""

@@ -1,0 +1,90 @@
+"""What configs instantiate: an attack is a frozen dataclass of settings, called with (surface, x, y, threat)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from robustforge.attacks.core.session import Query, attacking, check_precision
+from robustforge.attacks.core.surface import Surface
+from robustforge.attacks.core.targets import check_target
+from robustforge.types import AttackResult, Threat
+
+
+class Attack(Protocol):
+    """A pure callable: same arguments, same answer.
+
+    An attack that lowers the risk of a system that may reject says so with an attribute ``evades`` of True.
+    """
+
+    name: str
+
+    def __call__(
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> AttackResult:
+        """Attacks a batch.
+
+        Args:
+            surface: what is differentiated and what judges.
+            x: clean images in [0, 1], (B, C, H, W).
+            y: true labels, (B,).
+            threat: ball the result must stay in.
+            index: (B,) sample numbers, which address the random draws.
+            seed: of the random draws.
+            threshold: risk above which the attacked system rejects, or None.
+
+        Returns:
+            Images, success, and passes spent.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class QueryAttack:
+    """Base of our own attacks: a subclass says how a batch is perturbed, and the engine does the rest.
+
+    Attributes:
+        name: row name in records, and part of the address of random draws.
+        precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
+        target: None for an untargeted attack; ``next``, ``random``, ``least_likely``, ``runner_up`` or a class number.
+            A targeted attack stops at its target; what it reports as success is a wrong label all the same.
+        evades: whether it lowers a detector's risk too; of the class, not a setting.
+
+    Raises:
+        UserError: settings under which it would do nothing.
+    """
+
+    name: str
+    precision: str = "auto"
+    target: str | int | None = None
+    evades: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_precision(self.name, self.precision)
+        check_target(self.name, self.target)
+
+    def __call__(
+        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
+        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
+    ) -> AttackResult:  # fmt: skip
+        """See :class:`Attack`."""
+        with attacking(
+            surface, x, y, threat,
+            index=index, precision=self.precision, threshold=threshold, target=self.target, seed=seed,
+        ) as query:  # fmt: skip
+            return query.finish(self.perturb(query, seed))
+
+    @abstractmethod
+    def perturb(self, query: Query, seed: int) -> Tensor:
+        """Adversarial images (B, C, H, W) for ``query``'s, inside its budget; networks are frozen meanwhile."""

@@ -1,0 +1,285 @@
+"""What every attack needs around it: frozen networks, passes counted, a trace kept, honest judging in float32.
+
+The caller's parameters, modes, gradients and random state are as they were when an attack returns, also when it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustforge.attacks.core.geometry import inside
+from robustforge.attacks.core.surface import Objective, Surface, fooled
+from robustforge.attacks.core.targets import choose_targets
+from robustforge.types import AttackResult, DefenseOutput, Threat, Trace, UserError
+
+Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed in hardware (GPUs since Ampere, CPUs with AMX or AVX512-BF16); else it is emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+@contextmanager
+def frozen(modules: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; every module's own mode and every flag restored on the way out."""
+    modes = [(module, module.training) for module in modules.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in modules.parameters()]
+    try:
+        modules.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+class Query:
+    """A surface under attack by one batch: every pass an attack makes goes through here.
+
+    Images are addressed by ``rows``, their positions in the batch, so that attacks may work on survivors only.
+
+    Attributes:
+        surface: what is attacked.
+        x: (B, C, H, W) clean images.
+        y: (B,) true labels.
+        threat: the budget results must respect.
+        index: (B,) sample numbers, which address random draws.
+        tracing: whether gradients enter the trace; attacks turn it off after their first restart.
+        traced: how many of the leading rows enter the trace (runs of the same image side by side), or None for all.
+        threshold: risk above which the system rejects, or None.
+        targets: (B,) classes a targeted attack wants, or None.
+        forwards: (B,) forward passes so far.
+        backwards: (B,) backward passes so far.
+    """
+
+    def __init__(
+        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
+        index: Tensor | None = None, precision: str = "auto", threshold: float | None = None,
+    ) -> None:  # fmt: skip
+        self.surface, self.x, self.y, self.threat, self.threshold = surface, x, y, threat, threshold
+        self.index = torch.arange(len(x), device=x.device) if index is None else index
+        self.targets: Tensor | None = None
+        self.tracing = True
+        self.traced: int | None = None
+        self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(x.device))
+        with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
+            self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            self.backwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            unknown = torch.full((len(x),), float("nan"), device=x.device)
+            self._zeros, self._first, self._best = unknown, unknown.clone(), unknown.clone()
+            self._best_at = torch.zeros_like(self.forwards)
+
+    def everyone(self) -> Tensor:
+        """(B,) all rows."""
+        return torch.arange(len(self.x), device=self.x.device)
+
+    def gradient(
+        self, x: Tensor, rows: Tensor, objective: Objective, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward and backward pass of the attacker's objective.
+
+        Args:
+            x: (n, C, H, W) iterates.
+            rows: (n,) whose they are.
+            objective: what is maximised, (logits, labels) -> (n,). For a targeted query its negative at the targets is.
+            goal: handed to ``objective`` in place of labels or targets.
+
+        Returns:
+            (gradient (n, C, H, W) float32, logits (n, K), value (n,)), detached.
+        """
+        aim, sign = self.y[rows] if goal is None else goal, 1.0
+        if goal is None and self.targets is not None:
+            aim, sign = self.targets[rows], -1.0
+
+        def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            logits, value = self.surface.evaluate(leaf, self.y[rows], objective, aim)
+            return [sign * value], logits
+
+        (gradient,), (value,), logits = self.differentiate(x, rows, function)
+        self.record(rows[: self.traced], gradient[: self.traced], value[: self.traced])
+        return gradient, logits.detach(), value
+
+    def differentiate(
+        self, x: Tensor, rows: Tensor, function: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """One forward pass and one backward pass a value.
+
+        Args:
+            x: (n, C, H, W) iterates.
+            rows: (n,) whose they are.
+            function: iterates -> (values, each (n,), and the logits (n, K)).
+
+        Returns:
+            (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits).
+
+        Raises:
+            UserError: logits that are not finite.
+        """
+        leaf = x.detach().clone(memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
+        leaf.requires_grad_(True)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            values, logits = function(leaf)
+        _check_logits(logits)
+        gradients = []
+        for number, value in enumerate(values):
+            if value.requires_grad:  # else the surface does not depend on x at all: an honest zero
+                (gradient,) = torch.autograd.grad(
+                    value.sum(), leaf, retain_graph=number + 1 < len(values), allow_unused=True, materialize_grads=True
+                )
+                gradients.append(gradient.float().nan_to_num(0.0).contiguous())
+            else:
+                gradients.append(torch.zeros_like(x))
+        self._count(self.forwards, rows, self.surface.draws)
+        self._count(self.backwards, rows, self.surface.draws * len(gradients))
+        return gradients, [value.detach() for value in values], logits
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
+        """(n, K) of the first view, in the attacker's precision (or ``exact``: float32), without gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
+            logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
+        self._count(self.forwards, rows)
+        _check_logits(logits)
+        return logits
+
+    @torch.no_grad()
+    def answer(self, x: Tensor, rows: Tensor) -> DefenseOutput:
+        """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
+        self._count(self.forwards, rows)
+        _check_logits(output.logits)
+        return output
+
+    @torch.no_grad()
+    def classes(self) -> int:
+        """Number of classes, by an uncounted pass of one image."""
+        return int(self.surface.logits(self.x[:1], self.y[:1]).shape[1])
+
+    def suspects(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""
+        predicted = logits.argmax(1)
+        return predicted != self.y[rows] if self.targets is None else predicted == self.targets[rows]
+
+    def fools(self, x_adv: Tensor, rows: Tensor | None = None, *, count: bool = True) -> Tensor:
+        """Whether the goal is reached, judged in float32 on the images as they stand.
+
+        Args:
+            x_adv: (n, C, H, W).
+            rows: (n,) whose they are; all by default.
+            count: as a forward pass.
+
+        Returns:
+            (n,) bool: the system is wrong (or answers the target) and accepts.
+        """
+        rows = self.everyone() if rows is None else rows
+        if count:
+            self._count(self.forwards, rows)
+        with torch.autocast(x_adv.device.type, enabled=False):
+            wrong, output = fooled(self.surface, x_adv, self.y[rows], self.threshold)
+        _check_logits(output.logits)
+        return wrong if self.targets is None else wrong & (output.logits.argmax(1) == self.targets[rows])
+
+    def finish(self, x_adv: Tensor) -> AttackResult:
+        """Asserts the budget and judges the images (B, C, H, W) as returned, by the one success rule.
+
+        Raises:
+            RuntimeError: the attack left the ball or made NaN; a bug of the attack, never of the caller.
+        """
+        x_adv = x_adv.detach().float().contiguous()
+        if len(x_adv) and not bool(inside(x_adv, self.x, self.threat).all()):
+            raise RuntimeError("The attack returned images outside its budget or outside [0, 1].")
+        self.targets = None  # whatever the attack aimed at, success is a wrong label that is accepted
+        success = self.fools(x_adv, count=False)
+        span = (self.backwards - 1).clamp(min=1)
+        best_at = torch.where(self._first.isnan(), self._first, self._best_at / span)
+        trace = Trace(self._zeros, self._best - self._first, best_at)
+        return AttackResult(x_adv, success, self.forwards, self.backwards, trace if self.backwards.any() else None)
+
+    @staticmethod
+    def _count(counter: Tensor, rows: Tensor, passes: int = 1) -> None:
+        counter.index_add_(0, rows, torch.full_like(rows, passes))  # a row that stands twice (restarts) counts twice
+
+    def record(self, rows: Tensor, gradient: Tensor, value: Tensor) -> None:
+        """Enters one step of the rows (n,) into the trace: its gradient (n, C, H, W) and objective (n,)."""
+        if not self.tracing:
+            return
+        first = self._first[rows]
+        new = first.isnan()
+        if bool(new.any()):
+            self._zeros[rows[new]] = (gradient[new] == 0).flatten(1).float().mean(1)
+            self._first[rows[new]] = value[new]
+        better = new | (value > self._best[rows])
+        self._best[rows] = torch.where(better, value, self._best[rows])
+        self._best_at[rows] = torch.where(better, self.backwards[rows] - 1, self._best_at[rows])
+
+
+@contextmanager
+def attacking(
+    surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
+    index: Tensor | None = None, precision: str = "auto", threshold: float | None = None,
+    target: str | int | None = None, seed: int = 0,
+) -> Iterator[Query]:  # fmt: skip
+    """The frame of an attack: images checked, networks frozen, targets chosen, and everything put back afterwards.
+
+    Args:
+        surface: what is differentiated and what judges.
+        x: clean images in [0, 1], (B, C, H, W).
+        y: true labels, (B,).
+        threat: ball the result stays in.
+        index: (B,) sample numbers for the random draws; default 0..B-1.
+        precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
+        threshold: risk above which the attacked system rejects.
+        target: None for an untargeted attack, or see :func:`robustforge.attacks.core.targets.choose_targets`.
+        seed: of random targets.
+
+    Raises:
+        ValueError: images that are not float (B, C, H, W) in [0, 1].
+    """
+    check_images(x)
+    query = Query(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
+    devices = [x.device] if x.device.type == "cuda" else []
+    # randomised defenses draw from the global generator: the same numbers for the same images, and the caller's kept
+    with frozen(surface.modules), torch.random.fork_rng(devices):
+        torch.manual_seed(hash((seed, int(query.index[0]))) % 2**63 if len(x) else seed)
+        if target is not None and len(x):
+            query.targets = choose_targets(target, query.logits(x, query.everyone()), y, query.index, seed)
+        yield query
+
+
+def check_images(x: Tensor) -> None:
+    """Raises ValueError unless ``x`` is float (B, C, H, W) in [0, 1]."""
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"Images must be float (B, C, H, W); got {x.dtype} of shape {tuple(x.shape)}.")
+    if len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
+        raise ValueError(
+            f"Images must lie in [0, 1]; these span [{float(x.min()):.4g}, {float(x.max()):.4g}]. "
+            "Normalisation belongs inside the network."
+        )
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Raises UserError for a precision that does not exist."""
+    if precision not in PRECISIONS:
+        raise UserError(f"Attack {name} has precision='{precision}': choose one of {', '.join(PRECISIONS)}.")
+
+
+def _check_logits(logits: Tensor) -> None:
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            "The model answered logits that are not finite, so no attack on it can be judged: "
+            "find the layer that overflows, or bound its scores."
+        )

@@ -1,0 +1,74 @@
+"""Adversarial training: the classifier learns on attacked images made on the fly.
+
+``madry`` (Madry et al. 2018, arXiv:1706.06083), ``trades`` (Zhang et al. 2019, arXiv:1901.08573) and ``mart``
+(Wang et al. 2020, ICLR) differ in the loss and, for TRADES, in what the inner attack maximises.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.robust_loss import AdversarialLoss, robust_metrics
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.undefended import plain_stage
+from robustforge.types import Batch, DefenseOutput
+
+
+class AdversarialTraining(Defense):
+    """A classifier trained on its own adversarial examples.
+
+    Args:
+        model: factory of the classifier.
+        robust: the robust loss and its attack.
+        training: how the robust classifier is optimised.
+        undefended_training: how the undefended row is optimised.
+        warm_start: start from the undefended classifier's weights instead of fresh ones.
+        seed: of initial weights, batches and attacks.
+    """
+
+    def __init__(
+        self, model: Factory, robust: AdversarialLoss, training: Training, undefended_training: Training,
+        warm_start: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(seed=seed, training=training)
+        self.model_description = describe(model)
+        self.robust, self.warm_start = robust, warm_start
+        self.undefended_training = undefended_training
+        self.undefended = build_seeded(model, seed, "undefended")
+        self.classifier = build_seeded(model, seed, "classifier")
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """(B, C, H, W) -> logits (B, K)."""
+        return DefenseOutput(self.classifier(x))
+
+    def classifier_network(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The robust loss."""
+        return self.robust.terms(self.classifier, batch, self.attack_seed())
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Clean and robust held-out accuracy."""
+        return robust_metrics(self.classifier, batch, self.robust, self.seed)
+
+    def stages(self) -> list[Stage]:
+        """The undefended row, then the robust classifier."""
+        assert self.training_plan is not None
+        plain = plain_stage(self, self.model_description, self.undefended_training)
+        settings = {"model": self.model_description, "robust": describe(self.robust), "warm_start": self.warm_start}
+        robust = FitStage(
+            "classifier", ("classifier",), self.losses, self.training_plan, settings,
+            uses=("undefended",) if self.warm_start else (), validate=self.validate,
+            prepare=self._copy_weights if self.warm_start else None,
+        )  # fmt: skip
+        return [plain, robust]
+
+    def systems(self) -> dict[str, dict]:
+        """The undefended classifier beside the defense."""
+        return {"undefended": classify(self.undefended)}
+
+    def _copy_weights(self) -> None:
+        self.classifier.load_state_dict(self.undefended.state_dict())

@@ -1,0 +1,125 @@
+"""Convolutional auto-encoder defense (arXiv:2312.03520): a denoiser from stored adversarial images to clean ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.mixture import Mixture
+from robustforge.defenses.base import classify
+from robustforge.defenses.cae.networks import Denoiser
+from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.types import Batch, Threat, UserError
+
+
+class ConvAutoEncoder(Purifier):
+    """Denoises, then classifies.
+
+    Args:
+        model: factory of the classifier (paper: VGG-16).
+        denoiser: factory of the auto-encoder, see :class:`robustforge.defenses.cae.networks.Denoiser`.
+        train_attacks: attacks of the offline set, by label (paper: one, FGSM or PGD).
+        train_budgets: eps by label; ``threat``'s where missing.
+        threat: the default training budget.
+        training: how the denoiser is optimised.
+        undefended_training: how the classifier is optimised.
+        mix_clean: share of clean inputs among the denoiser's training images (paper: 0).
+        guidance: weight of the mean absolute change of the classifier's logits (paper: 0).
+        infer_noise: keep the latent noise at inference.
+        draws: of the surface ``eot`` when it is kept.
+        seed: of initial weights, batches, attacks and noise.
+
+    Raises:
+        UserError: a share outside [0, 1], a negative weight, or values that its parts refuse.
+
+    Notes:
+        With several attacks every image is attacked by one of them, drawn by its sample number. The paper does not say
+        whether the latent noise stays at inference; here it does not by default. ``guidance`` is the loss of the
+        logits-guided denoiser (Liao et al. 2018, arXiv:1712.02976, Eq. 8): a small error of the pixels need not be a
+        small one of the label.
+    """
+
+    def __init__(
+        self, model: Factory, denoiser: partial[Denoiser], train_attacks: Mapping[str, Attack], threat: Threat,
+        training: Training, undefended_training: Training, train_budgets: Mapping[str, float] | None = None,
+        mix_clean: float = 0.0, guidance: float = 0.0, infer_noise: bool = False, draws: int = 16, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(model, undefended_training, draws, seed)
+        if not 0 <= mix_clean <= 1:
+            raise UserError(f"defense.mix_clean is {mix_clean}: give a share between 0 and 1.")
+        if guidance < 0:
+            raise UserError(f"defense.guidance is {guidance}: give a weight of 0 or more.")
+        self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
+        self.training_plan, self.mix_clean, self.infer_noise = training, mix_clean, infer_noise
+        self.guidance = guidance
+        self.denoiser_description = describe(denoiser)
+        self.denoiser = build_seeded(denoiser, seed, "denoiser")
+
+    def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """See :meth:`Purifier.rebuild`."""
+        rebuilt: Tensor = self.denoiser(x, noise)
+        return rebuilt
+
+    @property
+    def noise_shape(self) -> tuple[int, ...] | None:
+        """The latent's, when noise is kept at inference."""
+        return self.denoiser.latent_shape if self.infer_noise else None
+
+    def trained_on(self) -> tuple[Attack, Threat]:
+        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
+        return self.attack, self.threat
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean squared error to the clean image (Sec. 3.3), with latent noise; and the logits' change, if wanted."""
+        noise = torch.randn(len(batch.x), *self.denoiser.latent_shape, device=batch.x.device)
+        rebuilt = self.denoiser(with_clean(batch, self.mix_clean), noise).float()
+        terms = {"mse": F.mse_loss(rebuilt, batch.x)}
+        if self.guidance:
+            with torch.no_grad():
+                wanted = self.undefended(batch.x).float()
+            terms["guidance"] = self.guidance * F.l1_loss(self.undefended(rebuilt).float(), wanted)
+        return terms
+
+    def purifier_stages(self) -> list[Stage]:
+        """The offline adversarial set on the classifier, then the denoiser."""
+        assert self.training_plan is not None
+        settings: dict[str, Any] = {
+            "denoiser": self.denoiser_description, "mix_clean": self.mix_clean, "guidance": self.guidance,
+        }  # fmt: skip
+        fit = FitStage(
+            "denoiser", ("denoiser",), self.losses, self.training_plan, settings, uses=("undefended",),
+            adversarial_set="adversarial_set", validate=self.purifier_metrics,
+        )  # fmt: skip
+        return [self.offline_set(self.attack, self.threat), fit]
+
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """Whether the denoiser reads a label out of the perturbation (label leaking).
+
+        The training attack is run against a label that is wrong on purpose. It then moves the image away from that
+        label, so that a classifier keeps the true one; a denoiser that decodes whose loss was raised answers the wrong
+        one.
+
+        Returns:
+            (B,) each: ``wrong_label_decoded`` (the answer is the label the attack was given), ``wrong_label_ignored``
+            (the answer is the true one), and the base's.
+        """
+        classes = self.undefended(batch.x[:1]).shape[1]
+        wrong = (batch.y + 1 + batch.index % (classes - 1)) % classes
+        surface = classify(self.undefended)["end_to_end"]
+        if isinstance(self.attack, Mixture):
+            return super().diagnostics(batch)
+        x_adv = self.attack(surface, batch.x, wrong, self.threat, index=batch.index, seed=self.seed).x_adv
+        with torch.no_grad():
+            answer = self(x_adv).logits.argmax(1)
+        leak = {
+            "wrong_label_decoded": (answer == wrong).float(),
+            "wrong_label_ignored": (answer == batch.y).float(),
+        }
+        return {**super().diagnostics(batch), **leak}

@@ -1,0 +1,38 @@
+"""No defense: a plain classifier, the row every other row is compared with."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from robustforge.defenses.base import Defense
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.undefended import plain_stage
+from robustforge.types import DefenseOutput
+
+
+class PlainClassifier(Defense):
+    """Empirical risk minimisation on clean images.
+
+    Args:
+        model: factory of the classifier, (B, C, H, W) in [0, 1] -> (B, K).
+        training: how it is optimised.
+        seed: of initial weights and batches.
+    """
+
+    def __init__(self, model: Factory, training: Training, seed: int = 0) -> None:
+        super().__init__(seed=seed, training=training)
+        self.model_description = describe(model)
+        self.undefended = build_seeded(model, seed, "undefended")
+
+    def forward(self, x: Tensor) -> DefenseOutput:
+        """(B, C, H, W) -> logits (B, K)."""
+        return DefenseOutput(self.undefended(x))
+
+    def classifier_network(self) -> nn.Module:
+        """The classifier."""
+        return self.undefended
+
+    def stages(self) -> list[Stage]:
+        """One stage, shared through the store with every defense that starts from the same classifier."""
+        assert self.training_plan is not None
+        return [plain_stage(self, self.model_description, self.training_plan)]

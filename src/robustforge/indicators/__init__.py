@@ -1,0 +1,1 @@
+"""What the records say against a number: evidence, rules, verdict. No torch."""

@@ -1,0 +1,1 @@
+"""Printed numbers, table specifications, look-up, comparison, rendering. No torch."""

@@ -1,0 +1,1 @@
+"""One record per (sample, attack, surface): write, read, worst case, statistics. No torch."""

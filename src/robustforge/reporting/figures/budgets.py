@@ -1,0 +1,43 @@
+"""One image under growing budgets, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robustforge.reporting.figures.gallery import show
+from robustforge.reporting.figures.style import PALETTE, drawing, save
+from robustforge.reporting.result import read_arrays
+
+
+def budgets(run_dir: str | Path) -> Path | None:
+    """Draws ``budgets.npz`` as ``figures/budgets.png``: for every attack the image by budget, its changes below.
+
+    The file is that of :func:`robustforge.evaluation.budgets.save_budgets`. Changes are drawn around mid grey, at half
+    their size. A red title is a wrong answer.
+
+    Returns:
+        The file, or None where the run has none.
+    """
+    run_dir = Path(run_dir)
+    data = read_arrays(run_dir / "budgets.npz")
+    if data is None:
+        return None
+    names, eps = data["attack"], data["eps"]
+    with drawing(0.95 * (len(eps) + 1) + 0.6, 2.3 * len(names) + 0.5) as figure:
+        words = "above: attacked, with budget and answer; below: the change"
+        figure.suptitle(f"label {int(data['label'])}; {words}", fontsize=9)
+        grid = figure.subplots(2 * len(names), len(eps) + 1, squeeze=False)
+        for i, name in enumerate(names):
+            images = np.concatenate([data["clean"][None], data["attacked"][i]])
+            for j, image in enumerate(images):
+                above, below = grid[2 * i][j], grid[2 * i + 1][j]
+                show(above, image)
+                show(below, 0.5 + 0.5 * (image - data["clean"]))
+                answer = None if j == 0 else int(data["prediction"][i][j - 1])
+                heading = "clean" if answer is None else f"{eps[j - 1]:.3g}: {answer}"
+                wrong = answer is not None and answer != int(data["label"])
+                above.set_title(heading, fontsize=8, loc="center", color=PALETTE[1] if wrong else "#333333")
+            grid[2 * i][0].set_ylabel(str(name), fontsize=8)
+        return save(figure, run_dir / "figures" / "budgets.png")

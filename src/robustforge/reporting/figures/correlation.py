@@ -1,0 +1,39 @@
+"""A picture of how alike detectors' scores are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robustforge.reporting.figures.style import drawing, save
+from robustforge.reporting.result import read_arrays
+
+
+def correlation(folder: Path) -> Path | None:
+    """Draws the matrices of ``<folder>/correlation.npz`` side by side; None where there is no such file.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        ``<folder>/figures/correlation.png``.
+    """
+    data = read_arrays(folder / "correlation.npz")
+    if data is None:
+        return None
+    matrices, title = {name: data[name] for name in ("clean", "attacked")}, str(data["title"])
+    side = len(matrices["clean"])
+    with drawing(7.2, 3.6) as figure:
+        figure.suptitle(f"correlation of detectors' scores ({title})", fontsize=9)
+        for axes, (name, matrix) in zip(figure.subplots(1, 2), matrices.items(), strict=True):
+            shown = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+            mean = (matrix.sum() - np.trace(matrix)) / (side * (side - 1))
+            axes.set(title=f"{name}: mean {mean:+.2f}", xticks=range(side), yticks=range(side))
+            axes.grid(False)
+            if side <= 8:
+                for (row, column), value in np.ndenumerate(matrix):
+                    ink = "white" if abs(value) > 0.6 else "black"
+                    axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+        figure.colorbar(shown, ax=figure.axes)
+        return save(figure, folder / "figures" / "correlation.png")

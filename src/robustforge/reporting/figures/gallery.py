@@ -1,0 +1,70 @@
+"""What the attack did and what the defense made of it, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from robustforge.reporting.figures.style import PALETTE, drawing, save
+from robustforge.reporting.result import read_arrays
+
+MOST_ROWS = 8
+_FACTORS = (1, 2, 5, 10, 20, 50, 100)
+
+
+def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
+    """Draws ``<name>.npz`` as ``figures/<name>.png``.
+
+    The file holds ``clean``, ``attacked`` and, for defenses that rebuild their input, ``rebuilt``: (n, C, H, W) in
+    [0, 1]; ``label`` and ``prediction`` (n,); ``title``.
+
+    Returns:
+        The file, or None where the run has no gallery.
+    """
+    run_dir = Path(run_dir)
+    data = read_arrays(run_dir / f"{name}.npz")
+    if data is None:
+        return None
+    columns = _columns(data)
+    rows = min(MOST_ROWS, len(data["label"]))
+    with drawing(1.2 * len(columns) + 1.0, 1.2 * rows + 0.6) as figure:
+        figure.suptitle(str(data.get("title", "gallery")), fontsize=10)
+        grid = figure.subplots(rows, len(columns), squeeze=False)
+        for i in range(rows):
+            for j, (heading, images) in enumerate(columns.items()):
+                show(grid[i][j], images[i])
+                if i == 0:
+                    grid[i][j].set_title(heading, fontsize=8.5, loc="center")
+            _label(grid[i][0], int(data["label"][i]), int(data["prediction"][i]))
+        return save(figure, run_dir / "figures" / f"{name}.png")
+
+
+def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Images by heading; the difference is amplified as far as it fits, around mid grey."""
+    difference = data["attacked"].astype(float) - data["clean"].astype(float)
+    largest = float(np.abs(difference).max()) or 1.0
+    factor = max([f for f in _FACTORS if f * largest <= 0.5], default=1)
+    columns: dict[str, NDArray[Any]] = {name: data[name] for name in ("clean", "attacked", "rebuilt") if name in data}
+    columns[f"difference ×{factor}"] = 0.5 + factor * difference  # noqa: RUF001
+    return columns
+
+
+def show(axes: Axes, image: NDArray[Any]) -> None:
+    """Draws one image (C, H, W) in [0, 1] without axes."""
+    picture = np.clip(image.transpose(1, 2, 0), 0, 1)
+    axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _label(axes: Axes, label: int, prediction: int) -> None:
+    fooled = label != prediction
+    text = f"label {label}\nsays {prediction}"
+    axes.set_ylabel(
+        text, rotation=0, ha="right", va="center", labelpad=6, fontsize=8, color=PALETTE[1] if fooled else "#333333"
+    )
