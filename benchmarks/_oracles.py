@@ -34,9 +34,15 @@ def pgd(steps: int) -> dict[str, Oracle]:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
 
         attack = ProjectedGradientDescentPyTorch(
-            _art(victim), norm=np.inf, eps=victim.threat.eps, eps_step=_step(victim, steps), max_iter=steps,
-            num_random_init=1, batch_size=len(victim.x), verbose=False,
-        )  # fmt: skip
+            _art(victim),
+            norm=np.inf,
+            eps=victim.threat.eps,
+            eps_step=_step(victim, steps),
+            max_iter=steps,
+            num_random_init=1,
+            batch_size=len(victim.x),
+            verbose=False,
+        )
         return torch.from_numpy(attack.generate(victim.x.numpy(), victim.y.numpy()))
 
     return {"torchattacks": of_torchattacks, "foolbox": of_foolbox, "ART": of_art}
@@ -80,7 +86,7 @@ def deepfool(steps: int) -> dict[str, Oracle]:
 
 
 def jsma(gamma: float) -> dict[str, Oracle]:
-    """Saliency-map attack with theta 1 towards the next class, at most a share ``gamma`` of the pixels."""
+    """Saliency-map attack with theta 1 toward the next class, at most a share ``gamma`` of the pixels."""
 
     def of_torchattacks(victim: Victim) -> Tensor:
         return torchattacks_of(victim, "JSMA", theta=1.0, gamma=gamma)

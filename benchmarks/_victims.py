@@ -49,10 +49,18 @@ def small(robust: bool = True) -> Victim:
 def wide() -> Victim:
     """The customary MNIST network: conv 5x5 32, conv 5x5 64, dense 1024, each convolution pooled by two."""
     network = nn.Sequential(
-        Normalize((0.3,), (0.3,), 1), nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(),
+        Normalize((0.3,), (0.3,), 1),
+        nn.Conv2d(1, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(3136, 1024),
+        nn.ReLU(),
         nn.Linear(1024, 10),
-    )  # fmt: skip
+    )
     return _train("conv32-conv64-dense1024 1x28x28", network, 0.1, 3)
 
 

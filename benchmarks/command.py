@@ -29,9 +29,15 @@ def table_of(name: str, rows: list[BenchRow]) -> Table:
         sign = ">=" if row.higher_is_better else "<="
         verdict = "[green]reached[/]" if row.passed else "[red]short[/]"
         table.add_row(
-            row.name, f"{row.ours:,.4g}", f"{row.theirs:,.4g}", row.unit, f"{row.ratio:.2f}", f"{sign} {row.bar:g}",
-            verdict, row.note,
-        )  # fmt: skip
+            row.name,
+            f"{row.ours:,.4g}",
+            f"{row.theirs:,.4g}",
+            row.unit,
+            f"{row.ratio:.2f}",
+            f"{sign} {row.bar:g}",
+            verdict,
+            row.note,
+        )
     return table
 
 

@@ -107,9 +107,15 @@ def _strength(what: str, pair: Pair, victim: Victim) -> BenchRow:
         theirs.append(judge(victim, pair.theirs(seed)(victim), victim.threat).standing)
     note = f"{len(victim.x)} images, L-infinity {victim.threat.eps:g}, {pair.seeds} seed(s); difference in points"
     return BenchRow(
-        f"{what}, {victim.name}, torchattacks", mean(ours), mean(theirs), "% standing", mean(ours) - mean(theirs),
-        WEAKER, higher_is_better=False, note=note,
-    )  # fmt: skip
+        f"{what}, {victim.name}, torchattacks",
+        mean(ours),
+        mean(theirs),
+        "% standing",
+        mean(ours) - mean(theirs),
+        WEAKER,
+        higher_is_better=False,
+        note=note,
+    )
 
 
 def _distance(what: str, attack: Attack, oracle: Oracle, victim: Victim) -> BenchRow:
@@ -119,9 +125,16 @@ def _distance(what: str, attack: Attack, oracle: Oracle, victim: Victim) -> Benc
     theirs = judge(victim, oracle(victim), UNBOUNDED)
     note = f"{len(victim.x)} images; stand: ours {ours.standing:.1f} %, theirs {theirs.standing:.1f} %; ratio of means"
     return BenchRow(
-        f"{what}, {victim.name}, foolbox", ours.distance, theirs.distance, "mean L2", ours.distance / theirs.distance,
-        FARTHER, higher_is_better=False, note=note, valid=ours.standing <= theirs.standing,
-    )  # fmt: skip
+        f"{what}, {victim.name}, foolbox",
+        ours.distance,
+        theirs.distance,
+        "mean L2",
+        ours.distance / theirs.distance,
+        FARTHER,
+        higher_is_better=False,
+        note=note,
+        valid=ours.standing <= theirs.standing,
+    )
 
 
 def _surface(victim: Victim) -> Surface:

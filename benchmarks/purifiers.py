@@ -65,11 +65,14 @@ def build(steps: int, restarts: int = 10) -> dict[str, Purifier]:
             model, shaped[Generator], shaped[Critic], LatentSearch(restarts, steps), training, training
         ),
         "magnet": MagNet(
-            model, partial(SigmoidAutoencoder, shape=SHAPE, pooled=True),
-            partial(SigmoidAutoencoder, shape=SHAPE, pooled=False), training, training,
+            model,
+            partial(SigmoidAutoencoder, shape=SHAPE, pooled=True),
+            partial(SigmoidAutoencoder, shape=SHAPE, pooled=False),
+            training,
+            training,
         ),
         "defense_vae": DefenseVAE(model, shaped[DefenseVAENetwork], attacks, threat, training, training, training),
-    }  # fmt: skip
+    }
     for purifier in made.values():
         purifier.leave()
     return made
@@ -104,6 +107,11 @@ def _row(name: str, batch: int, found: Mapping[str, float]) -> BenchRow:
         )
     ratio = found[name] / found["cae"]
     return BenchRow(
-        f"{name} / cae, purification, batch {batch}", found[name], found["cae"], "ms/image", ratio,
-        1.0 if compared else 0.0, note=note,
-    )  # fmt: skip
+        f"{name} / cae, purification, batch {batch}",
+        found[name],
+        found["cae"],
+        "ms/image",
+        ratio,
+        1.0 if compared else 0.0,
+        note=note,
+    )

@@ -32,7 +32,7 @@ from robustforge.defenses.base import classify
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Factory, Training
-from robustforge.nn.grey_conv import GreyConv2d
+from robustforge.nn.gray_conv import GrayConv2d
 from robustforge.nn.resnet import resnet18
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import Threat
@@ -69,21 +69,28 @@ class Case:
 def cases() -> list[Case]:
     """ResNet-18 at CIFAR-10's size and the small CNN at MNIST's."""
     statistics_of = {"num_classes": 10, "mean": (0.5,), "std": (0.25,)}
-    colour, grey = (3, 32, 32), (1, 28, 28)
+    color, gray = (3, 32, 32), (1, 28, 28)
     crop = (v2.RandomCrop(32, 4), v2.RandomHorizontalFlip())
     return [
-        Case("ResNet-18, 3x32x32", partial(resnet18, shape=colour, **statistics_of), colour, 8 / 255,
-             Augment(crop=4, flip=True), crop, 2, 4.0),
-        Case("small_cnn, 1x28x28", partial(small_cnn, shape=grey, **statistics_of), grey, 0.3,
-             Augment(), (), 40, 5.0),
-    ]  # fmt: skip
+        Case(
+            "ResNet-18, 3x32x32",
+            partial(resnet18, shape=color, **statistics_of),
+            color,
+            8 / 255,
+            Augment(crop=4, flip=True),
+            crop,
+            2,
+            4.0,
+        ),
+        Case("small_cnn, 1x28x28", partial(small_cnn, shape=gray, **statistics_of), gray, 0.3, Augment(), (), 40, 5.0),
+    ]
 
 
 def run() -> list[BenchRow]:
     """Clean images/s of PGD-10 training on 64 clean and 64 attacked images; batches of the two sides take turns.
 
     Notes:
-        Both train the same network with the same loss, optimiser, budget and number of steps. Ours is what ``train.py``
+        Both train the same network with the same loss, optimizer, budget and number of steps. Ours is what ``train.py``
         runs: Lightning's loop, the resident loader, the engine, bf16 where the hardware has it. Images are random: no
         step depends on what they show. The row counts only if our attack is not the weaker one.
     """
@@ -148,18 +155,32 @@ def _train(case: Case, images: np.ndarray, labels: np.ndarray, folder: Path, tur
     """Our side, as ``train.py defense=adversarial_training defense.robust.clean_weight=0.5`` runs it."""
     np.savez(folder / "random.npz", x_train=images, y_train=labels, x_test=images[:1], y_test=labels[:1])
     data = ImageData(
-        name="random", kind="npz", path=str(folder / "random.npz"), shape=case.shape, num_classes=10, held_out=0,
-        batch_size=BATCH, augment=case.augment,
-    )  # fmt: skip
+        name="random",
+        kind="npz",
+        path=str(folder / "random.npz"),
+        shape=case.shape,
+        num_classes=10,
+        held_out=0,
+        batch_size=BATCH,
+        augment=case.augment,
+    )
     plan = Training(1, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
     robust = AdversarialLoss(PGD(steps=STEPS, early_stop=False), Threat("linf", case.eps), clean_weight=0.5)
     defense = AdversarialTraining(case.model, robust, plan, plan)
     defense.enter(next(stage for stage in defense.stages() if stage.name == "classifier"))
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, precision="bf16-mixed" if fast_bf16(torch.device("cpu")) else "32-true",
-        callbacks=[turns], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, inference_mode=False, default_root_dir=str(folder),
-    )  # fmt: skip
+        accelerator="cpu",
+        max_epochs=1,
+        precision="bf16-mixed" if fast_bf16(torch.device("cpu")) else "32-true",
+        callbacks=[turns],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        inference_mode=False,
+        default_root_dir=str(folder),
+    )
     trainer.fit(defense, datamodule=data)
     defense.leave()
     return defense
@@ -211,10 +232,10 @@ def ordinary(network: nn.Module) -> nn.Module:
     """The network of PyTorch's own layers, as a plain loop would have it; changed in place."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
-            if isinstance(layer, GreyConv2d):
+            if isinstance(layer, GrayConv2d):
                 plain = nn.Conv2d(
                     1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None
-                )  # fmt: skip
+                )
                 plain.load_state_dict(layer.state_dict())
                 setattr(parent, name, plain)
     return network

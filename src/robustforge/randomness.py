@@ -66,8 +66,8 @@ class SampleRandom:
     def normal(self, index: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Standard normal numbers, (B, *shape) float32, by the inverse cumulative distribution."""
         # never exactly 0 or (the largest value plus half a step rounds up) 1, where the inverse is infinite
-        centred = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
-        draws: Tensor = torch.special.ndtri(centred)
+        centerd = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
+        draws: Tensor = torch.special.ndtri(centerd)
         return draws
 
 

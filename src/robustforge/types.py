@@ -47,19 +47,19 @@ class DefenseOutput:
         logits: (B, K) float.
         risk: (B,) float, higher = more suspicious, or None for a defense that never abstains.
         purified: (B, C, H, W), the image the classifier saw, or None.
-        parts: (B, J), several scores whose maximum is ``risk``, for attackers that treat each as a constraint of its
-            own; None for a single score.
+        detector_scores: (B, J), several scores whose maximum is ``risk``, for attackers that treat each as a
+            constraint of its own; None for a single score.
     """
 
     logits: Tensor
     risk: Tensor | None = None
     purified: Tensor | None = None
-    parts: Tensor | None = None
+    detector_scores: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Evidence on whether an attack's optimisation worked; NaN for images that it took no gradient of.
+    """Evidence on whether an attack's optimization worked; NaN for images that it took no gradient of.
 
     Attributes:
         zero_gradient: (B,) share in [0, 1] of exactly zero entries in the image's first gradient.

@@ -30,7 +30,7 @@ def linear(weight, bias):
 
 
 def linear_case(classes=4, count=6):
-    """A linear classifier, grey images well inside the box, labels, and exact distances (L2, L-infinity)."""
+    """A linear classifier, gray images well inside the box, labels, and exact distances (L2, L-infinity)."""
     generator = torch.Generator().manual_seed(3)
     weight = 0.1 * torch.randn(classes, 36, generator=generator)
     x = 0.5 + 0.02 * torch.randn(count, 1, 6, 6, generator=generator)

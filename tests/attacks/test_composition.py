@@ -16,7 +16,7 @@ from robustforge.types import DefenseOutput, Threat, UserError
 
 
 def noisy(network, scale=0.3):
-    """A randomised defense: Gaussian noise on the input, drawn from the global generator."""
+    """A randomized defense: Gaussian noise on the input, drawn from the global generator."""
 
     def system(x, _=None):
         return DefenseOutput(network(x + scale * torch.randn_like(x)))

@@ -1,4 +1,4 @@
-"""Hinges on label and detector, towards one class after another."""
+"""Hinges on label and detector, toward one class after another."""
 
 import pytest
 import torch
@@ -19,19 +19,19 @@ def distances(x):
 
 
 def corners(aimed=True, start=None):
-    """Class of the nearest centre; risk is the squared distance to it, or, aimed, to the target's."""
+    """Class of the nearest center; risk is the squared distance to it, or, aimed, to the target's."""
 
     def system(x, _):
         found = distances(x)
         return DefenseOutput(-found, found.amin(1))
 
-    def towards(x, target):
+    def toward(x, target):
         found = distances(x)
         return DefenseOutput(-found, found.gather(1, target[:, None]).squeeze(1))
 
-    answer = towards if aimed else None
+    answer = toward if aimed else None
     return Surface(
-        "made", lambda x, _: (-distances(x),), system, nn.Identity(), answer=answer, aimed=aimed, start=start
+        "made", lambda x, _: (-distances(x),), system, nn.Identity(), attacker_output=answer, aimed=aimed, start=start
     )  # fmt: skip
 
 
@@ -52,11 +52,13 @@ def test_on_an_aimed_surface_the_scores_are_the_targets():
     seen = []
     surface = corners()
 
-    def towards(x, target):
+    def toward(x, target):
         seen.append(target.clone())
-        return surface.answer(x, target)
+        return surface.attacker_output(x, target)
 
-    watched = Surface("made", surface.views, surface.system, nn.Identity(), answer=towards, aimed=True)
+    watched = Surface(
+        "made", surface.attacker_logits, surface.system, nn.Identity(), attacker_output=toward, aimed=True
+    )
     ConstraintDescent(steps=1, restarts=1, precision="float32")(watched, X, Y, Threat("linf", 0.05), threshold=1e-3)
     assert [target.tolist() for target in seen] == [[1, 1, 1], [2, 2, 2]]  # likeliest first
     seen.clear()
@@ -87,7 +89,7 @@ def test_it_evades_where_a_blind_attack_is_rejected(trained, images, norm, eps):
 
     def system(x, _=None):
         halves = torch.stack([x[..., :14].flatten(1).mean(1), x[..., 14:].flatten(1).mean(1)], 1)
-        return DefenseOutput(trained(x), halves.amax(1), parts=halves)
+        return DefenseOutput(trained(x), halves.amax(1), detector_scores=halves)
 
     surface = Surface("end_to_end", lambda x, _: (trained(x),), system, trained)
     threshold = float(system(x).risk.quantile(0.9))

@@ -9,21 +9,21 @@ from robustforge.attacks.pgd import PGD
 from robustforge.types import DefenseOutput, Threat, UserError
 
 
-def guarded(network, parts=False):
+def guarded(network, several=False):
     """A classifier that rejects images whose left or right half is brighter than usual by its own score."""
 
     def system(x, _=None):
         halves = torch.stack([x[..., :14].flatten(1).mean(1), x[..., 14:].flatten(1).mean(1)], 1)
-        return DefenseOutput(network(x), halves.amax(1), parts=halves if parts else None)
+        return DefenseOutput(network(x), halves.amax(1), detector_scores=halves if several else None)
 
     return Surface("end_to_end", lambda x, y: (network(x),), system, network)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("parts", [False, True])
-def test_evades_where_a_blind_attack_is_rejected(trained, images, schedule, parts):
+@pytest.mark.parametrize("several", [False, True])
+def test_evades_where_a_blind_attack_is_rejected(trained, images, schedule, several):
     x, y = images
-    surface = guarded(trained, parts)
+    surface = guarded(trained, several)
     threshold = float(surface.system(x).risk.quantile(0.9))
     threat = Threat("linf", 0.15)
     clean = surface.system(x)
@@ -80,7 +80,10 @@ def test_excess_by_hand():
     logits = torch.zeros(2, 3)
     assert scaled_excess(DefenseOutput(logits, torch.tensor([1.0, 4.0])), 2.0).tolist() == [[-0.5], [1.0]]
     parts = torch.tensor([[1.0, 4.0], [2.0, 1.0]])
-    assert scaled_excess(DefenseOutput(logits, parts.amax(1), parts=parts), 2.0).tolist() == [[-0.5, 1.0], [0.0, -0.5]]
+    assert scaled_excess(DefenseOutput(logits, parts.amax(1), detector_scores=parts), 2.0).tolist() == [
+        [-0.5, 1.0],
+        [0.0, -0.5],
+    ]
     assert scaled_excess(DefenseOutput(logits, torch.tensor([1.0, 4.0])), None).tolist() == [[0.0], [0.0]]
     assert scaled_excess(DefenseOutput(logits), 2.0).tolist() == [[0.0], [0.0]]
 

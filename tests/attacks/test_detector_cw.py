@@ -16,12 +16,12 @@ ANYWHERE = Threat("l2", 10.0)
 def surface(slope=4.0):
     """Class 1 where pixel 0 is above 0.6; risk is pixel 1, which the attacker must bring below the threshold."""
 
-    def answer(x, y=None):
+    def respond(x, y=None):
         flat = x.flatten(1)
         logits = torch.stack([torch.zeros(len(x)), slope * (flat[:, 0] - 0.6)], 1)
         return DefenseOutput(logits, flat[:, 1])
 
-    return Surface("toy", lambda x, y: (answer(x).logits,), answer, nn.Identity())
+    return Surface("toy", lambda x, y: (respond(x).logits,), respond, nn.Identity())
 
 
 def images(n=5):

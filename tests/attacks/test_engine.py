@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robustforge.attacks.bim import BIM
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.none import NoAttack
@@ -150,8 +150,8 @@ def test_refuses_what_is_not_an_image(attack):
 
 def test_finish_catches_an_attack_that_cheats():
     surface = classify(network().eval())["end_to_end"]
-    query = Query(surface, X, Y, Threat("linf", 0.1), precision="float32")
+    session = AttackSession(surface, X, Y, Threat("linf", 0.1), precision="float32")
     for cheat in (X + 0.2, (X + 0.2).clamp(0, 1), X * float("nan")):
         with pytest.raises(RuntimeError, match="outside its budget"):
-            query.finish(cheat)
-    assert torch.equal(query.finish(X).x_adv, X)
+            session.finish(cheat)
+    assert torch.equal(session.finish(X).x_adv, X)

@@ -1,4 +1,4 @@
-"""HopSkipJump: decisions only, towards the exact boundary, and what every attack owes."""
+"""HopSkipJump: decisions only, toward the exact boundary, and what every attack owes."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_rejection_is_a_decision_too(victim, images):
         answer = victim.system(inputs, labels)
         return DefenseOutput(answer.logits, risk=inputs.flatten(1).mean(1))
 
-    surface = Surface("guarded", victim.views, guarded, victim.modules)
+    surface = Surface("guarded", victim.attacker_logits, guarded, victim.modules)
     result = HopSkipJump(steps=2, probes=30)(surface, x, y, FREE["l2"], threshold=0.35)
     assert result.success.any()
     assert (result.x_adv.flatten(1).mean(1)[result.success] <= 0.35).all()

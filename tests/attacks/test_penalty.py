@@ -19,7 +19,7 @@ def penalties(x):
 
 @pytest.fixture
 def surface():
-    """Class c's penalty is |x - centre_c|^2, and so is the risk of the predicted class."""
+    """Class c's penalty is |x - center_c|^2, and so is the risk of the predicted class."""
 
     def system(x, _):
         found = penalties(x)
@@ -75,7 +75,7 @@ def test_no_budget_no_change(surface):
     assert torch.equal(ATTACK()(surface, X, Y, Threat("linf", 0.0)).x_adv, X)
 
 
-@pytest.mark.parametrize("wrong", [{"start": "grey"}, {"steps": 0}, {"lr": -1.0}, {"precision": "float16"}])
+@pytest.mark.parametrize("wrong", [{"start": "gray"}, {"steps": 0}, {"lr": -1.0}, {"precision": "float16"}])
 def test_settings_that_cannot_be_meant(wrong):
     with pytest.raises(UserError):
         PenaltyDescent(**wrong)

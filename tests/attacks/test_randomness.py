@@ -74,7 +74,7 @@ def test_uniform_is_uniform():
     assert (values - steps).abs().max() < 1.95 / count**0.5  # Kolmogorov-Smirnov at 0.1 %
     assert values.mean() == pytest.approx(0.5, abs=4 * (1 / 12 / count) ** 0.5)
     assert values.var() == pytest.approx(1 / 12, rel=0.01)
-    # within a sample and between samples, neighbours know nothing of each other
+    # within a sample and between samples, neighbors know nothing of each other
     flat = drawn.flatten(1)
     for a, b in ((flat[:, 1:], flat[:, :-1]), (flat[1:], flat[:-1])):
         assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 4 / count**0.5

@@ -71,7 +71,7 @@ def test_moves_of_the_l2_ball_spend_all_of_it(shape):
 
 
 def masked(network):
-    """The network behind 8 grey levels: its gradient is zero almost everywhere."""
+    """The network behind 8 gray levels: its gradient is zero almost everywhere."""
 
     def logits(x, _):
         return network((x * 8).round() / 8)

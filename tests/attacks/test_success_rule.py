@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from robustforge.attacks.bim import BIM
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Surface, fooled, transfer
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
@@ -66,10 +66,10 @@ class Counting:
     """A surface that counts the images that pass."""
 
     def __init__(self, network):
-        self.views, self.system = 0, 0
+        self.attacker_logits, self.system = 0, 0
 
         def views(x, _):
-            self.views += len(x)
+            self.attacker_logits += len(x)
             return (network(x),)
 
         def system(x, _):
@@ -87,10 +87,10 @@ def test_every_pass_is_counted_and_only_survivors_pay(trained, images, attack):
     y[:10] = (trained(x[:10]).argmax(1) + 1) % 10  # misclassified already
     counting = Counting(trained)
     result = attack(counting.surface, x, y, THREAT)
-    assert counting.views == result.backwards.sum()
-    # the first judgement, of what was handed in, and the last, of what is returned, are nobody's pass
+    assert counting.attacker_logits == result.backwards.sum()
+    # the first judgment, of what was handed in, and the last, of what is returned, are nobody's pass
     free = len(y) * (2 if attack.early_stop else 1)
-    assert counting.views + counting.system - free == result.forwards.sum()
+    assert counting.attacker_logits + counting.system - free == result.forwards.sum()
     if attack.early_stop:
         assert result.backwards[:10].sum() == result.forwards[:10].sum() == 0
         assert torch.equal(result.x_adv[:10], x[:10])
@@ -138,8 +138,8 @@ def test_weights_of_two_views(trained, images, surface_of):
 
     def gradient(views, weights):
         surface = surface_of(views, lambda x, y: trained(x), trained, weights)
-        query = Query(surface, x, y, THREAT, precision="float32")
-        return query.gradient(x, torch.arange(8), cross_entropy_per_sample)
+        session = AttackSession(surface, x, y, THREAT, precision="float32")
+        return session.gradient(x, torch.arange(8), cross_entropy_per_sample)
 
     first = gradient(lambda x, _: (trained(x),), (1.0,))
     second = gradient(lambda x, _: (other(x),), (1.0,))

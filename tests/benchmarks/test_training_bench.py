@@ -16,8 +16,8 @@ def case(monkeypatch):
     monkeypatch.setattr(bench, "BATCH", 8)
     monkeypatch.setattr(bench, "STEPS", 2)
     monkeypatch.setattr(bench, "WORKERS", 0)
-    (grey,) = [case for case in bench.cases() if case.shape == (1, 28, 28)]
-    return replace(grey, batches=2)
+    (gray,) = [case for case in bench.cases() if case.shape == (1, 28, 28)]
+    return replace(gray, batches=2)
 
 
 def test_a_row(case):

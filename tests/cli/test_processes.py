@@ -23,7 +23,7 @@ FEW = (
     "model=lenet", "dataset.limit_train=128", "dataset.batch_size=32", "protocol.n_test=40", "attack.steps=3",
     "protocol.suites.all.attacks.bim.steps=2", "trainer.enable_progress_bar=false",
 )  # fmt: skip
-SHORT = ("defense=memdef", "stack=short", "defense.undefended_training.epochs=1", "stack.plan.training.epochs=1")
+SHORT = ("defense=memdef", "stack=short", "defense.undefended_training.epochs=1", "stack.settings.training.epochs=1")
 
 
 def start(*arguments, **places):

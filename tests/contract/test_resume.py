@@ -63,7 +63,7 @@ def test_crafting_continues_where_it_was(train_run, tmp_path, monkeypatch):
     run = (
         "defense=memdef", *FIT, "selector=offline", "stack=short", "defense.memory_size=20",
         "dataset.eval_batch_size=16",
-        "defense.undefended_training.epochs=1", "selector.training.epochs=1", "stack.plan.training.epochs=1",
+        "defense.undefended_training.epochs=1", "selector.training.epochs=1", "stack.settings.training.epochs=1",
         "selector.attack.steps=2", "evaluate=true", "protocol.suites.all.surfaces=[end_to_end]",
     )  # fmt: skip
     calls = []

@@ -83,8 +83,8 @@ def tiny(defense):
         "dynamic": ["defense.robust.attack.steps=2"],
         "cae": denoiser,
         "puvae": ["defense.vae.width=4", "defense.vae.hidden=16", "defense.draws=2"],
-        "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.plan.restarts=2",
-                        "defense.plan.steps=3"],
+        "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.search.restarts=2",
+                        "defense.search.steps=3"],
         "defense_vae": ["defense.vae.width=4", "defense.train_attacks.pgd.steps=1"],
         "mrr": ["defense.n_defenders=2", "defense.input.enabled=true", "defense.input.atoms=8",
                 "defense.input.iterations=2", "defense.input.batch=32", "dataset.limit_train=200"],
@@ -124,7 +124,7 @@ def test_defense_keeps_its_contract(train_run, tmp_path, defense, monkeypatch):
     # each surface is differentiable, or says so by an honest zero; the system's answer does not need the label
     for surface in job.defense.surfaces().values():
         leaf = x.clone().requires_grad_(True)
-        views = surface.views(leaf, torch.zeros(5, dtype=torch.int64))
+        views = surface.attacker_logits(leaf, torch.zeros(5, dtype=torch.int64))
         assert all(view.shape == (5, job.data.num_classes) for view in views)
         assert len(views) == len(surface.weights)
         (gradient,) = torch.autograd.grad(sum(view.sum() for view in views), leaf, allow_unused=False)

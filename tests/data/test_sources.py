@@ -65,7 +65,7 @@ def test_npz_layouts_give_the_same_pixels(tmp_path):
         assert found.y_train.tolist() == labels(12).tolist()
 
 
-def test_npz_grey_without_channel_and_column_labels(tmp_path):
+def test_npz_gray_without_channel_and_column_labels(tmp_path):
     arrays = save(tmp_path / "a.npz", pixels(12, 5, 4), x_test=pixels(6, 5, 4), y_train=labels(12)[:, None])
     found = load(tmp_path / "a.npz", shape=(1, 5, 4))
     assert np.array_equal(found.x_train[:, 0], arrays["x_train"])
@@ -329,8 +329,8 @@ def test_fingerprint_sees_labels_pixels_shape_and_settings_but_not_the_layout():
     x, y = pixels(50, 3, 4, 4), np.arange(50)
     base = fingerprint((x, y), "s")
     assert base == fingerprint((x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), y), "s")
-    other, relabelled = x.copy(), y.copy()
+    other, relabeled = x.copy(), y.copy()
     other[7, 1, 2, 2] ^= 1
-    relabelled[3] = 4
-    variants = [((other, y), "s"), ((x, relabelled), "s"), ((x[:49], y), "s"), ((x, y), "t")]
+    relabeled[3] = 4
+    variants = [((other, y), "s"), ((x, relabeled), "s"), ((x[:49], y), "s"), ((x, y), "t")]
     assert len({base, *(fingerprint(*variant) for variant in variants)}) == 5

@@ -16,7 +16,7 @@ from robustforge.defenses.defense_vae import DefenseVAE
 from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
 from robustforge.defenses.magnet import MagNet
 from robustforge.defenses.magnet.networks import SigmoidAutoencoder
-from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
+from robustforge.defenses.memdef import MemoryDefense, SelectorSettings, StackSettings
 from robustforge.defenses.puvae import PuVAE
 from robustforge.defenses.puvae.networks import ConditionalVAE
 from robustforge.defenses.schedules import constant
@@ -50,7 +50,7 @@ def memdef():
     def call(selector="pgd", stack=None, **changes):
         stack = ADVERSARIAL if stack == "adversarial" else stack or {}
         return MemoryDefense(
-            MODEL, SelectorPlan(selector, TRAINING, INNER, Threat("linf", 0.1)), StackPlan(TRAINING, **stack), TRAINING,
+            MODEL, SelectorSettings(selector, TRAINING, INNER, Threat("linf", 0.1)), StackSettings(TRAINING, **stack), TRAINING,
             **{"shape": (1, 28, 28), "num_classes": 10, "memory_size": 20, **changes},
         )  # fmt: skip
 

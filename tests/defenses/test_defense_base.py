@@ -75,7 +75,7 @@ def test_what_a_subclass_forgot_is_said(training, batch):
         bare(batch.x)
     with pytest.raises(NotImplementedError, match=r"losses\(batch\) or stages\(\)"):
         bare.losses(batch)
-    with pytest.raises(ValueError, match="Ten was given no training plan"):
+    with pytest.raises(ValueError, match="Ten was given no training settings"):
         Ten().stages()
 
 

@@ -176,11 +176,11 @@ def test_magnet_scores_and_scale(make_purifier, batch):
     rebuilt, second = defense.reformer(batch.x), defense.second(batch.x)
     raw = torch.stack([((batch.x - rebuilt) ** 2).mean((1, 2, 3)), (batch.x - second).abs().mean((1, 2, 3))], 1)
     torch.testing.assert_close(defense.scores(batch.x, rebuilt, output.logits)[:, :2], raw)
-    assert output.parts.shape == (16, 3)
-    assert torch.equal(output.risk, output.parts.amax(1))
+    assert output.detector_scores.shape == (16, 3)
+    assert torch.equal(output.risk, output.detector_scores.amax(1))
     # the scale was taken from this very batch
-    torch.testing.assert_close(output.parts.mean(0), torch.zeros(3), atol=2e-2, rtol=0)
-    torch.testing.assert_close(output.parts[:, 0].std(), torch.tensor(1.0), rtol=2e-2, atol=0)
+    torch.testing.assert_close(output.detector_scores.mean(0), torch.zeros(3), atol=2e-2, rtol=0)
+    torch.testing.assert_close(output.detector_scores[:, 0].std(), torch.tensor(1.0), rtol=2e-2, atol=0)
     far = defense((batch.x + 0.4 * torch.rand_like(batch.x)).clamp(0, 1))
     assert far.risk.mean() > output.risk.mean()
 

@@ -175,8 +175,8 @@ def test_generator_has_the_released_sizes():
     assert seen == [(256, 4, 4), (128, 7, 7), (64, 14, 14)]
 
 
-def test_a_fresh_narrow_denoiser_is_dark_grey_and_no_constant():
-    """With PyTorch's initialisation its outputs differ by a few millionths, and training can end in a black image."""
+def test_a_fresh_narrow_denoiser_is_dark_gray_and_no_constant():
+    """With PyTorch's initialization its outputs differ by a few millionths, and training can end in a black image."""
     torch.manual_seed(0)
     images = torch.rand(32, 1, 16, 16)
     rebuilt = Denoiser((1, 16, 16), (8, 16, 32), 16)(images)

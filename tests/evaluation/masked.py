@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.surface import Surface, end_to_end, transfer
 from robustforge.attacks.pgd import PGD
@@ -94,14 +94,16 @@ def shattering(x):
 
 
 @dataclass(frozen=True)
-class Noise(QueryAttack):
+class Noise(BaseAttack):
     """One uniform draw in the ball."""
 
     name: str = "uniform_noise"
 
-    def perturb(self, query, seed):
+    def perturb(self, session, seed):
         return project(
-            random_start(query.x, query.index, query.threat, SampleRandom(seed, self.name)), query.x, query.threat
+            random_start(session.x, session.index, session.threat, SampleRandom(seed, self.name)),
+            session.x,
+            session.threat,
         )
 
 

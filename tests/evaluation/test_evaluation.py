@@ -133,7 +133,7 @@ def test_the_subset_is_fixed_and_grows(evaluate, watched):
 
 
 def test_a_blind_suite_knows_of_no_detector_and_is_judged_all_the_same(evaluate, defense, monkeypatch):
-    body = replace(defense.surfaces()["end_to_end"], answer=lambda x, _: DefenseOutput(defense.body(x)))
+    body = replace(defense.surfaces()["end_to_end"], attacker_output=lambda x, _: DefenseOutput(defense.body(x)))
     monkeypatch.setattr(defense, "surfaces", lambda: {"end_to_end": body})
     suites = {"all": Suite({"a": PGD(steps=5, precision="float32")}, blind=True)}
     threat = (Threat("linf", 0.15),)

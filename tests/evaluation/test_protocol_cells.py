@@ -112,7 +112,7 @@ def test_a_transfer_is_offered_to_defenses_that_name_none():
 
     found = surfaces({"end_to_end": target}, {"undefended": {"end_to_end": source}})
     assert set(found) == {"end_to_end", "transfer"}
-    assert (found["transfer"].views, found["transfer"].system) == (source.views, target.system)
+    assert (found["transfer"].attacker_logits, found["transfer"].system) == (source.attacker_logits, target.system)
     assert set(found["transfer"].modules.parameters()) == {
         *source.modules.parameters(), *target.modules.parameters()
     }  # fmt: skip

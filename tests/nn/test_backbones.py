@@ -13,7 +13,7 @@ from robustforge.nn.vgg import vgg16
 from robustforge.nn.wide_resnet import wide_resnet28_10
 from robustforge.types import UserError
 
-GREY, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 64, 64)
+GREY, COLOR, LARGE = (1, 28, 28), (3, 32, 32), (3, 64, 64)
 
 
 def make(factory, shape, **options):
@@ -24,19 +24,19 @@ def make(factory, shape, **options):
     ("factory", "shape", "options"),
     [
         (small_cnn, GREY, {}),
-        (small_cnn, COLOUR, {"widths": [16, 16, 32], "batch_norm": True}),
+        (small_cnn, COLOR, {"widths": [16, 16, 32], "batch_norm": True}),
         (small_cnn, (1, 8, 8), {"hidden": 16}),
         (lenet, GREY, {}),
-        (lenet, COLOUR, {}),
+        (lenet, COLOR, {}),
         (lenet, (2, 12, 20), {}),
         (resnet18, GREY, {}),
-        (resnet18, COLOUR, {"stem": "cifar_pool"}),
+        (resnet18, COLOR, {"stem": "cifar_pool"}),
         (resnet18, LARGE, {"stem": "imagenet"}),
-        (resnet34, COLOUR, {"stem": "cifar_pool"}),
+        (resnet34, COLOR, {"stem": "cifar_pool"}),
         (resnet50, GREY, {"stem": "cifar_pool"}),
-        (wide_resnet28_10, COLOUR, {"depth": 10, "width": 2, "dropout": 0.1}),
+        (wide_resnet28_10, COLOR, {"depth": 10, "width": 2, "dropout": 0.1}),
         (vgg16, GREY, {"pretrained": False}),
-        (vgg16, COLOUR, {"pretrained": False}),
+        (vgg16, COLOR, {"pretrained": False}),
     ],
 )
 def test_forward_and_backward(factory, shape, options):
@@ -52,16 +52,16 @@ def test_forward_and_backward(factory, shape, options):
 
 @pytest.mark.slow
 def test_wide_resnet_backward_at_full_size():
-    make(wide_resnet28_10, COLOUR)(torch.rand(2, *COLOUR)).sum().backward()
+    make(wide_resnet28_10, COLOR)(torch.rand(2, *COLOR)).sum().backward()
 
 
 def test_known_parameter_counts():
     def count(network):
         return sum(p.numel() for p in network.parameters())
 
-    assert count(make(wide_resnet28_10, COLOUR)) == 36_479_194  # the paper's 36.5 M
-    assert count(make(resnet18, COLOUR)) == 11_173_962
-    assert count(make(resnet50, COLOUR)) == 23_520_842
+    assert count(make(wide_resnet28_10, COLOR)) == 36_479_194  # the paper's 36.5 M
+    assert count(make(resnet18, COLOR)) == 11_173_962
+    assert count(make(resnet50, COLOR)) == 23_520_842
 
 
 def test_layer_table_of_classifier_a():
@@ -80,30 +80,30 @@ def test_layer_table_of_classifier_a():
 
 
 def test_normalisation_is_inside():
-    x = torch.rand(2, *COLOUR)
+    x = torch.rand(2, *COLOR)
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     expected = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], 1)
     torch.testing.assert_close(Normalize(mean, std)(x), expected)
-    assert "0.mean" in small_cnn(COLOUR, 10, mean, std).state_dict()
+    assert "0.mean" in small_cnn(COLOR, 10, mean, std).state_dict()
 
 
 def test_channels_are_checked():
     with pytest.raises(UserError, match=r"3 channels \(RGB\) but mean has 2"):
-        small_cnn(COLOUR, 10, [0.1, 0.2], [0.3, 0.3])
+        small_cnn(COLOR, 10, [0.1, 0.2], [0.3, 0.3])
     one_for_all = Normalize([0.1], [0.3], channels=3)
     torch.testing.assert_close(one_for_all(torch.full((1, 3, 2, 2), 0.4)), torch.ones(1, 3, 2, 2))
     with pytest.raises(UserError, match="positive"):
         Normalize([0.1], [0.0])
-    with pytest.raises(ValueError, match=r"1 channel \(grey\).*3, 32, 32"):
-        make(lenet, GREY)(torch.rand(2, *COLOUR))
+    with pytest.raises(ValueError, match=r"1 channel \(gray\).*3, 32, 32"):
+        make(lenet, GREY)(torch.rand(2, *COLOR))
     with pytest.raises(ValueError, match=r"3 channels \(RGB\)"):
-        make(resnet18, COLOUR)(torch.rand(2, 1, 32, 32))
+        make(resnet18, COLOR)(torch.rand(2, 1, 32, 32))
 
 
 def test_errors_say_what_to_do():
     for call, says in (
-        (lambda: make(resnet18, COLOUR, stem="tiny"), "cifar, cifar_pool, imagenet"),
-        (lambda: make(wide_resnet28_10, COLOUR, depth=27), "6 n"),
+        (lambda: make(resnet18, COLOR, stem="tiny"), "cifar, cifar_pool, imagenet"),
+        (lambda: make(wide_resnet28_10, COLOR, depth=27), "6 n"),
         (lambda: make(small_cnn, (1, 8, 8), widths=[8] * 4), "at least 16"),
         (lambda: make(lenet, (1, 8, 8)), "at least 12"),
         (lambda: make(vgg16, (4, 32, 32), pretrained=False), "1 or 3"),
@@ -136,5 +136,5 @@ def test_vgg_uses_pretrained_features(monkeypatch):
     plain = vgg.torchvision_vgg16(weights=None)
     asked = {}
     monkeypatch.setattr(vgg, "torchvision_vgg16", lambda **options: asked.update(options) or plain)
-    assert make(vgg16, COLOUR)[2] is plain.features
+    assert make(vgg16, COLOR)[2] is plain.features
     assert asked["weights"] is vgg.VGG16_Weights.IMAGENET1K_V1

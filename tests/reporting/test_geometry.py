@@ -8,9 +8,9 @@ from robustforge.reporting.figures.geometry import geometry, project
 
 def clusters(seed, classes=3, each=12, dim=8):
     data = np.random.default_rng(seed)
-    centres = 20 * data.normal(size=(classes, dim))
+    centers = 20 * data.normal(size=(classes, dim))
     labels = np.repeat(np.arange(classes), each)
-    return centres, centres[labels] + data.normal(size=(len(labels), dim)), labels
+    return centers, centers[labels] + data.normal(size=(len(labels), dim)), labels
 
 
 def test_clusters_stay_apart_and_the_projection_repeats():
@@ -24,9 +24,9 @@ def test_clusters_stay_apart_and_the_projection_repeats():
 
 
 def test_a_picture_with_and_without_centroids(tmp_path):
-    centres, points, labels = clusters(1)
+    centers, points, labels = clusters(1)
     arrays = {"clean": points, "attacked": points + 0.1, "label": labels, "title": "pgd, linf 0.1"}
-    for name, extra in (("with", {"anchors": centres}), ("without", {})):
+    for name, extra in (("with", {"anchors": centers}), ("without", {})):
         folder = tmp_path / name
         folder.mkdir()
         np.savez(folder / "geometry.npz", **arrays, **extra)

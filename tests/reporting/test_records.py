@@ -8,7 +8,7 @@ from robustforge.records.records import (
     outcomes,
     paired_difference,
     read_records,
-    summarise,
+    summarize,
     worst_case,
     worst_outcomes,
 )
@@ -22,7 +22,7 @@ def by_name(cells):
 
 
 def test_wilson_against_hand_value():
-    # p = .5, n = 10, z = 1.96: centre .5, half = 1.96 * sqrt(.025 + .0096) / 1.38416 = .2634
+    # p = .5, n = 10, z = 1.96: center .5, half = 1.96 * sqrt(.025 + .0096) / 1.38416 = .2634
     assert wilson(5, 10) == pytest.approx((23.66, 76.34), abs=0.01)
     assert wilson(0, 10) == pytest.approx((0.0, 27.75), abs=0.01)
     assert wilson(10, 10) == pytest.approx((72.25, 100.0), abs=0.01)
@@ -30,7 +30,7 @@ def test_wilson_against_hand_value():
 
 
 def test_summarise_by_hand(small):
-    cells = by_name(summarise(small))
+    cells = by_name(summarize(small))
     assert len(cells) == 7
     assert cells["undefended", "clean", "none", 0].accuracy == 90
     assert cells["memdef", "pgd", "selector", 9].accuracy == 70
@@ -42,7 +42,7 @@ def test_summarise_by_hand(small):
 
 
 def test_order_of_recording_is_kept(small):
-    assert [(c.system, c.attack) for c in summarise(small)][:3] == [
+    assert [(c.system, c.attack) for c in summarize(small)][:3] == [
         ("undefended", "clean"), ("undefended", "pgd"), ("memdef", "clean"),
     ]  # fmt: skip
     assert read_records(small).systems() == ["undefended", "memdef"]
@@ -51,7 +51,7 @@ def test_order_of_recording_is_kept(small):
 def test_refusals_help_under_attack_and_cost_when_clean():
     right, accepted = [1, 1, 0, 0], [1, 0, 1, 0]
     cells = by_name(
-        summarise(
+        summarize(
             join(
                 make_cell("d", "clean", "none", 0.0, right, accepted=accepted),
                 make_cell("d", "pgd", "end_to_end", EPS, right, accepted=accepted),
@@ -90,7 +90,7 @@ def test_worst_case_judges_only_samples_of_every_cell():
 def test_worst_case_never_exceeds_any_cell(large):
     for system in ("undefended", "selector", "memdef"):
         worst = worst_case(large, system, "linf", EPS).accuracy
-        assert worst <= min(c.accuracy for c in summarise(large) if c.system == system and c.eps <= EPS + 1e-6)
+        assert worst <= min(c.accuracy for c in summarize(large) if c.system == system and c.eps <= EPS + 1e-6)
 
 
 def test_worst_case_of_an_unknown_budget_says_what_to_do(small):
@@ -129,8 +129,8 @@ def test_parquet_round_trip(small, tmp_path):
     columns["eps"] = columns["eps"].astype(np.float32)
     columns["risk"] = pa.nulls(len(columns["index"]), pa.float32())
     pq.write_table(pa.table(columns), tmp_path / "records.parquet")
-    assert [c.accuracy for c in summarise(tmp_path)] == [c.accuracy for c in summarise(small)]
-    assert len({c.eps for c in summarise(tmp_path)}) == 3
+    assert [c.accuracy for c in summarize(tmp_path)] == [c.accuracy for c in summarize(small)]
+    assert len({c.eps for c in summarize(tmp_path)}) == 3
 
 
 def test_bad_records_are_refused(small, tmp_path):

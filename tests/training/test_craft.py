@@ -11,7 +11,7 @@ import torch
 from robustforge.attacks.core.geometry import inside
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
-from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
+from robustforge.defenses.memdef import MemoryDefense, SelectorSettings, StackSettings
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Training, derive_seed
 from robustforge.nn.small_cnn import small_cnn
@@ -49,7 +49,7 @@ def offline(attack=None):
     once = Training(1, partial(torch.optim.Adam, lr=3e-3), constant)
     attack = attack or Watched()
     return MemoryDefense(
-        MODEL, SelectorPlan("offline", once, attack, THREAT), StackPlan(once), once, (1, 28, 28), 10, 20,
+        MODEL, SelectorSettings("offline", once, attack, THREAT), StackSettings(once), once, (1, 28, 28), 10, 20,
         variant="selector",
     )  # fmt: skip
 

@@ -40,7 +40,9 @@ class Scripted(Defense):
         self.trained.append(copy(self))
 
     def stages(self):
-        return [FitStage("fit", ("network",), self.losses, self.training_plan, validate=self.validate, **self.options)]
+        return [
+            FitStage("fit", ("network",), self.losses, self.training_settings, validate=self.validate, **self.options)
+        ]
 
 
 class Watch(pl.Callback):

@@ -14,9 +14,9 @@ from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
 from robustforge.defenses.adversarial_training import AdversarialTraining
 from robustforge.defenses.base import classify
-from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
-from robustforge.defenses.memdef import MemoryDefense, SelectorPlan, StackPlan
-from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
+from robustforge.defenses.gmvae import DetectorSettings, GaussianMixtureVAE, LabelSettings, ReclassificationSettings
+from robustforge.defenses.memdef import MemoryDefense, SelectorSettings, StackSettings
+from robustforge.defenses.mrr import FusionSettings, InputSettings, LatentSettings, ModularRobustRedundancy
 from robustforge.defenses.none import PlainClassifier
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant, cosine
@@ -47,8 +47,8 @@ def plain(epochs=1, seed=0, model=MODEL, **changed):
 def memdef(selector="pgd", slot="selector", attack=INNER, seed=0, robust=None, **changed):
     threat = Threat("linf", 0.1)
     return MemoryDefense(
-        MODEL, SelectorPlan(selector, robust or training(), INNER, threat),
-        StackPlan(training(), slot=slot, attack=attack, threat=threat), training(),
+        MODEL, SelectorSettings(selector, robust or training(), INNER, threat),
+        StackSettings(training(), slot=slot, attack=attack, threat=threat), training(),
         **{"shape": (1, 28, 28), "num_classes": 10, "memory_size": 20, "seed": seed, **changed},
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_made_once_then_reused(run, weights):
     assert not same(fresh, trained)
     batch = next(first.data.batches("train"))
     right = first.defense(batch.x).logits.argmax(1) == batch.y
-    assert right.float().mean() > 0.3  # it has learnt, where guessing is right once in ten
+    assert right.float().mean() > 0.3  # it has learned, where guessing is right once in ten
     assert not any(m.training for m in first.defense.modules())
     assert not any(p.requires_grad for p in first.defense.parameters())
     second = run(plain(8))
@@ -225,8 +225,8 @@ def test_validation_is_on_held_out_images_and_logged_by_stage(run):
 
 def gmvae(detector=None, labels=None, epochs=1):
     return GaussianMixtureVAE(
-        MODEL, training(epochs), training(), (1, 28, 28), 10, DetectorPlan(shared=True, **detector or {}),
-        ReclassificationPlan(), LabelPlan(**labels or {}), width=0.125,
+        MODEL, training(epochs), training(), (1, 28, 28), 10, DetectorSettings(shared=True, **detector or {}),
+        ReclassificationSettings(), LabelSettings(**labels or {}), width=0.125,
     )  # fmt: skip
 
 
@@ -299,9 +299,9 @@ def test_a_victim_that_is_a_defense_comes_from_the_store(run, weights):
         return AdversarialTraining(MODEL, AdversarialLoss(INNER, Threat("linf", 0.1)), training(), training())
 
     def mrr(given):
-        latent = LatentPlan(training(), push="none")
+        latent = LatentSettings(training(), push="none")
         return ModularRobustRedundancy(
-            MODEL, 1, latent, InputPlan(), FusionPlan(), training(), (1, 28, 28), 10, victim=given
+            MODEL, 1, latent, InputSettings(), FusionSettings(), training(), (1, 28, 28), 10, victim=given
         )
 
     alone = run(victim())

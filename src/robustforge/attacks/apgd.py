@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
 from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
 from robustforge.randomness import SampleRandom
@@ -30,7 +30,7 @@ TARGETED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class APGD(QueryAttack):
+class APGD(BaseAttack):
     """Momentum steps of 2 eps at first, halved for each image whenever it makes no progress.
 
     Attributes:
@@ -71,33 +71,38 @@ class APGD(QueryAttack):
         if self.give_up and self.loss == "cross_entropy":
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        if query.threat.eps == 0 or not len(query.x):
-            return query.x
-        classes = likely_classes(query, self.n_target_classes) if self.n_target_classes else None
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        if session.threat.eps == 0 or not len(session.x):
+            return session.x
+        classes = likely_classes(session, self.n_target_classes) if self.n_target_classes else None
         lanes = 1 if classes is None else classes.shape[1]
-        objective = self._objective(query)
+        objective = self._objective(session)
 
         def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(query, rows, number, seed) for number in numbers])
-            goal = None if classes is None else goals(query, classes, rows, numbers)
+            start = torch.cat([self._start(session, rows, number, seed) for number in numbers])
+            goal = None if classes is None else goals(session, classes, rows, numbers)
             return ascend_adaptively(
-                query, start, rows.repeat(len(numbers)), steps=self.steps, objective=objective, goal=goal,
+                session,
+                start,
+                rows.repeat(len(numbers)),
+                steps=self.steps,
+                objective=objective,
+                goal=goal,
                 give_up=self.give_up,
-            )  # fmt: skip
+            )
 
-        return in_rounds(query, lanes, self.restarts, run)
+        return in_rounds(session, lanes, self.restarts, run)
 
-    def _start(self, query: Query, rows: Tensor, number: int, seed: int) -> Tensor:
-        x = query.x[rows]
-        start = random_start(x, query.index[rows], query.threat, SampleRandom(seed, self.name, number))
-        return project(start, x, query.threat)
+    def _start(self, session: AttackSession, rows: Tensor, number: int, seed: int) -> Tensor:
+        x = session.x[rows]
+        start = random_start(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
+        return project(start, x, session.threat)
 
-    def _objective(self, query: Query) -> Objective:
+    def _objective(self, session: AttackSession) -> Objective:
         """The loss as the engine calls it; a targeted goal is (n, 2): labels and wrong classes."""
         loss = self.loss
-        if loss == "dlr" and (classes := query.classes()) < (4 if self.n_target_classes else 3):
+        if loss == "dlr" and (classes := session.classes()) < (4 if self.n_target_classes else 3):
             warnings.warn(
                 f"Attack {self.name}: dlr is not defined for {classes} classes, margin is used.", stacklevel=2
             )
@@ -123,31 +128,37 @@ def checkpoints(steps: int) -> dict[int, int]:
 
 
 def ascend_adaptively(
-    query: Query, start: Tensor, rows: Tensor, *, steps: int, objective: Objective, goal: Tensor | None = None,
+    session: AttackSession,
+    start: Tensor,
+    rows: Tensor,
+    *,
+    steps: int,
+    objective: Objective,
+    goal: Tensor | None = None,
     give_up: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """APGD of some runs; an image stops at the first iterate, in any of its runs, that the system judges fooled.
 
     Args:
-        query: the surface, the images and the budget.
+        session: the surface, the images and the budget.
         start: (n, C, H, W) first iterates.
         rows: (n,) whose they are; a row may stand several times.
         steps: gradients.
-        objective: what is maximised.
-        goal: (n, ...) its second argument; labels (or the query's targets) by default.
+        objective: what is maximized.
+        goal: (n, ...) its second argument; labels (or the session's targets) by default.
         give_up: end runs that look hopeless; ``objective`` is positive on success.
 
     Returns:
         (images (n, C, H, W): first fooling iterates, else those of the highest objective; (n,) bool: which fooled).
     """
-    runs = Lockstep(query, rows, start)
+    runs = Lockstep(session, rows, start)
     review = checkpoints(steps)
-    s = _first_state(start, query.x[rows], 2 * query.threat.eps)
+    s = _first_state(start, session.x[rows], 2 * session.threat.eps)
     if goal is not None:
         s["goal"] = goal
     for number in range(steps):
-        s["gradient"], logits, value = query.gradient(s["x"], runs.rows, objective, s.get("goal"))
-        keep = runs.judge(s["x"], query.suspects(logits, runs.rows))
+        s["gradient"], logits, value = session.gradient(s["x"], runs.rows, objective, s.get("goal"))
+        keep = runs.judge(s["x"], session.suspects(logits, runs.rows))
         if keep is not None:
             s, value = _pick(s, keep), value[keep]
         _note(s, value)
@@ -158,10 +169,10 @@ def ascend_adaptively(
         if not len(runs.rows):
             return runs.ends, runs.fooled
         share = MOMENTUM if number else 1.0
-        ahead = s["x"] + per_sample(s["step"], s["x"]) * ascent_direction(s["gradient"], query.threat)
-        ahead = project(ahead, s["clean"], query.threat)
+        ahead = s["x"] + per_sample(s["step"], s["x"]) * ascent_direction(s["gradient"], session.threat)
+        ahead = project(ahead, s["clean"], session.threat)
         ahead = s["x"] + share * (ahead - s["x"]) + (1 - share) * (s["x"] - s["previous"])
-        s["previous"], s["x"] = s["x"], project(ahead, s["clean"], query.threat)
+        s["previous"], s["x"] = s["x"], project(ahead, s["clean"], session.threat)
     keep = runs.judge(s["x"], torch.ones_like(runs.rows, dtype=torch.bool))
     runs.ends[runs.place] = s["best"] if keep is None else s["best"][keep]
     return runs.ends, runs.fooled
@@ -182,12 +193,19 @@ def _first_state(start: Tensor, clean: Tensor, step: float) -> dict[str, Tensor]
     """What each run remembers, every entry (n, ...)."""
     lowest = torch.full((len(start),), float("-inf"), device=start.device)
     return {
-        "x": start, "previous": start, "clean": clean, "gradient": start, "step": torch.full_like(lowest, step),
+        "x": start,
+        "previous": start,
+        "clean": clean,
+        "gradient": start,
+        "step": torch.full_like(lowest, step),
         "value": -lowest,  # of the iterate before
         "raised": torch.zeros_like(lowest),  # steps of this window that raised the objective
-        "best": start, "best_gradient": start, "best_value": lowest, "reviewed_value": lowest,
+        "best": start,
+        "best_gradient": start,
+        "best_value": lowest,
+        "reviewed_value": lowest,
         "halved": torch.ones_like(lowest, dtype=torch.bool),  # at the last review; the first has none before it
-    }  # fmt: skip
+    }
 
 
 def _note(s: dict[str, Tensor], value: Tensor) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
-from robustforge.attacks.core.attack import QueryAttack
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
 
 
 @dataclass(frozen=True)
-class BIM(QueryAttack):
+class BIM(BaseAttack):
     """Gradient steps without a random start.
 
     Attributes:
@@ -43,14 +43,20 @@ class BIM(QueryAttack):
         if not self.momentum >= 0:
             raise UserError(f"Attack {self.name} has momentum={self.momentum}: give a decay of 0 or more (MIM: 1).")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        step = self.relative_step * query.threat.eps if self.step_size is None else self.step_size
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        step = self.relative_step * session.threat.eps if self.step_size is None else self.step_size
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
             return ascend(
-                query, start, rows, steps=self.steps, step_size=step, momentum=self.momentum,
-                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
-            )  # fmt: skip
+                session,
+                start,
+                rows,
+                steps=self.steps,
+                step_size=step,
+                momentum=self.momentum,
+                objective=OBJECTIVES[self.loss],
+                early_stop=self.early_stop,
+            )
 
-        return climb(query, lambda rows, _: query.x[rows], restarts=1, early_stop=self.early_stop, run=run)
+        return climb(session, lambda rows, _: session.x[rows], restarts=1, early_stop=self.early_stop, run=run)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import per_sample
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.nearest import Nearest
 from robustforge.losses.classification import margin
 from robustforge.types import UserError
@@ -58,9 +58,20 @@ class _Search:
 
         inf, count = float("inf"), torch.zeros_like(rows)
         return cls(
-            rows, clean, to_w(clean), torch.zeros_like(clean), torch.zeros_like(clean), full(c), full(0.0), full(inf),
-            count, count.clone(), torch.zeros_like(rows, dtype=torch.bool), full(inf), full(inf),
-        )  # fmt: skip
+            rows,
+            clean,
+            to_w(clean),
+            torch.zeros_like(clean),
+            torch.zeros_like(clean),
+            full(c),
+            full(0.0),
+            full(inf),
+            count,
+            count.clone(),
+            torch.zeros_like(rows, dtype=torch.bool),
+            full(inf),
+            full(inf),
+        )
 
     def select(self, index: Tensor) -> _Search:
         """The images at ``index`` only."""
@@ -94,8 +105,8 @@ class _Search:
 
 
 @dataclass(frozen=True)
-class CarliniWagner(QueryAttack):
-    """Minimises ``||x_adv - x||^2 + c * max(confidence - margin, 0)`` and searches the smallest c that works.
+class CarliniWagner(BaseAttack):
+    """Minimizes ``||x_adv - x||^2 + c * max(confidence - margin, 0)`` and searches the smallest c that works.
 
     Attributes:
         search_steps: rounds of the search over c: times 10 until one works, then bisection.
@@ -113,8 +124,8 @@ class CarliniWagner(QueryAttack):
         tanh is flat and Adam needs a thousand steps to move them. Here [0, 1] is laid on +-0.7 of tanh's range and w is
         held within the box, so that every pixel moves at once; hence also a learning rate above the paper's 0.005.
         Every image has its own round and step: one that aborts goes on with its next c beside the others. The nearest
-        image found is drawn towards the clean one, while the system is fooled, by bisection. Of several views each has
-        a hinge of its own. The attack minimises L2 whatever the threat is; a result outside the ball is projected.
+        image found is drawn toward the clean one, while the system is fooled, by bisection. Of several views each has
+        a hinge of its own. The attack minimizes L2 whatever the threat is; a result outside the ball is projected.
     """
 
     name: str = "carlini_wagner"
@@ -133,13 +144,13 @@ class CarliniWagner(QueryAttack):
         if not 0 <= self.confidence < float("inf"):
             raise UserError(f"Attack {self.name} has confidence={self.confidence}: give a margin of 0 or more.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        nearest = Nearest(query, "l2")
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        nearest = Nearest(session, "l2")
         rows = nearest.standing()
-        search = _Search.start(rows, query.x[rows], self.initial_c)
+        search = _Search.start(rows, session.x[rows], self.initial_c)
         while len(search.rows):
-            self._step(query, nearest, search)
+            self._step(session, nearest, search)
             check = search.step % self.patience == 0
             stalled = check & (search.loss > _PROGRESS * search.checked)
             search.checked = torch.where(check, search.loss, search.checked)
@@ -153,27 +164,27 @@ class CarliniWagner(QueryAttack):
             nearest.pull(rows, _HALVINGS)
         return nearest.result()
 
-    def _step(self, query: Query, nearest: Nearest, search: _Search) -> None:
+    def _step(self, session: AttackSession, nearest: Nearest, search: _Search) -> None:
         """One Adam step of every image; what fools on the way is kept."""
 
         def hinged(logits: Tensor, labels: Tensor) -> Tensor:
-            # of targets the query maximises the negative
+            # of targets the session maximizes the negative
             value = margin(logits, labels)
-            return value.clamp(max=self.confidence) if query.targets is None else value.clamp(min=-self.confidence)
+            return value.clamp(max=self.confidence) if session.targets is None else value.clamp(min=-self.confidence)
 
         x_adv, slope = to_pixels(search.w)
-        gradient, logits, value = query.gradient(x_adv, search.rows, hinged)
-        search.found |= nearest.offer(x_adv, search.rows, self._suspects(query, logits, search.rows), gain=_GAIN)
+        gradient, logits, value = session.gradient(x_adv, search.rows, hinged)
+        search.found |= nearest.offer(x_adv, search.rows, self._suspects(session, logits, search.rows), gain=_GAIN)
         delta = x_adv - search.clean
-        missing = self.confidence * sum(query.surface.weights) - value
+        missing = self.confidence * sum(session.surface.weights) - value
         search.loss = torch.minimum(search.loss, delta.square().flatten(1).sum(1) + search.c * missing)
         search.adam((2 * delta - per_sample(search.c, delta) * gradient) * slope, self.learning_rate)
 
-    def _suspects(self, query: Query, logits: Tensor, rows: Tensor) -> Tensor:
+    def _suspects(self, session: AttackSession, logits: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: the goal is reached with the margin asked for."""
-        suspects = query.suspects(logits, rows)
+        suspects = session.suspects(logits, rows)
         if self.confidence == 0:
             return suspects
         logits = logits.float()
-        lead = margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
+        lead = margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
         return suspects & (lead >= self.confidence)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import check_choice, check_settings
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, project, random_start
 from robustforge.attacks.core.lockstep import likely_classes
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.detector_aware import scaled_excess
 from robustforge.losses.classification import margin
 from robustforge.randomness import SampleRandom
@@ -23,7 +23,7 @@ _NEAR = 0.1  # hinges below it are put before the system, which judges in float3
 
 
 @dataclass(frozen=True)
-class ConstraintDescent(QueryAttack):
+class ConstraintDescent(BaseAttack):
     """Signed or normalised steps on a sum of hinges, for one wrong class after another, on survivors.
 
     The hinges of target t are relu(max_c logits_c - logits_t + confidence), for the label, and
@@ -70,41 +70,43 @@ class ConstraintDescent(QueryAttack):
         if not (self.growth > 1 and self.slack >= 0 and self.confidence >= 0):
             raise UserError(f"Attack {self.name} needs growth > 1, slack >= 0 and confidence >= 0.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        best = query.x.clone()
-        if query.threat.eps == 0 or not len(best):
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        best = session.x.clone()
+        if session.threat.eps == 0 or not len(best):
             return best
-        rows = (~query.fools(best, count=False)).nonzero().flatten()
-        ranking = likely_classes(query, self.classes or query.classes() - 1)
+        rows = (~session.fools(best, count=False)).nonzero().flatten()
+        ranking = likely_classes(session, self.classes or session.classes() - 1)
         for number in range(ranking.shape[1]):
             for restart in range(self.restarts):
                 if not len(rows):
                     return best
                 target = ranking[rows, number]
                 random = SampleRandom(seed, self.name, number * self.restarts + restart)
-                begin = self._start(query, rows, target, restart, random)
-                best[rows] = ends = self._descend(query, begin, rows, target)
-                query.tracing = False
-                rows = rows[~query.fools(ends, rows)]
+                begin = self._start(session, rows, target, restart, random)
+                best[rows] = ends = self._descend(session, begin, rows, target)
+                session.tracing = False
+                rows = rows[~session.fools(ends, rows)]
         return best
 
-    def _start(self, query: Query, rows: Tensor, target: Tensor, restart: int, random: SampleRandom) -> Tensor:
-        x, index, own = query.x[rows], query.index[rows], query.surface.start
+    def _start(
+        self, session: AttackSession, rows: Tensor, target: Tensor, restart: int, random: SampleRandom
+    ) -> Tensor:
+        x, index, own = session.x[rows], session.index[rows], session.surface.start
         if own is not None and restart % 2 == 0:
             with torch.no_grad():
-                return project(own(target, index, restart), x, query.threat)
-        return project(random_start(x, index, query.threat, random), x, query.threat)
+                return project(own(target, index, restart), x, session.threat)
+        return project(random_start(x, index, session.threat, random), x, session.threat)
 
-    def _descend(self, query: Query, start: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+    def _descend(self, session: AttackSession, start: Tensor, rows: Tensor, target: Tensor) -> Tensor:
         """(n, C, H, W): the first evading iterate of each image, else the last."""
-        first = query.threat.eps / 10 if self.step_size is None else self.step_size
+        first = session.threat.eps / 10 if self.step_size is None else self.step_size
         result, place, current = start.clone(), torch.arange(len(rows), device=start.device), start
         multipliers: Tensor | None = None
         for step in range(self.steps):
-            gradient, hinges = self._gradient(query, current, rows, target, multipliers)
+            gradient, hinges = self._gradient(session, current, rows, target, multipliers)
             near = (hinges < _NEAR).all(1).nonzero().flatten()
-            done = near[query.fools(current[near], rows[near])] if len(near) else near
+            done = near[session.fools(current[near], rows[near])] if len(near) else near
             multipliers = torch.ones_like(hinges) if multipliers is None else multipliers
             multipliers = (multipliers * torch.where(hinges > 0, self.growth, 1 / self.growth)).clamp(1e-2, 1e2)
             if len(done):
@@ -115,21 +117,21 @@ class ConstraintDescent(QueryAttack):
                 if not len(rows):
                     return result
             size = first * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-            direction = ascent_direction(gradient, query.threat)
-            current = project(current + size * direction, query.x[rows], query.threat)
+            direction = ascent_direction(gradient, session.threat)
+            current = project(current + size * direction, session.x[rows], session.threat)
         result[place] = current
         return result
 
     def _gradient(
-        self, query: Query, current: Tensor, rows: Tensor, target: Tensor, multipliers: Tensor | None
+        self, session: AttackSession, current: Tensor, rows: Tensor, target: Tensor, multipliers: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """(gradient (n, C, H, W) of minus the weighted hinges, hinges (n, 1 + J): the label's, then the scores')."""
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (query.surface.answer or query.surface.system)(leaf, self._aim(query, rows, target))
+            answer = (session.surface.attacker_output or session.surface.system)(leaf, self._aim(session, rows, target))
             label = (margin(answer.logits.float(), target) + self.confidence).clamp(min=0)
-            scores = torch.log1p((scaled_excess(answer, query.threshold) + self.slack).clamp(min=0))
+            scores = torch.log1p((scaled_excess(answer, session.threshold) + self.slack).clamp(min=0))
             hinges = torch.cat([label[:, None], scores], 1)
             kept.append(hinges.detach())
             weights = torch.ones_like(hinges) if multipliers is None else multipliers
@@ -137,12 +139,12 @@ class ConstraintDescent(QueryAttack):
                 weights = torch.zeros_like(hinges).scatter(1, hinges.detach().argmax(1, keepdim=True), 1.0)
             return [-(weights * hinges).sum(1)], answer.logits
 
-        (gradient,), _, _ = query.differentiate(current, rows, function)
+        (gradient,), _, _ = session.differentiate(current, rows, function)
         (hinges,) = kept
         open_ = hinges.sum(1) > 0  # where nothing is violated, a gradient of zero is no sign of a masked one
-        query.record(rows[open_], gradient[open_], -hinges.sum(1)[open_])  # unweighted: the weights change every step
+        session.record(rows[open_], gradient[open_], -hinges.sum(1)[open_])  # unweighted: the weights change every step
         return gradient, hinges
 
     @staticmethod
-    def _aim(query: Query, rows: Tensor, target: Tensor) -> Tensor:
-        return target if query.surface.aimed else query.y[rows]
+    def _aim(session: AttackSession, rows: Tensor, target: Tensor) -> Tensor:
+        return target if session.surface.aimed else session.y[rows]

@@ -1,4 +1,4 @@
-"""DeepFool: steps to the nearest face of the linearised decision boundary (2016, arXiv:1511.04599)."""
+"""DeepFool: steps to the nearest face of the linearized decision boundary (2016, arXiv:1511.04599)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import per_sample
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.types import UserError
 
 _PUSH = 1e-4  # added to every step, or an image all but on the boundary would never cross it
 _MAX_STEPS = {"l2": 1.0, "linf": 0.2}
-_FILLS = 6  # Newton steps on a concave, piecewise linear function; the next linearisation mends what is left
+_FILLS = 6  # Newton steps on a concave, piecewise linear function; the next linearization mends what is left
 
 
 def way_in_box(x: Tensor, slopes: Tensor, gaps: Tensor, linf: bool) -> tuple[Tensor, Tensor]:
@@ -52,11 +52,11 @@ def way_in_box(x: Tensor, slopes: Tensor, gaps: Tensor, linf: bool) -> tuple[Ten
 
 
 @dataclass(frozen=True)
-class DeepFool(QueryAttack):
-    """Moves each image to the nearest of its linearised decision boundaries, until the system is fooled.
+class DeepFool(BaseAttack):
+    """Moves each image to the nearest of its linearized decision boundaries, until the system is fooled.
 
     Attributes:
-        steps: largest number of linearisations.
+        steps: largest number of linearizations.
         overshoot: share by which the way so far is lengthened, to cross the boundary (paper: 0.02).
         candidates: only this many of the classes, those most likely on the clean image; None for all.
         follow: boundaries looked at after the first step, those that were nearest; None for all (paper).
@@ -105,19 +105,19 @@ class DeepFool(QueryAttack):
             if getattr(self, name) is not None and not getattr(self, name) >= least:
                 raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give {least} or more, or null.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        nearest = Nearest(query, self.norm)
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        nearest = Nearest(session, self.norm)
         standing = rows = nearest.standing()
         if not len(rows):
             return nearest.result()
-        classes, total, x_adv = self._classes(query, rows), torch.zeros_like(query.x[rows]), query.x[rows]
+        classes, total, x_adv = self._classes(session, rows), torch.zeros_like(session.x[rows]), session.x[rows]
         share, longest = self.first_step, _MAX_STEPS[nearest.name] if self.max_step is None else self.max_step
         for _ in range(self.steps):
-            step, classes = self._step(query, x_adv, rows, classes)
+            step, classes = self._step(session, x_adv, rows, classes)
             step, share = share * step, 1.0
             total = total + step * per_sample((longest / nearest.norm(step)).clamp(max=1.0), step)
-            x_adv = (query.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
+            x_adv = (session.x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
             going = (~nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))).nonzero().flatten()
             if not len(going):
                 break
@@ -126,29 +126,29 @@ class DeepFool(QueryAttack):
         nearest.pull(standing, self.halvings)
         return nearest.result()
 
-    def _classes(self, query: Query, rows: Tensor) -> Tensor:
+    def _classes(self, session: AttackSession, rows: Tensor) -> Tensor:
         """(n, J) wrong classes whose boundaries are looked at."""
-        if query.targets is not None:
-            return query.targets[rows, None]
-        logits = query.logits(query.x[rows], rows)
+        if session.targets is not None:
+            return session.targets[rows, None]
+        logits = session.logits(session.x[rows], rows)
         count = min(self.candidates or logits.shape[1], logits.shape[1] - 1)
-        wrong = logits.scatter(1, query.y[rows, None], float("-inf"))
+        wrong = logits.scatter(1, session.y[rows, None], float("-inf"))
         return wrong.topk(count, dim=1).indices
 
-    def _step(self, query: Query, x_adv: Tensor, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """(Step (n, C, H, W) to the nearest of the linearised boundaries, (n, J') classes of the nearest ones)."""
+    def _step(self, session: AttackSession, x_adv: Tensor, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(Step (n, C, H, W) to the nearest of the linearized boundaries, (n, J') classes of the nearest ones)."""
 
         def lead(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            logits = query.surface.logits(leaf, query.y[rows]).float()
-            leads = logits.gather(1, classes) - logits.gather(1, query.y[rows, None])
+            logits = session.surface.logits(leaf, session.y[rows]).float()
+            leads = logits.gather(1, classes) - logits.gather(1, session.y[rows, None])
             return list(leads.unbind(1)), logits
 
-        gradients, leads, _ = query.differentiate(x_adv, rows, lead)
-        linf = (self.norm or query.threat.norm) == "linf"
+        gradients, leads, _ = session.differentiate(x_adv, rows, lead)
+        linf = (self.norm or session.threat.norm) == "linf"
         slopes, gaps = torch.stack(gradients, 1).flatten(2), torch.stack(leads, 1)
         ahead = gaps.argmax(1)  # the likeliest wrong class: its lead is what the trace follows
         everyone = torch.arange(len(rows), device=rows.device)
-        query.record(rows, slopes[everyone, ahead], gaps[everyone, ahead])
+        session.record(rows, slopes[everyone, ahead], gaps[everyone, ahead])
         gaps = gaps.abs()
         steps, lengths = way_in_box(x_adv.flatten(1), slopes, gaps, linf)
         nearest = lengths.topk(min(self.follow or classes.shape[1], classes.shape[1]), dim=1, largest=False).indices

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import check_choice, check_settings, climb
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.losses.classification import margin
 from robustforge.randomness import SampleRandom
 from robustforge.types import DefenseOutput, UserError
@@ -20,7 +20,7 @@ STARTS = ("clean", "random")
 
 
 @dataclass(frozen=True)
-class DetectorAware(QueryAttack):
+class DetectorAware(BaseAttack):
     """Projected gradient steps on the label and on the detector at once. Without a threshold it is PGD on the margin.
 
     Attributes:
@@ -58,29 +58,29 @@ class DetectorAware(QueryAttack):
         if not self.growth > 1 or not self.confidence >= 0:
             raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
 
         def starts(rows: Tensor, restart: int) -> Tensor:
-            x = query.x[rows]
+            x = session.x[rows]
             if restart == 0 and self.start == "clean":
                 return x
             random = SampleRandom(seed, self.name, restart)
-            return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
+            return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
-            return self._run(query, start, rows)
+            return self._run(session, start, rows)
 
-        return climb(query, starts, restarts=self.restarts, early_stop=True, run=run)
+        return climb(session, starts, restarts=self.restarts, early_stop=True, run=run)
 
-    def _run(self, query: Query, start: Tensor, rows: Tensor) -> Tensor:
+    def _run(self, session: AttackSession, start: Tensor, rows: Tensor) -> Tensor:
         """Evading iterates (n, C, H, W), the first of each image; else the last."""
-        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
         result, place, current = start.clone(), torch.arange(len(rows), device=start.device), start
         multipliers: Tensor | None = None
         for _ in range(self.steps):
-            direction, excess = self._direction(query, current, rows, multipliers)
-            done = query.fools(current, rows)
+            direction, excess = self._direction(session, current, rows, multipliers)
+            done = session.fools(current, rows)
             if bool(done.any()):
                 keep = ~done
                 result[place] = current
@@ -90,19 +90,19 @@ class DetectorAware(QueryAttack):
                     return result
             multipliers = torch.ones_like(excess) if multipliers is None else multipliers
             multipliers = (multipliers * torch.where(excess > 0, self.growth, 1 / self.growth)).clamp(1e-4, 1e4)
-            current = project(current + step * direction, query.x[rows], query.threat)
+            current = project(current + step * direction, session.x[rows], session.threat)
         result[place] = current
         return result
 
     def _direction(
-        self, query: Query, current: Tensor, rows: Tensor, multipliers: Tensor | None
+        self, session: AttackSession, current: Tensor, rows: Tensor, multipliers: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """(unit step direction (n, C, H, W), excess (n, J) of every score over its threshold)."""
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (query.surface.answer or query.surface.system)(leaf, query.y[rows])
-            label, excess = self._label(query, answer, rows), scaled_excess(answer, query.threshold)
+            answer = (session.surface.attacker_output or session.surface.system)(leaf, session.y[rows])
+            label, excess = self._label(session, answer, rows), scaled_excess(answer, session.threshold)
             kept.extend((label.detach(), excess.detach()))
             weights = 1.0 if multipliers is None else multipliers
             quiet = -(weights * excess.clamp(min=0)).sum(1)
@@ -113,29 +113,29 @@ class DetectorAware(QueryAttack):
                 return [torch.where(wrong, quiet, label)], answer.logits
             return [label, quiet], answer.logits
 
-        gradients, values, _ = query.differentiate(current, rows, function)
+        gradients, values, _ = session.differentiate(current, rows, function)
         label, excess = kept
-        query.record(rows, gradients[0], values[0])
+        session.record(rows, gradients[0], values[0])
         if self.schedule != "orthogonal":
-            return ascent_direction(gradients[0], query.threat), excess
-        return ascent_direction(_without(gradients[0], gradients[1], label > self.confidence), query.threat), excess
+            return ascent_direction(gradients[0], session.threat), excess
+        return ascent_direction(_without(gradients[0], gradients[1], label > self.confidence), session.threat), excess
 
-    def _label(self, query: Query, answer: DefenseOutput, rows: Tensor) -> Tensor:
+    def _label(self, session: AttackSession, answer: DefenseOutput, rows: Tensor) -> Tensor:
         """(n,) positive where the label is wrong, or is the target's."""
         logits = answer.logits.float()
-        return margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
+        return margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
 
 
 def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:
     """How far each score lies above the threshold, in units of the threshold, (B, J); 0 where nothing can be rejected.
 
     Args:
-        answer: with ``parts`` (B, J), or ``risk`` (B,), or neither.
+        answer: with ``detector_scores`` (B, J), or ``risk`` (B,), or neither.
         threshold: inputs with a risk above it are rejected; None accepts everything.
     """
     if threshold is None or answer.risk is None:
         return answer.logits.new_zeros(len(answer.logits), 1)
-    scores = answer.risk[:, None] if answer.parts is None else answer.parts
+    scores = answer.risk[:, None] if answer.detector_scores is None else answer.detector_scores
     return (scores.float() - threshold) / max(abs(threshold), 1e-6)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import inside, l2_norm, per_sample, project
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.detector_aware import scaled_excess
 from robustforge.losses.classification import margin
 from robustforge.types import UserError
@@ -20,7 +20,7 @@ _LIMIT = math.atanh(_SHRINK)
 
 
 @dataclass(frozen=True)
-class DetectorCW(QueryAttack):
+class DetectorCW(BaseAttack):
     """Adam on |delta|^2 + a max(0, confidence - margin) + b sum_j max(0, excess_j), in Carlini & Wagner's tanh box.
 
     Attributes:
@@ -64,36 +64,38 @@ class DetectorCW(QueryAttack):
                 f"Attack {self.name} needs positive weights and learning_rate, and confidence of 0 or more."
             )
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        rows = (~query.fools(query.x, count=False)).nonzero().flatten()
-        result = query.x.clone()
-        if not len(rows) or query.threat.eps == 0:
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        rows = (~session.fools(session.x, count=False)).nonzero().flatten()
+        result = session.x.clone()
+        if not len(rows) or session.threat.eps == 0:
             return result
-        best = _Best(query.x[rows])
-        weights = _Weights(len(rows), self.label_weight, self.detector_weight, query.x.device)
+        best = _Best(session.x[rows])
+        weights = _Weights(len(rows), self.label_weight, self.detector_weight, session.x.device)
         for _ in range(self.rounds):
-            label_missed, detector_missed, evaded = self._round(query, rows, weights, best)
+            label_missed, detector_missed, evaded = self._round(session, rows, weights, best)
             weights.update(label_missed, detector_missed & (not self.paper_literal), evaded, self.paper_literal)
-            query.tracing = False  # values of rounds with other weights cannot be compared
-        result[rows] = project(best.images, query.x[rows], query.threat)
+            session.tracing = False  # values of rounds with other weights cannot be compared
+        result[rows] = project(best.images, session.x[rows], session.threat)
         return result
 
-    def _round(self, query: Query, rows: Tensor, weights: _Weights, best: _Best) -> tuple[Tensor, Tensor, Tensor]:
+    def _round(
+        self, session: AttackSession, rows: Tensor, weights: _Weights, best: _Best
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One run of Adam; of the round's best iterates: label missed (n,), detector missed (n,), evaded (n,)."""
-        clean = query.x[rows]
+        clean = session.x[rows]
         w = torch.atanh((2 * clean - 1) * _SHRINK)
         first, second = torch.zeros_like(w), torch.zeros_like(w)
         mine = _Best(clean)
         for step in range(1, self.steps + 1):
             tanh = w.tanh()
             x_adv = ((tanh / _SHRINK + 1) / 2).clamp(0, 1)
-            gradient, lack, excess = self._slope(query, x_adv, rows, weights)
+            gradient, lack, excess = self._slope(session, x_adv, rows, weights)
             evades = (lack <= 0) & (excess <= 0)
             asked = evades.nonzero().flatten()  # the attacker's pass only nominates; the system decides
             if len(asked):
-                held = inside(x_adv[asked], clean[asked], query.threat)
-                evades[asked] = query.fools(x_adv[asked], rows[asked]) & held
+                held = inside(x_adv[asked], clean[asked], session.threat)
+                evades[asked] = session.fools(x_adv[asked], rows[asked]) & held
             for kept in (mine, best):
                 kept.offer(x_adv, l2_norm(x_adv - clean), lack.clamp(min=0) + excess.clamp(min=0), evades, lack, excess)
             gradient = (2 * (x_adv - clean) + gradient) * (1 - tanh.square()) / (2 * _SHRINK)
@@ -103,21 +105,25 @@ class DetectorCW(QueryAttack):
             w = (w - self.learning_rate / (1 - 0.9**step) * first / scale).clamp(-_LIMIT, _LIMIT)
         return mine.lack > 0, mine.excess > 0, mine.evades
 
-    def _slope(self, query: Query, x_adv: Tensor, rows: Tensor, weights: _Weights) -> tuple[Tensor, Tensor, Tensor]:
+    def _slope(
+        self, session: AttackSession, x_adv: Tensor, rows: Tensor, weights: _Weights
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(gradient of both weighted penalties, missing margin (n,), summed excess over thresholds (n,))."""
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (query.surface.answer or query.surface.system)(leaf, query.y[rows])
+            answer = (session.surface.attacker_output or session.surface.system)(leaf, session.y[rows])
             logits = answer.logits.float()
-            gained = margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
+            gained = (
+                margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
+            )
             lack = self.confidence - gained
-            excess = scaled_excess(answer, query.threshold).clamp(min=0).sum(1)
+            excess = scaled_excess(answer, session.threshold).clamp(min=0).sum(1)
             kept.extend((lack.detach(), excess.detach()))
             return [-weights.label * lack.clamp(min=0) - weights.detector * excess], answer.logits
 
-        (gradient,), (value,), _ = query.differentiate(x_adv, rows, function)
-        query.record(rows, gradient, value)
+        (gradient,), (value,), _ = session.differentiate(x_adv, rows, function)
+        session.record(rows, gradient, value)
         return -gradient, kept[0], kept[1]
 
 

@@ -43,9 +43,16 @@ class WorstCase:
         return any(getattr(attack, "evades", False) for attack in self.attacks.values())
 
     def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> AttackResult:
         """See :class:`robustforge.attacks.core.attack.Attack`."""
         check_images(x)
         index = torch.arange(len(x), device=x.device) if index is None else index

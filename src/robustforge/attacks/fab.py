@@ -1,4 +1,4 @@
-"""FAB-T: walks along a decision boundary towards the clean image (Croce & Hein 2020, arXiv:1907.02044)."""
+"""FAB-T: walks along a decision boundary toward the clean image (Croce & Hein 2020, arXiv:1907.02044)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import l2_norm, linf_norm, per_sample, random_sign
 from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.losses.classification import margin_targeted
 from robustforge.randomness import SampleRandom
 from robustforge.types import Norm, Threat, UserError
@@ -22,11 +22,11 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class FAB(QueryAttack):
+class FAB(BaseAttack):
     """Minimum-norm attack cut to the budget: adversarial images outside the ball are not returned.
 
-    Every step projects both the iterate and the clean image onto the linearised boundary between the label and one
-    target class, goes a little beyond a mean of the two, and falls back towards the clean image once it is adversarial.
+    Every step projects both the iterate and the clean image onto the linearized boundary between the label and one
+    target class, goes a little beyond a mean of the two, and falls back toward the clean image once it is adversarial.
 
     Attributes:
         steps: iterations a run.
@@ -70,43 +70,43 @@ class FAB(QueryAttack):
                 "give alpha_max in [0, 1], eta of 1 or more and beta between 0 and 1."
             )
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        if query.threat.eps == 0 or not len(query.x):
-            return query.x
-        classes = likely_classes(query, self.n_target_classes)
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        if session.threat.eps == 0 or not len(session.x):
+            return session.x
+        classes = likely_classes(session, self.n_target_classes)
         lanes = classes.shape[1]
 
         def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(query, rows, number, lanes, seed) for number in numbers])
-            return self._walk(query, start, rows.repeat(len(numbers)), goals(query, classes, rows, numbers))
+            start = torch.cat([self._start(session, rows, number, lanes, seed) for number in numbers])
+            return self._walk(session, start, rows.repeat(len(numbers)), goals(session, classes, rows, numbers))
 
-        return in_rounds(query, lanes, self.restarts, run)
+        return in_rounds(session, lanes, self.restarts, run)
 
-    def _start(self, query: Query, rows: Tensor, number: int, lanes: int, seed: int) -> Tensor:
-        x = query.x[rows]
+    def _start(self, session: AttackSession, rows: Tensor, number: int, lanes: int, seed: int) -> Tensor:
+        x = session.x[rows]
         if number < lanes:
             return x
-        noise = random_sign(x, query.index[rows], query.threat, SampleRandom(seed, self.name, number))
-        return (x + query.threat.eps / 2 * noise).clamp(0, 1)
+        noise = random_sign(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
+        return (x + session.threat.eps / 2 * noise).clamp(0, 1)
 
-    def _walk(self, query: Query, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    def _walk(self, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones in the ball, else clean ones; (n,) bool: which fooled)."""
-        clean, threat = query.x[rows], query.threat
-        runs = Lockstep(query, rows, clean)
+        clean, threat = session.x[rows], session.threat
+        runs = Lockstep(session, rows, clean)
         nearest = torch.full((len(rows),), float("inf"), device=rows.device)
         s = {"x": start, "clean": clean, "goal": goal, "found": clean, "nearest": nearest, "before": nearest}
         s["value"] = -nearest
         for number in range(1, self.steps + 1):
-            gradient, _, value = query.gradient(s["x"], runs.rows, _towards, s["goal"])
+            gradient, _, value = session.gradient(s["x"], runs.rows, _toward, s["goal"])
             value = torch.where(s["value"].isfinite(), s["value"], value)
             s["x"] = self._step(s["x"], s["clean"], gradient, value, threat)
             # a boundary cannot be found closer than its value is known: bf16 would cost 2 % of the distance
-            logits = query.logits(s["x"], runs.rows, exact=True)
-            adversarial = query.suspects(logits, runs.rows)
+            logits = session.logits(s["x"], runs.rows, exact=True)
+            adversarial = session.suspects(logits, runs.rows)
             inside = _keep_nearest(s, adversarial, threat)
             keep = runs.judge(s["x"], inside)
-            s["value"] = _towards(logits, s["goal"]).masked_fill(adversarial, float("-inf"))  # those move once more
+            s["value"] = _toward(logits, s["goal"]).masked_fill(adversarial, float("-inf"))  # those move once more
             back = s["clean"] + self.beta * (s["x"] - s["clean"])
             s["x"] = torch.where(per_sample(adversarial, back), back, s["x"])
             if keep is not None:
@@ -154,7 +154,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
         (B, ...). Where the box does not meet the hyperplane, the step to the box's nearest corner; 0 for a normal of 0.
 
     Notes:
-        The minimiser moves pixel i by ``min(t * pace_i, room_i)`` in the direction that helps, with pace 1 for
+        The minimizer moves pixel i by ``min(t * pace_i, room_i)`` in the direction that helps, with pace 1 for
         L-infinity and ``|normal_i|`` for L2. What that gains is concave and piecewise linear in t, so that Newton's
         method from t = 0 never overshoots and ends exactly, without sorting pixels.
     """
@@ -180,7 +180,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
     return (direction * torch.minimum(t * pace, room)).view(shape)
 
 
-def _towards(logits: Tensor, goal: Tensor) -> Tensor:
+def _toward(logits: Tensor, goal: Tensor) -> Tensor:
     return margin_targeted(logits, goal[:, 0], goal[:, 1])
 
 

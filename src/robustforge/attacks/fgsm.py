@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_sign
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -17,7 +17,7 @@ LABELS = ("given", "predicted")
 
 
 @dataclass(frozen=True)
-class FGSM(QueryAttack):
+class FGSM(BaseAttack):
     """One step of length eps along the loss gradient; the normalised gradient for L2.
 
     Attributes:
@@ -46,21 +46,29 @@ class FGSM(QueryAttack):
         if not 0 <= self.random_share < 1:
             raise UserError(f"Attack {self.name} has random_share={self.random_share}: give a share in [0, 1).")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        eps = query.threat.eps
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        eps = session.threat.eps
 
         def starts(rows: Tensor, restart: int) -> Tensor:
             if not self.random_share:
-                return query.x[rows]
-            noise = random_sign(query.x[rows], query.index[rows], query.threat, SampleRandom(seed, self.name, restart))
-            return project(query.x[rows] + self.random_share * eps * noise, query.x[rows], query.threat)
+                return session.x[rows]
+            noise = random_sign(
+                session.x[rows], session.index[rows], session.threat, SampleRandom(seed, self.name, restart)
+            )
+            return project(session.x[rows] + self.random_share * eps * noise, session.x[rows], session.threat)
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
-            predicted = query.logits(query.x[rows], rows).argmax(1) if self.label == "predicted" else None
+            predicted = session.logits(session.x[rows], rows).argmax(1) if self.label == "predicted" else None
             return ascend(
-                query, start, rows, steps=1, step_size=(1 - self.random_share) * eps, goal=predicted,
-                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
-            )  # fmt: skip
+                session,
+                start,
+                rows,
+                steps=1,
+                step_size=(1 - self.random_share) * eps,
+                goal=predicted,
+                objective=OBJECTIVES[self.loss],
+                early_stop=self.early_stop,
+            )
 
-        return climb(query, starts, restarts=1, early_stop=self.early_stop, run=run)
+        return climb(session, starts, restarts=1, early_stop=self.early_stop, run=run)

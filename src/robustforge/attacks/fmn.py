@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, per_sample
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.losses.classification import margin
 from robustforge.types import Threat, UserError
@@ -21,7 +21,7 @@ _FINAL_SHARE = 0.01  # of the step size, at the end
 
 
 @dataclass(frozen=True)
-class FMN(QueryAttack):
+class FMN(BaseAttack):
     """Shrinks the radius while the image fools, widens it while it does not, and steps along the margin's gradient.
 
     Attributes:
@@ -58,20 +58,20 @@ class FMN(QueryAttack):
                 "give shares with 0 < final_gamma <= gamma < 1."
             )
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        nearest = Nearest(query, self.norm)
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        nearest = Nearest(session, self.norm)
         norm = nearest.name
         rows = nearest.standing()
-        clean, delta = query.x[rows], torch.zeros_like(query.x[rows])
+        clean, delta = session.x[rows], torch.zeros_like(session.x[rows])
         radius = torch.full((len(rows),), float("inf"), device=rows.device)
         largest = _STEP_SIZES[norm] if self.step_size is None else self.step_size
         for step in range(self.steps if len(rows) else 0):
             decay = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = self.final_gamma + (self.gamma - self.final_gamma) * decay
             x_adv = (clean + delta).clamp(0, 1)
-            gradient, logits, value = query.gradient(x_adv, rows, margin)
-            fooled = nearest.offer(x_adv, rows, query.suspects(logits, rows))
+            gradient, logits, value = session.gradient(x_adv, rows, margin)
+            fooled = nearest.offer(x_adv, rows, session.suspects(logits, rows))
             found = nearest.distance[rows]
             steepness = l1_norm(gradient) if norm == "linf" else l2_norm(gradient)
             estimate = nearest.norm(delta) + value.abs() / steepness.clamp_min(_TINY)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.randomness import SampleRandom
 from robustforge.types import Threat, UserError
@@ -23,7 +23,7 @@ _IMAGES = 2048  # in one pass
 
 
 @dataclass(frozen=True)
-class HopSkipJump(QueryAttack):
+class HopSkipJump(BaseAttack):
     """Boundary walk: estimates the boundary's normal from random probes, steps along it, returns to the boundary.
 
     Attributes:
@@ -59,74 +59,74 @@ class HopSkipJump(QueryAttack):
             if not getattr(self, name) > 0:
                 raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give more than 0.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        nearest = Nearest(query, self.norm)
-        self._start(query, nearest, SampleRandom(seed, self.name))
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        nearest = Nearest(session, self.norm)
+        self._start(session, nearest, SampleRandom(seed, self.name))
         rows = ((nearest.distance > 0) & nearest.distance.isfinite()).nonzero().flatten()
         x_adv = nearest.x_adv[rows]
         if len(rows):
-            x_adv = self._to_boundary(query, rows, x_adv)
+            x_adv = self._to_boundary(session, rows, x_adv)
         for step in range(1, self.steps + 1 if len(rows) else 1):
             nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
-            normal = self._normal(query, rows, x_adv, step, SampleRandom(seed, self.name, step))
-            x_adv = self._jump(query, rows, x_adv, normal, step)
-            x_adv = self._to_boundary(query, rows, x_adv)
+            normal = self._normal(session, rows, x_adv, step, SampleRandom(seed, self.name, step))
+            x_adv = self._jump(session, rows, x_adv, normal, step)
+            x_adv = self._to_boundary(session, rows, x_adv)
         nearest.offer(x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
         return nearest.result()
 
-    def _linf(self, query: Query) -> bool:
-        return (self.norm or query.threat.norm) == "linf"
+    def _linf(self, session: AttackSession) -> bool:
+        return (self.norm or session.threat.norm) == "linf"
 
-    def _start(self, query: Query, nearest: Nearest, random: SampleRandom) -> None:
+    def _start(self, session: AttackSession, nearest: Nearest, random: SampleRandom) -> None:
         """Keeps of each image the first draw of noise that fools."""
-        rows, shape = nearest.standing(), query.x.shape[1:]
+        rows, shape = nearest.standing(), session.x.shape[1:]
         for number in range(self.init_tries):
             if not len(rows):
                 return
             grain = _GRAIN[number % len(_GRAIN)]
             size = shape if grain is None else (shape[0], min(grain, shape[1]), min(grain, shape[2]))
-            noise = F.interpolate(random.uniform(query.index[rows], size, stream=number), shape[1:])
+            noise = F.interpolate(random.uniform(session.index[rows], size, stream=number), shape[1:])
             nearest.offer(noise, rows, torch.ones_like(rows, dtype=torch.bool))
             rows = rows[nearest.distance[rows].isinf()]
 
-    def _between(self, query: Query, rows: Tensor, x_adv: Tensor, share: Tensor) -> Tensor:
+    def _between(self, session: AttackSession, rows: Tensor, x_adv: Tensor, share: Tensor) -> Tensor:
         """``share`` (n,) of the way to ``x_adv``: along the line for L2, in a box of that share for L-infinity."""
-        clean = query.x[rows]
-        if not self._linf(query):
+        clean = session.x[rows]
+        if not self._linf(session):
             return torch.lerp(clean, x_adv, per_sample(share, clean))
         delta = x_adv - clean
         limit = per_sample(share * delta.flatten(1).abs().amax(1), clean)
         return clean + torch.min(torch.max(delta, -limit), limit)
 
-    def _to_boundary(self, query: Query, rows: Tensor, x_adv: Tensor) -> Tensor:
+    def _to_boundary(self, session: AttackSession, rows: Tensor, x_adv: Tensor) -> Tensor:
         """Bisection (Algorithm 1): the nearest point on the way to the clean image that still fools, to theta."""
         pixels = x_adv[0].numel()
-        halvings = math.ceil(math.log2(pixels ** (2 if self._linf(query) else 1.5) / self.gamma))
+        halvings = math.ceil(math.log2(pixels ** (2 if self._linf(session) else 1.5) / self.gamma))
         low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
         for _ in range(min(max(halvings, 1), 24)):  # float32 holds no finer share
             middle = (low + high) / 2
-            fooled = query.fools(self._between(query, rows, x_adv, middle), rows)
+            fooled = session.fools(self._between(session, rows, x_adv, middle), rows)
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
-        return torch.where(per_sample(high < 1, x_adv), self._between(query, rows, x_adv, high), x_adv)
+        return torch.where(per_sample(high < 1, x_adv), self._between(session, rows, x_adv, high), x_adv)
 
-    def _normal(self, query: Query, rows: Tensor, x_adv: Tensor, step: int, random: SampleRandom) -> Tensor:
-        """Estimate of the boundary's normal, towards fooling (Eq. 16), of unit length; signs for L-infinity."""
+    def _normal(self, session: AttackSession, rows: Tensor, x_adv: Tensor, step: int, random: SampleRandom) -> Tensor:
+        """Estimate of the boundary's normal, toward fooling (Eq. 16), of unit length; signs for L-infinity."""
         probes = min(int(self.probes * math.sqrt(step)), self.max_probes)
-        reach = self._reach(query, rows, x_adv, step)
+        reach = self._reach(session, rows, x_adv, step)
         parts = torch.split(torch.arange(len(rows), device=rows.device), max(1, _IMAGES // _CHUNK))
-        return torch.cat([self._estimate(query, rows[p], x_adv[p], reach[p], probes, random) for p in parts])
+        return torch.cat([self._estimate(session, rows[p], x_adv[p], reach[p], probes, random) for p in parts])
 
-    def _reach(self, query: Query, rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
+    def _reach(self, session: AttackSession, rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
         """(n,) length of the probes: sqrt(P) * theta * distance for L2, P * theta * distance for L-infinity."""
         if step == 1:
             return torch.full((len(rows),), 0.1, device=rows.device)
-        pixels, delta = x_adv[0].numel(), (x_adv - query.x[rows]).flatten(1)
+        pixels, delta = x_adv[0].numel(), (x_adv - session.x[rows]).flatten(1)
         # both come to gamma / P times the distance
-        return self.gamma / pixels * (delta.abs().amax(1) if self._linf(query) else l2_norm(delta))
+        return self.gamma / pixels * (delta.abs().amax(1) if self._linf(session) else l2_norm(delta))
 
     def _estimate(
-        self, query: Query, rows: Tensor, x_adv: Tensor, reach: Tensor, probes: int, random: SampleRandom
+        self, session: AttackSession, rows: Tensor, x_adv: Tensor, reach: Tensor, probes: int, random: SampleRandom
     ) -> Tensor:
         """See :meth:`_normal`, for images few enough for one pass a chunk of probes."""
         agreed, plain = torch.zeros_like(x_adv), torch.zeros_like(x_adv)
@@ -135,13 +135,13 @@ class HopSkipJump(QueryAttack):
         for begin in range(0, probes, _CHUNK):
             count = min(_CHUNK, probes - begin)
             size = (count, *x_adv.shape[1:])
-            index = query.index[rows]
+            index = session.index[rows]
             noise = (
-                2 * random.uniform(index, size, begin) - 1 if self._linf(query) else random.normal(index, size, begin)
+                2 * random.uniform(index, size, begin) - 1 if self._linf(session) else random.normal(index, size, begin)
             )
             noise = noise / torch.linalg.vector_norm(noise, dim=(2, 3, 4), keepdim=True)
             probe = (x_adv[:, None] + length * noise).clamp(0, 1)
-            fooled = query.fools(probe.flatten(0, 1), rows.repeat_interleave(count))
+            fooled = session.fools(probe.flatten(0, 1), rows.repeat_interleave(count))
             sign = torch.where(fooled, 1.0, -1.0).view(len(rows), count)
             # what the box left of the direction; its length does not matter
             moved = (probe - x_adv[:, None]) / length
@@ -152,16 +152,16 @@ class HopSkipJump(QueryAttack):
         # the mean is a baseline that lowers the variance, except where every probe agrees and it would leave nothing
         mean = torch.where(mean.abs() == 1, 0.0, mean)
         normal = agreed - per_sample(mean, plain) * plain
-        return ascent_direction(normal, Threat("linf" if self._linf(query) else "l2", 1.0))
+        return ascent_direction(normal, Threat("linf" if self._linf(session) else "l2", 1.0))
 
-    def _jump(self, query: Query, rows: Tensor, x_adv: Tensor, normal: Tensor, step: int) -> Tensor:
+    def _jump(self, session: AttackSession, rows: Tensor, x_adv: Tensor, normal: Tensor, step: int) -> Tensor:
         """The longest step distance / sqrt(t) / 2^k along the normal (n, C, H, W) that still fools."""
-        delta = (x_adv - query.x[rows]).flatten(1)
-        stride = (delta.abs().amax(1) if self._linf(query) else l2_norm(delta)) / math.sqrt(step)
+        delta = (x_adv - session.x[rows]).flatten(1)
+        stride = (delta.abs().amax(1) if self._linf(session) else l2_norm(delta)) / math.sqrt(step)
         result, left = x_adv.clone(), torch.arange(len(rows), device=rows.device)
         for _ in range(_HALVINGS):
             there = (x_adv[left] + per_sample(stride[left], normal) * normal[left]).clamp(0, 1)
-            fooled = query.fools(there, rows[left])
+            fooled = session.fools(there, rows[left])
             result[left[fooled]] = there[fooled]
             left = left[~fooled]
             if not len(left):

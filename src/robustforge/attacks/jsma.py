@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.nearest import Nearest
 from robustforge.types import UserError
 
@@ -79,7 +79,7 @@ def _beaten_twice(loss: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class JSMA(QueryAttack):
+class JSMA(BaseAttack):
     """Two pixels at a time, chosen by what they do to the target's and the others' logits, until the system is fooled.
 
     Attributes:
@@ -115,17 +115,17 @@ class JSMA(QueryAttack):
         if self.aim not in AIMS:
             raise UserError(f"Attack {self.name} has aim='{self.aim}': choose one of {', '.join(AIMS)}.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        nearest = Nearest(query, "l2")
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        nearest = Nearest(session, "l2")
         rows = nearest.standing()
         if not len(rows):
             return nearest.result()
-        rows, goal = self._goals(query, rows)
-        x_adv, sign = query.x[rows], 1.0 if self.theta > 0 else -1.0
+        rows, goal = self._goals(session, rows)
+        x_adv, sign = session.x[rows], 1.0 if self.theta > 0 else -1.0
         for _ in range(max(1, int(self.gamma * x_adv[0].numel()) // 2)):
-            target, others, logits = self._derivatives(query, x_adv, rows, goal)
-            going = self._still_standing(query, nearest, x_adv, rows, query.suspects(logits, rows))
+            target, others, logits = self._derivatives(session, x_adv, rows, goal)
+            going = self._still_standing(session, nearest, x_adv, rows, session.suspects(logits, rows))
             rows, goal, x_adv, target, others = (t[going] for t in (rows, goal, x_adv, target, others))
             if not len(rows):
                 return nearest.result()
@@ -143,42 +143,46 @@ class JSMA(QueryAttack):
                 rows, goal, x_adv = rows[exists], goal[exists], x_adv[exists]
                 if not len(rows):
                     return nearest.result()
-        self._still_standing(query, nearest, x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
+        self._still_standing(session, nearest, x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
         return nearest.result()
 
-    def _goals(self, query: Query, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _goals(self, session: AttackSession, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows, several times for ``best``, and the class each aims at."""
-        if query.targets is not None:
-            return rows, query.targets[rows]
-        wrong = query.logits(query.x[rows], rows).scatter(1, query.y[rows, None], float("-inf"))
+        if session.targets is not None:
+            return rows, session.targets[rows]
+        wrong = session.logits(session.x[rows], rows).scatter(1, session.y[rows, None], float("-inf"))
         if self.aim == "next":
-            return rows, (query.y[rows] + 1) % wrong.shape[1]
+            return rows, (session.y[rows] + 1) % wrong.shape[1]
         classes = wrong.topk(wrong.shape[1] - 1 if self.aim == "best" else 1, dim=1).indices
         return rows.repeat_interleave(classes.shape[1]), classes.flatten()
 
     @staticmethod
-    def _derivatives(query: Query, x_adv: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _derivatives(
+        session: AttackSession, x_adv: Tensor, rows: Tensor, goal: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """((n, P) of the target's logit, (n, P) of the sum of the others', logits)."""
 
         def values(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            logits = query.surface.logits(leaf, query.y[rows]).float()
+            logits = session.surface.logits(leaf, session.y[rows]).float()
             target = logits.gather(1, goal[:, None]).squeeze(1)
             return [target, logits.sum(1) - target], logits
 
-        (target, others), (gain, loss), logits = query.differentiate(x_adv, rows, values)
+        (target, others), (gain, loss), logits = session.differentiate(x_adv, rows, values)
         # the trace is of the first of an image's aims; the lead over the others' mean is what the saliency map raises
         first, rivals = torch.ones_like(rows, dtype=torch.bool), logits.shape[1] - 1
         first[1:] = rows[1:] != rows[:-1]
-        query.record(rows[first], (target - others / rivals)[first], (gain - loss / rivals)[first])
+        session.record(rows[first], (target - others / rivals)[first], (gain - loss / rivals)[first])
         return target.flatten(1), others.flatten(1), logits.detach()
 
     @staticmethod
-    def _still_standing(query: Query, nearest: Nearest, x_adv: Tensor, rows: Tensor, suspects: Tensor) -> Tensor:
+    def _still_standing(
+        session: AttackSession, nearest: Nearest, x_adv: Tensor, rows: Tensor, suspects: Tensor
+    ) -> Tensor:
         """Positions that go on; of those of one image that fool, the first is kept and all others stop too."""
         places = suspects.nonzero().flatten()
         if len(places):
-            done = places[query.fools(x_adv[places], rows[places])]
-            first = torch.full((len(query.x),), len(rows), device=rows.device)
+            done = places[session.fools(x_adv[places], rows[places])]
+            first = torch.full((len(session.x),), len(rows), device=rows.device)
             first.scatter_reduce_(0, rows[done], done, "amin")
             chosen = first[first < len(rows)]
             nearest.keep(x_adv[chosen], rows[chosen])

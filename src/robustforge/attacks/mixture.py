@@ -39,9 +39,16 @@ class Mixture:
             )
 
     def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> AttackResult:
         """See :class:`robustforge.attacks.core.attack.Attack`; ``threat`` gives way to the attacks' own budgets."""
         index = torch.arange(len(x), device=x.device) if index is None else index
         draw = SampleRandom(seed, self.name).uniform(index, (1,)).flatten()

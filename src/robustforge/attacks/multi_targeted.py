@@ -1,4 +1,4 @@
-"""Targeted PGD towards one wrong class after another (MultiTargeted, Gowal et al. 2019, arXiv:1910.09338)."""
+"""Targeted PGD toward one wrong class after another (MultiTargeted, Gowal et al. 2019, arXiv:1910.09338)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.lockstep import likely_classes
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 
 @dataclass(frozen=True)
-class MultiTargeted(QueryAttack):
+class MultiTargeted(BaseAttack):
     """Enumerates the most likely wrong classes, each on what the ones before left standing.
 
     On an aimed surface every class also opens its own part of the defense: on Memory Defense's ``slot_aimed`` this is
@@ -46,24 +46,29 @@ class MultiTargeted(QueryAttack):
         if self.classes is not None and self.classes < 1:
             raise UserError(f"Attack {self.name} has classes={self.classes}: give at least 1, or null for all.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        best = query.x.clone()
-        if query.threat.eps == 0 or not len(best):
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        best = session.x.clone()
+        if session.threat.eps == 0 or not len(best):
             return best
-        rows = (~query.fools(best, count=False)).nonzero().flatten()
+        rows = (~session.fools(best, count=False)).nonzero().flatten()
         if not len(rows):
             return best
-        ranking = likely_classes(query, self.classes or query.classes())
-        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+        ranking = likely_classes(session, self.classes or session.classes())
+        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
         for number in range(ranking.shape[1]):
-            x, random = query.x[rows], SampleRandom(seed, self.name, number)
+            x, random = session.x[rows], SampleRandom(seed, self.name, number)
             best[rows] = ends = ascend(
-                query, project(random_start(x, query.index[rows], query.threat, random), x, query.threat), rows,
-                steps=self.steps, step_size=step, goal=ranking[rows, number], early_stop=True,
+                session,
+                project(random_start(x, session.index[rows], session.threat, random), x, session.threat),
+                rows,
+                steps=self.steps,
+                step_size=step,
+                goal=ranking[rows, number],
+                early_stop=True,
                 objective=lambda logits, goal: -OBJECTIVES[self.loss](logits, goal),
-            )  # fmt: skip
-            rows = rows[~query.fools(ends, rows)]
+            )
+            rows = rows[~session.fools(ends, rows)]
             if not len(rows):
                 break
         return best

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.geometry import l2_norm, linf_norm, project
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
 
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
@@ -21,7 +21,7 @@ def check_norm(name: str, norm: str | None) -> None:
 
 
 class Nearest:
-    """Of each image of a query the nearest one that fooled the system; one inside the ball beats any outside.
+    """Of each image of a session the nearest one that fooled the system; one inside the ball beats any outside.
 
     Attributes:
         name: of the norm that is measured.
@@ -30,14 +30,14 @@ class Nearest:
         distance: (B,) its distance, infinite where there is none, 0 for images that the system gets wrong as they are.
     """
 
-    def __init__(self, query: Query, norm: str | None = None) -> None:
-        self.name = norm or query.threat.norm
-        self._query, self.norm = query, NORMS[self.name]
-        self.x_adv = query.x.clone()
-        self.distance = torch.full((len(query.x),), float("inf"), device=query.x.device)
+    def __init__(self, session: AttackSession, norm: str | None = None) -> None:
+        self.name = norm or session.threat.norm
+        self._query, self.norm = session, NORMS[self.name]
+        self.x_adv = session.x.clone()
+        self.distance = torch.full((len(session.x),), float("inf"), device=session.x.device)
         self._fits = torch.zeros_like(self.distance, dtype=torch.bool)
-        if len(query.x) and query.threat.eps > 0:
-            self.distance[query.fools(query.x, count=False)] = 0.0
+        if len(session.x) and session.threat.eps > 0:
+            self.distance[session.fools(session.x, count=False)] = 0.0
 
     def standing(self) -> Tensor:
         """(n,) rows worth attacking: none without a budget, else those that the system gets right."""
@@ -79,7 +79,7 @@ class Nearest:
         return torch.where(fits == kept_fits, distance < limit, fits)
 
     def pull(self, rows: Tensor, halvings: int) -> None:
-        """Moves what was found (n,) along the straight line towards the clean image, while it fools, by bisection."""
+        """Moves what was found (n,) along the straight line toward the clean image, while it fools, by bisection."""
         rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
         clean, far = self._query.x[rows], self.x_adv[rows]
         low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_sign, random_start
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -16,7 +16,7 @@ KINDS = ("uniform", "gaussian")
 
 
 @dataclass(frozen=True)
-class Noise(QueryAttack):
+class Noise(BaseAttack):
     """Draws noise inside the ball until the system is fooled; no gradients.
 
     Attributes:
@@ -41,22 +41,22 @@ class Noise(QueryAttack):
         if self.repeats < 1 or not self.scale > 0:
             raise UserError(f"Attack {self.name} has repeats={self.repeats} and scale={self.scale}: both above 0.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        x_adv = query.x.clone()
-        if query.threat.eps == 0 or not len(x_adv):
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        x_adv = session.x.clone()
+        if session.threat.eps == 0 or not len(x_adv):
             return x_adv
-        rows = (~query.fools(x_adv, count=False)).nonzero().flatten()
+        rows = (~session.fools(x_adv, count=False)).nonzero().flatten()
         for repeat in range(self.repeats):
             if not len(rows):
                 break
-            x_adv[rows] = self._draw(query, rows, SampleRandom(seed, self.name, repeat))
+            x_adv[rows] = self._draw(session, rows, SampleRandom(seed, self.name, repeat))
             if repeat + 1 < self.repeats:
-                rows = rows[~query.fools(x_adv[rows], rows)]
+                rows = rows[~session.fools(x_adv[rows], rows)]
         return x_adv
 
-    def _draw(self, query: Query, rows: Tensor, random: SampleRandom) -> Tensor:
-        x, index, threat = query.x[rows], query.index[rows], query.threat
+    def _draw(self, session: AttackSession, rows: Tensor, random: SampleRandom) -> Tensor:
+        x, index, threat = session.x[rows], session.index[rows], session.threat
         if self.kind == "uniform":
             noisy = random_start(x, index, threat, random)
         elif threat.norm == "l2":

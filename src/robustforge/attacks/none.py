@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.session import AttackSession
 
 
 @dataclass(frozen=True)
-class NoAttack(QueryAttack):
+class NoAttack(BaseAttack):
     """Returns ``x``; success is the system's clean error."""
 
     name: str = "clean"
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        return query.x
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        return session.x

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import check_settings
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -33,7 +33,7 @@ def minus_penalty(scores: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PenaltyDescent(QueryAttack):
+class PenaltyDescent(BaseAttack):
     """Adam on penalty_t(x + eta) + weight |eta|^2: close to the target's mean, well rebuilt, little changed.
 
     Meant for a ``white_box`` surface. Without a ``target`` every wrong class is tried in turn, on images that no
@@ -51,7 +51,7 @@ class PenaltyDescent(QueryAttack):
         UserError: settings under which it would do nothing.
 
     Notes:
-        The paper names neither the optimiser nor steps nor step size, keeps no bound on |eta| and does not say that
+        The paper names neither the optimizer nor steps nor step size, keeps no bound on |eta| and does not say that
         pixels are clipped; here every iterate is projected onto the threat's ball and onto [0, 1].
     """
 
@@ -69,37 +69,37 @@ class PenaltyDescent(QueryAttack):
         if self.start not in STARTS:
             raise UserError(f"Attack {self.name} has start='{self.start}': choose one of {', '.join(STARTS)}.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        best = query.x.clone()
-        if query.threat.eps == 0 or not len(best):
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        best = session.x.clone()
+        if session.threat.eps == 0 or not len(best):
             return best
-        rows = (~query.fools(best, count=False)).nonzero().flatten() if self.early_stop else query.everyone()
+        rows = (~session.fools(best, count=False)).nonzero().flatten() if self.early_stop else session.everyone()
         if self.start == "noise":
-            noise = SampleRandom(seed, self.name).uniform(query.index, best.shape[1:])
-            rows, best = query.everyone(), project(noise, query.x, query.threat)
+            noise = SampleRandom(seed, self.name).uniform(session.index, best.shape[1:])
+            rows, best = session.everyone(), project(noise, session.x, session.threat)
         begin = best.clone()
-        if query.targets is not None:
-            best[rows] = self._descend(query, begin[rows], rows, query.targets[rows])
+        if session.targets is not None:
+            best[rows] = self._descend(session, begin[rows], rows, session.targets[rows])
             return best
-        classes = query.logits(query.x[:1], query.everyone()[:1]).shape[1]
+        classes = session.logits(session.x[:1], session.everyone()[:1]).shape[1]
         for offset in range(1, classes):
             if not len(rows):
                 break
-            best[rows] = self._descend(query, begin[rows], rows, (query.y[rows] + offset) % classes)
-            query.tracing = False
-            rows = rows[~query.fools(best[rows], rows)]
+            best[rows] = self._descend(session, begin[rows], rows, (session.y[rows] + offset) % classes)
+            session.tracing = False
+            rows = rows[~session.fools(best[rows], rows)]
         return best
 
-    def _descend(self, query: Query, start: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+    def _descend(self, session: AttackSession, start: Tensor, rows: Tensor, target: Tensor) -> Tensor:
         """(n, C, H, W): last, or first fooling, iterates for one target of each image."""
         result, place, x = start.clone(), torch.arange(len(rows), device=start.device), start
         mean, square = torch.zeros_like(start), torch.zeros_like(start)
         for step in range(1, self.steps + 1):
-            gradient, scores, _ = query.gradient(x, rows, minus_penalty, target)
+            gradient, scores, _ = session.gradient(x, rows, minus_penalty, target)
             if self.early_stop:
-                suspects = query.suspects(scores, rows).nonzero().flatten()
-                done = suspects[query.fools(x[suspects], rows[suspects])] if len(suspects) else suspects
+                suspects = session.suspects(scores, rows).nonzero().flatten()
+                done = suspects[session.fools(x[suspects], rows[suspects])] if len(suspects) else suspects
                 if len(done):
                     result[place] = x
                     keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill(0, done, False)
@@ -107,10 +107,10 @@ class PenaltyDescent(QueryAttack):
                     x, mean, square, gradient = x[keep], mean[keep], square[keep], gradient[keep]
                 if not len(rows):
                     return result
-            gradient = gradient - 2 * self.distance_weight * (x - query.x[rows])
+            gradient = gradient - 2 * self.distance_weight * (x - session.x[rows])
             mean = _DECAYS[0] * mean + (1 - _DECAYS[0]) * gradient
             square = _DECAYS[1] * square + (1 - _DECAYS[1]) * gradient.square()
             ascent = (mean / (1 - _DECAYS[0] ** step)) / ((square / (1 - _DECAYS[1] ** step)).sqrt() + _TINY)
-            x = project(x + self.lr * ascent, query.x[rows], query.threat)
+            x = project(x + self.lr * ascent, session.x[rows], session.threat)
         result[place] = x
         return result

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_start
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
-class PGD(QueryAttack):
+class PGD(BaseAttack):
     """Gradient steps from uniform random starts in the ball.
 
     Attributes:
@@ -39,18 +39,23 @@ class PGD(QueryAttack):
         super().__post_init__()
         check_settings(self.name, self.loss, self.precision, self.steps, self.restarts, self.step_size)
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        step = 2.5 * query.threat.eps / self.steps if self.step_size is None else self.step_size
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
 
         def starts(rows: Tensor, restart: int) -> Tensor:
-            x, random = query.x[rows], SampleRandom(seed, self.name, restart)
-            return project(random_start(x, query.index[rows], query.threat, random), x, query.threat)
+            x, random = session.x[rows], SampleRandom(seed, self.name, restart)
+            return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)
 
         def run(start: Tensor, rows: Tensor) -> Tensor:
             return ascend(
-                query, start, rows, steps=self.steps, step_size=step,
-                objective=OBJECTIVES[self.loss], early_stop=self.early_stop,
-            )  # fmt: skip
+                session,
+                start,
+                rows,
+                steps=self.steps,
+                step_size=step,
+                objective=OBJECTIVES[self.loss],
+                early_stop=self.early_stop,
+            )
 
-        return climb(query, starts, restarts=self.restarts, early_stop=self.early_stop, run=run)
+        return climb(session, starts, restarts=self.restarts, early_stop=self.early_stop, run=run)

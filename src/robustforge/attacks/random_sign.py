@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_sign
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
-class RandomSign(QueryAttack):
+class RandomSign(BaseAttack):
     """One draw of random signs times eps (a random direction of length eps for L2), clipped to [0, 1]; no gradients."""
 
     name: str = "random_sign"
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        x = query.x
-        noise = random_sign(x, query.index, query.threat, SampleRandom(seed, self.name))
-        return project(x + query.threat.eps * noise, x, query.threat)
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        x = session.x
+        noise = random_sign(x, session.index, session.threat, SampleRandom(seed, self.name))
+        return project(x + session.threat.eps * noise, x, session.threat)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.lockstep import Lockstep, hopeless, standing
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.square_moves import DRAWS, MOVES
 from robustforge.losses.classification import margin
 from robustforge.randomness import SampleRandom
@@ -23,7 +23,7 @@ _PATIENCE = 5  # blocks before an image may be given up
 
 
 @dataclass(frozen=True)
-class Square(QueryAttack):
+class Square(BaseAttack):
     """Keeps a random square of new values wherever it raises the deployed system's margin; asks for no gradient.
 
     Attributes:
@@ -64,31 +64,31 @@ class Square(QueryAttack):
         if not 0 < self.p_init <= 1:
             raise UserError(f"Attack {self.name} has p_init={self.p_init}: give a share of the image in (0, 1].")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        best, rows = query.x.clone(), standing(query)
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        best, rows = session.x.clone(), standing(session)
         for restart in range(self.restarts):
             if len(rows):
-                best[rows], fooled = self._search(query, rows, SampleRandom(seed, self.name, restart))
+                best[rows], fooled = self._search(session, rows, SampleRandom(seed, self.name, restart))
                 rows = rows[~fooled]
         return best
 
     def side(self, number: int, height: int, width: int) -> int:
-        """Side in pixels of the square of one query."""
+        """Side in pixels of the square of one session."""
         scaled = int(number / self.n_queries * 10_000) if self.resc_schedule else number
         share = self.p_init / 2 ** bisect_left(HALVINGS, scaled)
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
-    def _search(self, query: Query, rows: Tensor, random: SampleRandom) -> tuple[Tensor, Tensor]:
+    def _search(self, session: AttackSession, rows: Tensor, random: SampleRandom) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones, else those of the best value; (n,) bool: which fooled)."""
-        start, propose = MOVES[query.threat.norm]
-        eps, clean = query.threat.eps, query.x[rows]
+        start, propose = MOVES[session.threat.norm]
+        eps, clean = session.threat.eps, session.x[rows]
         channels, height, width = clean.shape[1:]
-        x = start(clean, query.index[rows], random, eps)
-        runs = Lockstep(query, rows, x)
-        output = query.answer(x, rows)
-        s = {"x": x, "clean": clean, "value": _value(query, output, rows)}
-        keep = runs.judge(x, query.suspects(output.logits, rows))
+        x = start(clean, session.index[rows], random, eps)
+        runs = Lockstep(session, rows, x)
+        output = session.system_output(x, rows)
+        s = {"x": x, "clean": clean, "value": _value(session, output, rows)}
+        keep = runs.judge(x, session.suspects(output.logits, rows))
         for number in range(self.n_queries):
             if keep is not None:
                 s = {name: tensor[keep] for name, tensor in s.items()}
@@ -97,10 +97,10 @@ class Square(QueryAttack):
             if not len(runs.rows):
                 return runs.ends, runs.fooled
             if number % _BLOCK == 0:
-                address = query.index[runs.rows]
+                address = session.index[runs.rows]
                 s["draws"] = random.uniform(address, (_BLOCK, DRAWS + channels), stream=1 + number // _BLOCK)
             draw, side = s["draws"][:, number % _BLOCK], self.side(number, height, width)
-            keep = _ask(query, runs, s, *propose(s["x"], s["clean"], draw, side, eps))
+            keep = _ask(session, runs, s, *propose(s["x"], s["clean"], draw, side, eps))
         runs.ends[runs.place] = s["x"] if keep is None else s["x"][keep]
         return runs.ends, runs.fooled
 
@@ -117,28 +117,30 @@ class Square(QueryAttack):
         return s if keep is None else {name: tensor[keep] for name, tensor in s.items()}
 
 
-def _ask(query: Query, runs: Lockstep, s: dict[str, Tensor], proposal: Tensor, asked: Tensor) -> Tensor | None:
+def _ask(
+    session: AttackSession, runs: Lockstep, s: dict[str, Tensor], proposal: Tensor, asked: Tensor
+) -> Tensor | None:
     """Keeps the proposals (m, C, H, W) at positions ``asked`` (m,) that raise the value; positions that go on."""
     if not len(asked):
         return None
     rows = runs.rows[asked]
-    output = query.answer(proposal, rows)
-    value = _value(query, output, rows)
+    output = session.system_output(proposal, rows)
+    value = _value(session, output, rows)
     better = value > s["value"][asked]
     place = asked[better]
     if not len(place):
         return None
     s["x"][place], s["value"][place] = proposal[better], value[better]
     suspects = torch.zeros_like(runs.rows, dtype=torch.bool)
-    suspects[place] = query.suspects(output.logits, rows)[better]
+    suspects[place] = session.suspects(output.logits, rows)[better]
     return runs.judge(s["x"], suspects)
 
 
-def _value(query: Query, output: DefenseOutput, rows: Tensor) -> Tensor:
+def _value(session: AttackSession, output: DefenseOutput, rows: Tensor) -> Tensor:
     """What is raised, (n,): the margin; where the answer is wrong but rejected, 1 at the threshold, less above."""
     logits = output.logits.float()
-    value = margin(logits, query.y[rows]) if query.targets is None else -margin(logits, query.targets[rows])
-    if query.threshold is None or output.risk is None:
+    value = margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
+    if session.threshold is None or output.risk is None:
         return value
-    excess = (output.risk.float() - query.threshold).clamp(min=0)
+    excess = (output.risk.float() - session.threshold).clamp(min=0)
     return torch.where(value > 0, 1 / (1 + excess), value)

@@ -35,9 +35,11 @@ def attack_names() -> list[str]:
     return sorted(
         name
         for name, value in vars(torchattacks).items()
-        if inspect.isclass(value) and issubclass(value, torchattacks.attack.Attack) and name != "Attack"
+        if inspect.isclass(value)
+        and issubclass(value, torchattacks.attack.Attack)
+        and name != "Attack"
         and list(inspect.signature(value).parameters)[:1] == ["model"]
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -103,9 +105,16 @@ class TorchAttack:
         object.__setattr__(self, "name", self.name or f"torchattacks/{self.attack}")
 
     def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> AttackResult:
         """See :class:`robustforge.attacks.core.attack.Attack`.
 
         Notes:
@@ -116,17 +125,17 @@ class TorchAttack:
         if self.attack in DEFECTS:
             warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=2)
         with (
-            attacking(surface, x, y, threat, index=index, precision="float32", threshold=threshold) as query,
+            attacking(surface, x, y, threat, index=index, precision="float32", threshold=threshold) as session,
             _seeded(seed, x.device),
         ):
-            best = query.x.clone()
-            rows = query.everyone()
+            best = session.x.clone()
+            rows = session.everyone()
             if self.early_stop:
-                rows = (~query.fools(x)).nonzero().flatten()
+                rows = (~session.fools(x)).nonzero().flatten()
             if len(rows) and threat.eps > 0:
                 adversary = self._build(_LabelledModel(surface, y[rows]), threat)
                 best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], threat)
-            return query.finish(best)
+            return session.finish(best)
 
     def _build(self, model: nn.Module, threat: Threat) -> Any:
         """The torchattacks object, with the threat's radius and norm where the class takes them."""

@@ -48,10 +48,15 @@ def make(cfg: DictConfig) -> Path:
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
     folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
     provenance = {
-        "model": model_hash(surface.modules), "surface": str(cfg.surface), "attack": describe(attack),
-        "threat": describe(threat), "data": trained.data.fingerprint, "split": str(cfg.split), "seed": int(cfg.seed),
+        "model": model_hash(surface.modules),
+        "surface": str(cfg.surface),
+        "attack": describe(attack),
+        "threat": describe(threat),
+        "data": trained.data.fingerprint,
+        "split": str(cfg.split),
+        "seed": int(cfg.seed),
         "versions": environment()["packages"],
-    }  # fmt: skip
+    }
     if open_set(folder, provenance) is not None:
         log.info("%s is there already, made with the same model, attack and data", folder)
         return folder

@@ -19,9 +19,13 @@ from robustforge.types import UserError
 
 # Lightning's remarks about what is meant here: frozen networks in eval mode, small data sets, resident loaders
 _EXPECTED = (
-    r"Found \d+ module\(s\) in eval mode", r"The number of training batches", r".*does not have many workers",
-    r".*isinstance\(treespec, LeafSpec\)", r".*Experiment logs directory", r".*Checkpoint directory",
-)  # fmt: skip
+    r"Found \d+ module\(s\) in eval mode",
+    r"The number of training batches",
+    r".*does not have many workers",
+    r".*isinstance\(treespec, LeafSpec\)",
+    r".*Experiment logs directory",
+    r".*Checkpoint directory",
+)
 
 
 @contextmanager

@@ -39,9 +39,17 @@ class RunLoggers:
         self.wandb: WandbLogger | None = None
         if self.kind == "wandb":
             self.wandb = WandbLogger(
-                project=settings["project"], entity=settings["entity"], group=settings["group"], tags=tags, name=name,
-                save_dir=str(folder), offline=settings["offline"], config=config, id=self._wandb_id(), resume="allow",
-            )  # fmt: skip
+                project=settings["project"],
+                entity=settings["entity"],
+                group=settings["group"],
+                tags=tags,
+                name=name,
+                save_dir=str(folder),
+                offline=settings["offline"],
+                config=config,
+                id=self._wandb_id(),
+                resume="allow",
+            )
 
     def _wandb_id(self) -> str:
         """One id a run folder, so that a continued run continues in the dashboard too."""

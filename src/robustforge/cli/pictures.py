@@ -63,10 +63,14 @@ def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
         Paths of the pictures.
     """
     made = [
-        gallery(folder), gallery(folder, "gallery_transfer"), budgets(folder),
-        class_grid(folder), geometry(folder), correlation(folder),
+        gallery(folder),
+        gallery(folder, "gallery_transfer"),
+        budgets(folder),
+        class_grid(folder),
+        geometry(folder),
+        correlation(folder),
         accuracy_bars(result, folder / "figures" / "accuracy.png"),
         security_curve(result, folder / "figures" / "security_curve.png"),
         abstention_curves(records, result, folder / "figures" / "abstention.png"),
-    ]  # fmt: skip
+    ]
     return [*training_curves(folder), *(path for path in made if path is not None)]

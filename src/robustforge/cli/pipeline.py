@@ -151,10 +151,14 @@ def _stages(
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
         shown = [callback for callback in callbacks if not (job.quiet and isinstance(callback, ProgressBar))]
         return factory(
-            max_epochs=epochs, precision=precision, callbacks=[*shown, *extra],
+            max_epochs=epochs,
+            precision=precision,
+            callbacks=[*shown, *extra],
             logger=loggers.of_stage(stage) if loggers else False,
-            gradient_clip_val=clip, default_root_dir=str(store.root), num_sanity_val_steps=0,
-        )  # fmt: skip
+            gradient_clip_val=clip,
+            default_root_dir=str(store.root),
+            num_sanity_val_steps=0,
+        )
 
     limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
     limits |= {"precision": precision, "processes": distributed.world_size()}
@@ -170,18 +174,24 @@ def _evaluate(
     assert isinstance(settings, dict)
     cells = Path(str(cfg.paths.store_dir)) / "cells"
     evaluation = Evaluation(
-        job.name, job.defense, job.data, job.protocol, folder, cells, stages,
-        {str(key): value for key, value in settings.items()}, job.device, job.quiet,
-    )  # fmt: skip
+        job.name,
+        job.defense,
+        job.data,
+        job.protocol,
+        folder,
+        cells,
+        stages,
+        {str(key): value for key, value in settings.items()},
+        job.device,
+        job.quiet,
+    )
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None
     budget = job.protocol.budgets[-1]
     if job.protocol.pictures:
         attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
-        diagnostics |= pictures.save_arrays(
-            job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed)
-        )  # fmt: skip
+        diagnostics |= pictures.save_arrays(job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed))
         save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
     meta = {
         "name": str(cfg.name),

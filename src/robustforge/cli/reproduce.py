@@ -74,9 +74,13 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
             command = [
-                sys.executable, "-m", "robustforge.cli.train", *overrides_of(spec, run, profile), *extra,
+                sys.executable,
+                "-m",
+                "robustforge.cli.train",
+                *overrides_of(spec, run, profile),
+                *extra,
                 f"hydra.run.dir='{out}'",
-            ]  # fmt: skip
+            ]
             code = subprocess.run(command, env=clean_environment(), check=False).returncode
             if code:
                 results[run] = {"failed": f"exit code {code}"}
@@ -99,9 +103,10 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
 def main() -> None:
     """Console entry point."""
     parser = argparse.ArgumentParser(
-        prog="reproduce.py", description="A paper's table beside ours, cell by cell, by one command.",
+        prog="reproduce.py",
+        description="A paper's table beside ours, cell by cell, by one command.",
         epilog="example: reproduce.py memdef/table1 profile=cpu seed=1",
-    )  # fmt: skip
+    )
     parser.add_argument("table", nargs="?", help="<paper>/<table>; see --list")
     parser.add_argument("overrides", nargs="*", help="profile=cpu|paper (default cpu), then overrides for every run")
     parser.add_argument("--list", action="store_true", help="print the tables and their runs, and stop")

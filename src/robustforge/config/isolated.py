@@ -17,9 +17,18 @@ from pathlib import Path
 
 # what a rank inherits and a fresh job must not
 RANK_VARIABLES = (
-    "LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR",
-    "MASTER_PORT", "PL_GLOBAL_SEED", "TORCHELASTIC_RUN_ID",
-)  # fmt: skip
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PL_GLOBAL_SEED",
+    "TORCHELASTIC_RUN_ID",
+)
 _NOT_FORWARDED = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper", "hydra.sweep")
 
 
@@ -49,9 +58,14 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     (folder / "FAILED").unlink(missing_ok=True)
     (folder / "overrides.json").write_text(json.dumps(list(overrides)))
     command = [
-        sys.executable, "-m", module, *overrides, *forwarded(hydra_overrides), "hydra.mode=RUN",
+        sys.executable,
+        "-m",
+        module,
+        *overrides,
+        *forwarded(hydra_overrides),
+        "hydra.mode=RUN",
         f"hydra.run.dir='{folder}'",
-    ]  # fmt: skip
+    ]
     code = subprocess.run(command, env=clean_environment(), check=False).returncode
     if code:
         (folder / "FAILED").write_text(f"exit code {code}\n")
@@ -75,9 +89,16 @@ def run_ranks(module: str, overrides: Sequence[str], count: int) -> int:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-addr=127.0.0.1",
-        f"--master-port={port}", "-m", module, *overrides,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={count}",
+        "--master-addr=127.0.0.1",
+        f"--master-port={port}",
+        "-m",
+        module,
+        *overrides,
+    ]
     environment = clean_environment()
     threads = max(1, (os.cpu_count() or 1) // count)
     environment.setdefault("OMP_NUM_THREADS", str(threads))

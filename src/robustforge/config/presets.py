@@ -28,8 +28,12 @@ def preset_overrides(arguments: Sequence[str], folder: Path) -> list[str]:
     given = dict(item.lstrip("+~").split("=", 1) for item in arguments if "=" in item and not item.startswith("-"))
     if "experiment" in given or any(argument in _SWEEPING for argument in arguments):
         return []
-    defaults = {key: value for entry in OmegaConf.load(folder / "train.yaml").defaults if not isinstance(entry, str)
-                for key, value in entry.items()}  # fmt: skip
+    defaults = {
+        key: value
+        for entry in OmegaConf.load(folder / "train.yaml").defaults
+        if not isinstance(entry, str)
+        for key, value in entry.items()
+    }
     defense, dataset = (given.get(group, defaults[group]) for group in ("defense", "dataset"))
     path = folder / "preset" / defense / f"{dataset}.yaml"
     if not path.exists():

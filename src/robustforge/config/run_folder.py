@@ -17,9 +17,16 @@ from robustforge.types import UserError
 # what may differ between two runs of one experiment: places, dashboards, how it is shown
 _PRESENTATION = ("paths", "logger", "callbacks", "tags", "name")
 _PACKAGES = (
-    "robustforge", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "torchattacks",
+    "robustforge",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "torchattacks",
     "numpy",
-)  # fmt: skip
+)
 
 
 def experiment_values(cfg: DictConfig) -> dict[str, Any]:

@@ -22,7 +22,7 @@ COIL_NAME = re.compile(r"obj(\d+)__(\d+)\.(?:png|ppm|jpg)$")
 
 
 def _decode(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """One image as uint8 (C, H, W): resized so that it covers (H, W) with antialiasing, then cropped at the centre."""
+    """One image as uint8 (C, H, W): resized so that it covers (H, W) with antialiasing, then cropped at the center."""
     channels, height, width = shape
     try:
         image = default_loader(str(path)).convert("L" if channels == 1 else "RGB")
@@ -40,7 +40,7 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
 
     Args:
         files: images, in the order of the result.
-        shape: (C, H, W) of the result; C is 1 (grey) or 3.
+        shape: (C, H, W) of the result; C is 1 (gray) or 3.
         cache: folder for the .npy, whose name holds a hash of the shape and of the files' names, sizes and dates.
 
     Raises:

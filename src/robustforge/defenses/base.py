@@ -23,13 +23,13 @@ class Defense(pl.LightningModule):
 
     Args:
         seed: of initial weights and of every random draw in training.
-        training: how the single default stage is optimised; None for subclasses that write ``stages()``.
+        training: how the single default stage is optimized; None for subclasses that write ``stages()``.
     """
 
     def __init__(self, *, seed: int = 0, training: Training | None = None) -> None:
         super().__init__()
         self.seed = seed
-        self.training_plan = training
+        self.training_settings = training
         self.stage: FitStage | None = None
         self._noted: dict[str, Tensor] = {}
 
@@ -44,16 +44,16 @@ class Defense(pl.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} must define losses(batch) or stages().")
 
     def settings(self) -> dict[str, Any]:
-        """What the default stage's product depends on besides its optimisation; part of its key in the store."""
+        """What the default stage's product depends on besides its optimization; part of its key in the store."""
         return {}
 
     def stages(self) -> list[Stage]:
         """The stages in order; by default one fit of every submodule on :meth:`losses`."""
-        if self.training_plan is None:
-            raise ValueError(f"{type(self).__name__} was given no training plan and declares no stages.")
+        if self.training_settings is None:
+            raise ValueError(f"{type(self).__name__} was given no training settings and declares no stages.")
         trains = tuple(name for name, _ in self.named_children())
         settings = {"defense": describe(type(self)), **self.settings()}
-        return [FitStage("fit", trains, self.losses, self.training_plan, settings, validate=self.validate)]
+        return [FitStage("fit", trains, self.losses, self.training_settings, settings, validate=self.validate)]
 
     def built_on(self) -> Sequence[Defense]:
         """Defenses whose stages are run, or found in the store, before its own; no two stages may have one name."""
@@ -135,18 +135,18 @@ class Defense(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The stage's optimizer and its schedule, applied every step."""
-        plan = self.active_stage.training
+        settings = self.active_stage.training
         rates = self.active_stage.rates
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 rate = next((rate for prefix, rate in rates.items() if name.startswith(f"{prefix}.")), 1.0)
                 groups.setdefault(rate, []).append(parameter)
-        optimizer = plan.optimizer([{"params": parameters} for parameters in groups.values()])
+        optimizer = settings.optimizer([{"params": parameters} for parameters in groups.values()])
         for group, rate in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= rate
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: plan.schedule(min(1.0, done / total)))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: settings.schedule(min(1.0, done / total)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

@@ -27,7 +27,7 @@ class Purifier(Defense):
 
     Args:
         model: factory of the classifier.
-        undefended_training: how the classifier is optimised.
+        undefended_training: how the classifier is optimized.
         draws: passes over whose randomness the surface ``eot`` averages.
         seed: of initial weights, batches, attacks and the deployed noise.
 
@@ -111,7 +111,7 @@ class Purifier(Defense):
         """What an attacker may differentiate, all judged by the deployed system.
 
         ``end_to_end``: plain autodiff; ``transfer``: the undefended classifier (the papers' protocol); ``bpda``: the
-        identity in the purifier's place on the way back; and for randomised purifiers ``eot``: ``end_to_end`` averaged
+        identity in the purifier's place on the way back; and for randomized purifiers ``eot``: ``end_to_end`` averaged
         over ``draws`` passes, when that is more than one.
         """
 
@@ -119,9 +119,12 @@ class Purifier(Defense):
             return self.differentiable(x, self.noise(x, ATTACKER, draws))
 
         end_to_end = Surface(
-            "end_to_end", lambda x, _: (self.head(attacked(x)),), lambda x, _: self(x), self,
-            answer=lambda x, _: self.respond(x, attacked(x)),
-        )  # fmt: skip
+            "end_to_end",
+            lambda x, _: (self.head(attacked(x)),),
+            lambda x, _: self(x),
+            self,
+            attacker_output=lambda x, _: self.respond(x, attacked(x)),
+        )
         found = {
             "end_to_end": end_to_end,
             "transfer": transfer(self.undefended, end_to_end),
@@ -130,8 +133,8 @@ class Purifier(Defense):
         if self.noise_shape is not None and self.draws > 1:
             averaged = replace(
                 end_to_end,
-                views=lambda x, _: (self.head(attacked(x, self.draws)),),
-                answer=lambda x, _: self.respond(x, attacked(x, self.draws)),
+                attacker_logits=lambda x, _: (self.head(attacked(x, self.draws)),),
+                attacker_output=lambda x, _: self.respond(x, attacked(x, self.draws)),
             )
             found["eot"] = eot(averaged, self.draws)
         return found
@@ -166,7 +169,7 @@ class Purifier(Defense):
 
 def offline_attack(
     attacks: Mapping[str, Attack], budgets: Mapping[str, float], threat: Threat
-) -> tuple[Attack, Threat]:  # fmt: skip
+) -> tuple[Attack, Threat]:
     """One attack with its budget, or a mixture of several with the widest of theirs.
 
     Args:

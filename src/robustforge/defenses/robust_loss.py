@@ -90,15 +90,20 @@ def trades_examples(network: nn.Module, batch: Batch, attack: Attack, threat: Th
     steps, step_size = getattr(attack, "steps", 10), getattr(attack, "step_size", None)
     surface = end_to_end(lambda x: DefenseOutput(network(x)), network)
     precision = getattr(attack, "precision", "auto")
-    with attacking(surface, batch.x, batch.y, threat, index=batch.index, precision=precision) as query:
+    with attacking(surface, batch.x, batch.y, threat, index=batch.index, precision=precision) as session:
         with torch.no_grad():
             clean = network(batch.x).float()
         noise = SampleRandom(seed, "trades").normal(batch.index, batch.x.shape[1:])
         return ascend(
-            query, project(batch.x + 1e-3 * noise, batch.x, threat), query.everyone(), goal=clean, steps=steps,
+            session,
+            project(batch.x + 1e-3 * noise, batch.x, threat),
+            session.everyone(),
+            goal=clean,
+            steps=steps,
             step_size=2.5 * threat.eps / steps if step_size is None else step_size,
-            objective=trades_kl, early_stop=False,
-        )  # fmt: skip
+            objective=trades_kl,
+            early_stop=False,
+        )
 
 
 def robust_metrics(network: nn.Module, batch: Batch, robust: AdversarialLoss, seed: int) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ Factory = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Training:
-    """How one stage is optimised.
+    """How one stage is optimized.
 
     Attributes:
         epochs: passes over the training split.

@@ -18,7 +18,7 @@ def plain_stage(defense: Defense, model_description: Any, training: Training) ->
     Args:
         defense: has the classifier as ``undefended``.
         model_description: plain description of its factory.
-        training: how it is optimised.
+        training: how it is optimized.
     """
 
     def losses(batch: Batch) -> dict[str, Tensor]:

@@ -40,7 +40,11 @@ def save_budgets(defense: Defense, data: ImageData, protocol: Protocol, path: Pa
     answers = [fooled(surface, row, y.expand(len(row)))[1].logits.argmax(1) for row in attacked]
     with atomic_write(path) as half:
         np.savez(
-            half, clean=x[0].cpu().numpy(), attacked=attacked.cpu().numpy(), label=y[0].cpu().numpy(),
-            prediction=torch.stack(answers).cpu().numpy(), eps=np.array([threat.eps for threat in protocol.budgets]),
+            half,
+            clean=x[0].cpu().numpy(),
+            attacked=attacked.cpu().numpy(),
+            label=y[0].cpu().numpy(),
+            prediction=torch.stack(answers).cpu().numpy(),
+            eps=np.array([threat.eps for threat in protocol.budgets]),
             attack=np.array([attack.name for attack in attacks]),
-        )  # fmt: skip
+        )

@@ -18,16 +18,21 @@ from robustforge.types import Threat
 
 def pearson(scores: Tensor) -> Tensor:
     """(J, J) correlations of the columns of scores (n, J); a constant column correlates with nothing (0)."""
-    centred = scores.double() - scores.double().mean(0)
-    unit = centred / centred.norm(dim=0).clamp_min(1e-12)
+    centerd = scores.double() - scores.double().mean(0)
+    unit = centerd / centerd.norm(dim=0).clamp_min(1e-12)
     found: Tensor = unit.T @ unit
     return found
 
 
 def save_correlation(
-    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device,
+    defense: Defense,
+    data: ImageData,
+    attack: Attack,
+    threat: Threat,
+    path: Path,
+    device: torch.device,
     count: int = 300,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Writes ``clean, attacked`` (J, J) correlation matrices and ``title`` as npz.
 
     Nothing is written for a defense without :meth:`Defense.detector_scores`.

@@ -20,9 +20,15 @@ _PREFERRED = ("soft_slot", "end_to_end")
 
 
 def save_gallery(
-    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device,
-    count: int = 10, surface: Surface | None = None,
-) -> None:  # fmt: skip
+    defense: Defense,
+    data: ImageData,
+    attack: Attack,
+    threat: Threat,
+    path: Path,
+    device: torch.device,
+    count: int = 10,
+    surface: Surface | None = None,
+) -> None:
     """Writes ``clean, attacked, rebuilt`` (n, C, H, W), ``label, prediction`` (n,) and ``title`` as npz.
 
     Args:

@@ -143,8 +143,8 @@ def inception_distance(real: Tensor, drawn: Tensor) -> float:
 
 
 def _covariance(values: Tensor) -> Tensor:
-    centred = values.double() - values.double().mean(0)
-    return centred.T @ centred / (len(values) - 1)
+    centerd = values.double() - values.double().mean(0)
+    return centerd.T @ centerd / (len(values) - 1)
 
 
 def _square_root(matrix: Tensor) -> Tensor:

@@ -16,9 +16,14 @@ from robustforge.types import Threat
 
 
 def save_geometry(
-    defense: Defense, data: ImageData, attack: Attack, threat: Threat, path: Path, device: torch.device,
+    defense: Defense,
+    data: ImageData,
+    attack: Attack,
+    threat: Threat,
+    path: Path,
+    device: torch.device,
     count: int = 300,
-) -> None:  # fmt: skip
+) -> None:
     """Writes ``clean, attacked`` (n, d) features, ``label`` (n,), ``anchors`` (K, d) and ``title`` as npz.
 
     Nothing is written for a defense without :meth:`Defense.embed`.

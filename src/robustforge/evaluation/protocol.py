@@ -65,9 +65,12 @@ class Cell:
 def _transfer(source: Surface, target: Surface) -> Surface:
     """Differentiates ``source``'s views, judged by ``target``'s system."""
     return replace(
-        source, name="transfer", system=target.system, answer=None,
+        source,
+        name="transfer",
+        system=target.system,
+        attacker_output=None,
         modules=nn.ModuleList([source.modules, target.modules]),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

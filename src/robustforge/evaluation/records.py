@@ -17,15 +17,31 @@ from robustforge.types import AttackResult, Batch, DefenseOutput, Threat
 
 SCHEMA = pa.schema(
     [
-        ("system", pa.string()), ("attack", pa.string()), ("surface", pa.string()), ("norm", pa.string()),
-        ("eps", pa.float64()), ("seed", pa.int64()), ("index", pa.int64()), ("label", pa.int64()),
-        ("prediction", pa.int64()), ("success", pa.bool_()), ("accepted", pa.bool_()), ("risk", pa.float64()),
-        ("linf", pa.float64()), ("l2", pa.float64()), ("forwards", pa.int64()), ("backwards", pa.int64()),
-        ("zero_gradient", pa.float64()), ("loss_gain", pa.float64()), ("best_at", pa.float64()),
-        ("false_positive_rate", pa.float64()), ("threshold", pa.float64()), ("check", pa.string()),
+        ("system", pa.string()),
+        ("attack", pa.string()),
+        ("surface", pa.string()),
+        ("norm", pa.string()),
+        ("eps", pa.float64()),
+        ("seed", pa.int64()),
+        ("index", pa.int64()),
+        ("label", pa.int64()),
+        ("prediction", pa.int64()),
+        ("success", pa.bool_()),
+        ("accepted", pa.bool_()),
+        ("risk", pa.float64()),
+        ("linf", pa.float64()),
+        ("l2", pa.float64()),
+        ("forwards", pa.int64()),
+        ("backwards", pa.int64()),
+        ("zero_gradient", pa.float64()),
+        ("loss_gain", pa.float64()),
+        ("best_at", pa.float64()),
+        ("false_positive_rate", pa.float64()),
+        ("threshold", pa.float64()),
+        ("check", pa.string()),
         ("evades", pa.bool_()),
     ]
-)  # fmt: skip
+)
 SECONDS = b"robustforge.seconds"  # kept beside the table, so that equal evaluations have equal columns
 _CELL = ("system", "attack", "surface", "norm", "eps", "false_positive_rate", "check")
 
@@ -63,10 +79,19 @@ def batch_columns(batch: Batch, result: AttackResult, output: DefenseOutput, thr
 
 
 def cell_table(
-    columns: list[dict[str, Any]], system: str, attack: str, surface: str, threat: Threat | None, seed: int, *,
-    rate: float | None = None, threshold: float | None = None, check: str = "", evades: bool = False,
+    columns: list[dict[str, Any]],
+    system: str,
+    attack: str,
+    surface: str,
+    threat: Threat | None,
+    seed: int,
+    *,
+    rate: float | None = None,
+    threshold: float | None = None,
+    check: str = "",
+    evades: bool = False,
     seconds: float = 0.0,
-) -> pa.Table:  # fmt: skip
+) -> pa.Table:
     """One cell's records, sorted by sample index.
 
     Args:

@@ -73,9 +73,13 @@ class Evaluation:
         cells = self._cells()
         tables: list[pa.Table] = []
         columns = (
-            TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("{task.description:<42}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, disable=self.quiet or distributed.rank() != 0) as progress:
             everything = progress.add_task("evaluating: cells", total=len(cells), note="")
             inner = progress.add_task("", total=0, note="")
@@ -126,7 +130,7 @@ class Evaluation:
         attack = cell.attack or NoAttack()
         threat = cell.threat or Threat(eps=0.0)
         surface = compiled(cell.surface) if self.protocol.compile else cell.surface
-        seen = replace(surface, system=surface.answer or surface.system) if cell.blind else surface
+        seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
         kept = Parts(self.cells / ".partial" / path.stem)
         parts, done, standing = [], 0, 0
         for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
@@ -147,10 +151,18 @@ class Evaluation:
         gathered = _gather(parts)
         name = cell.surface.name if cell.attack else "none"
         table = cell_table(
-            gathered, cell.system, attack.name, name, cell.threat, self.protocol.seed, rate=cell.rate,
-            threshold=threshold, check=cell.check, evades=getattr(attack, "evades", False),
+            gathered,
+            cell.system,
+            attack.name,
+            name,
+            cell.threat,
+            self.protocol.seed,
+            rate=cell.rate,
+            threshold=threshold,
+            check=cell.check,
+            evades=getattr(attack, "evades", False),
             seconds=time.perf_counter() - started,
-        )  # fmt: skip
+        )
         if distributed.rank() == 0:
             write_table(table, path)
             kept.discard()
@@ -168,13 +180,20 @@ class Evaluation:
         one = None if cell.system == self.name else self.stages.get(cell.system)  # the defense's own row has settings
         identity = {"stage": one} if one else {"stages": dict(self.stages), "settings": dict(self.settings)}
         description = {
-            "system": cell.system, "surface": cell.surface.name, "attack": describe(cell.attack),
-            "threat": describe(cell.threat), "n": self._asked(cell), "seed": self.protocol.seed,
-            "fpr": cell.rate, "threshold": self.protocol.threshold,
+            "system": cell.system,
+            "surface": cell.surface.name,
+            "attack": describe(cell.attack),
+            "threat": describe(cell.threat),
+            "n": self._asked(cell),
+            "seed": self.protocol.seed,
+            "fpr": cell.rate,
+            "threshold": self.protocol.threshold,
             "check": cell.check and [cell.check, self.protocol.checks_n],
-            "data": self.data.fingerprint, "identity": identity, "columns": SCHEMA.names,
+            "data": self.data.fingerprint,
+            "identity": identity,
+            "columns": SCHEMA.names,
             **({"blind": True} if cell.blind else {}),
-        }  # fmt: skip
+        }
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def _threshold(self, cell: Cell) -> float | None:

@@ -81,18 +81,22 @@ def kind_of(key: CellKey, part: Records) -> str:
 def comparable(me: Evidence, cells: Sequence[Evidence]) -> list[Evidence]:
     """What a cell may be compared with: the same system at the same threshold, in the same norm or clean."""
     return [
-        one for one in cells
-        if one.key.system == me.key.system and one.key.rate == me.key.rate
-        and (one.key.norm == me.key.norm or one.kind == "clean") and one is not me
-    ]  # fmt: skip
+        one
+        for one in cells
+        if one.key.system == me.key.system
+        and one.key.rate == me.key.rate
+        and (one.key.norm == me.key.norm or one.kind == "clean")
+        and one is not me
+    ]
 
 
 def twins(me: Evidence, peers: Sequence[Evidence], check: str) -> list[Evidence]:
     """The same attack on the same surface: as a check, or (empty ``check``) at other budgets."""
     return [
-        one for one in peers
+        one
+        for one in peers
         if one.key.check == check and one.key.attack == me.key.attack and one.key.surface == me.key.surface
-    ]  # fmt: skip
+    ]
 
 
 def same_budget(me: Evidence, found: Sequence[Evidence]) -> list[Evidence]:

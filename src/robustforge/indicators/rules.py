@@ -58,9 +58,13 @@ def judge(cells: Sequence[Evidence]) -> dict[CellKey, list[Indicator]]:
 
 
 def judge_worst(
-    cells: Sequence[Evidence], judged: dict[CellKey, list[Indicator]], system: str, norm: str, eps: float,
+    cells: Sequence[Evidence],
+    judged: dict[CellKey, list[Indicator]],
+    system: str,
+    norm: str,
+    eps: float,
     rate: float | None,
-) -> list[Indicator] | None:  # fmt: skip
+) -> list[Indicator] | None:
     """The indicators of a worst case: those of the best attack it rests on.
 
     Of the iterated white-box attacks that are not significantly weaker than all of them together, the one with the
@@ -71,10 +75,14 @@ def judge_worst(
         The indicators, or None where no iterated white-box attack was recorded: nothing supports the number then.
     """
     here = [
-        one for one in cells
-        if one.key.system == system and one.key.norm == norm and same_eps(one.key.eps, eps)
-        and one.key.rate == rate and not one.key.check
-    ]  # fmt: skip
+        one
+        for one in cells
+        if one.key.system == system
+        and one.key.norm == norm
+        and same_eps(one.key.eps, eps)
+        and one.key.rate == rate
+        and not one.key.check
+    ]
     white = [one for one in here if one.kind == "iterative"]
     if not white:
         return None
@@ -184,9 +192,16 @@ _CHALLENGERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "noise_weaker_than_gradients": (("iterative", "one_step"), ("noise",)),
 }
 _RULES: tuple[Callable[[Evidence, Sequence[Evidence]], Indicator | None], ...] = (
-    _identity, _unbounded, _monotone_in_eps, _monotone_in_steps, *map(_challenged, _CHALLENGERS),
-    _loss_moved, _zero_gradients, _best_step, _restarts,
-)  # fmt: skip
+    _identity,
+    _unbounded,
+    _monotone_in_eps,
+    _monotone_in_steps,
+    *map(_challenged, _CHALLENGERS),
+    _loss_moved,
+    _zero_gradients,
+    _best_step,
+    _restarts,
+)
 
 
 def violations(indicators: Sequence[Indicator] | None) -> list[str]:

@@ -60,10 +60,12 @@ def judged_cells(
 def _detector_attacked(seen: Sequence[Evidence], cell: Cell) -> bool:
     """Whether an iterated attack that evades stands behind a worst case; True for a system that rejects nothing."""
     here = [
-        one for one in seen
+        one
+        for one in seen
         if (one.key.system, one.key.norm, one.key.rate) == (cell.system, cell.norm, cell.rate)
-        and same_eps(one.key.eps, cell.eps) and not one.key.check
-    ]  # fmt: skip
+        and same_eps(one.key.eps, cell.eps)
+        and not one.key.check
+    ]
     if not any(one.rejects for one in here):
         return True
     return any(one.evades and one.kind == "iterative" for one in here)
@@ -78,10 +80,17 @@ def comparisons(records: Records, cells: Sequence[Cell], worst: Sequence[Cell], 
                 same = (other.attack, other.norm, other.eps) == (cell.attack, cell.norm, cell.eps)
                 if other.system != defense and same and other.rate in (None, cell.rate):
                     difference = paired_difference(_held(records, cell), _held(records, other))
-                    made.append({
-                        "first": defense, "second": other.system, "attack": cell.attack, "norm": cell.norm,
-                        "eps": cell.eps, "rate": cell.rate, **asdict(difference),
-                    })  # fmt: skip
+                    made.append(
+                        {
+                            "first": defense,
+                            "second": other.system,
+                            "attack": cell.attack,
+                            "norm": cell.norm,
+                            "eps": cell.eps,
+                            "rate": cell.rate,
+                            **asdict(difference),
+                        }
+                    )
     return made
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustforge.types import UserError
 
-KINDS = {1: "grey", 3: "RGB"}
+KINDS = {1: "gray", 3: "RGB"}
 
 
 class Normalize(nn.Module):
@@ -45,7 +45,7 @@ class Normalize(nn.Module):
         """(B, C, H, W) in [0, 1] -> the same shape, about zero mean and unit variance.
 
         Raises:
-            ValueError: another number of channels; broadcasting would turn grey images into RGB without a word.
+            ValueError: another number of channels; broadcasting would turn gray images into RGB without a word.
         """
         if x.ndim != 4 or x.shape[1] != len(self.mean):
             raise ValueError(

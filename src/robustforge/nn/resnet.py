@@ -79,7 +79,7 @@ def build(
             pooling).
 
     Returns:
-        Module from (B, C, H, W) in [0, 1] to logits (B, K); every convolution has Kaiming's fan-out initialisation.
+        Module from (B, C, H, W) in [0, 1] to logits (B, K); every convolution has Kaiming's fan-out initialization.
 
     Raises:
         UserError: unknown stem, or channels and statistics that disagree.

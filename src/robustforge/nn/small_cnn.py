@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustforge.nn.flatten import FlattenMaps
-from robustforge.nn.grey_conv import GreyConv2d
+from robustforge.nn.gray_conv import GrayConv2d
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
 from robustforge.types import UserError
@@ -62,5 +62,5 @@ def small_cnn(
 
 def _convolution(before: int, after: int, bias: bool) -> nn.Conv2d:
     if before == 1:
-        return GreyConv2d(after, 4, stride=2, padding=1, bias=bias)
+        return GrayConv2d(after, 4, stride=2, padding=1, bias=bias)
     return nn.Conv2d(before, after, 4, stride=2, padding=1, bias=bias)

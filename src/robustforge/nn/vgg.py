@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class ToVGGInput(nn.Module):
-    """Zero-pads images to 32 pixels at least and repeats a grey channel three times."""
+    """Zero-pads images to 32 pixels at least and repeats a gray channel three times."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 or 3, H, W) in [0, 1] -> (B, 3, max(H, 32), max(W, 32)) in [0, 1]."""
@@ -58,9 +58,13 @@ def vgg16(
         raise UserError(f"vgg16 takes 1 or 3 channels, these images have {shape[0]}: choose another model.")
     Normalize(mean, std, shape[0])
     return nn.Sequential(
-        ToVGGInput(), Normalize(IMAGENET_MEAN, IMAGENET_STD), _features(pretrained),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes),
-    )  # fmt: skip
+        ToVGGInput(),
+        Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        _features(pretrained),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, num_classes),
+    )
 
 
 def _features(pretrained: bool) -> nn.Module:

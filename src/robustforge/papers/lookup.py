@@ -40,8 +40,12 @@ def look_up(
     if row.get("run") is not None and (row.get("adapted_run") or row.get("adapted_attack")):
         attack = CLEAN if column["attack"] == CLEAN else row.get("adapted_attack", column["attack"])
         elsewhere = {**row, "run": row.get("adapted_run", row["run"])}
-        changed = {**column, "attack": attack, "pool": (), **{k: row[f"adapted_{k}"] for k in ("norm", "eps")
-                                                              if f"adapted_{k}" in row}}  # fmt: skip
+        changed = {
+            **column,
+            "attack": attack,
+            "pool": (),
+            **{k: row[f"adapted_{k}"] for k in ("norm", "eps") if f"adapted_{k}" in row},
+        }
         adapted = _look_up_run(elsewhere, changed, results, adapted_to, adapted_to)[1]
     return clean, ours, adapted
 
@@ -80,7 +84,7 @@ def _look_up_run(
 
 def _measured(
     cell: Mapping[str, Any], column: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any]:  # fmt: skip
+) -> Mapping[str, Any]:
     """The cell with the column's metric in the place of its accuracy."""
     metric, n, clean = column.get("metric", "accuracy"), cell["n"], cell["attack"] == CLEAN
     if metric == "accuracy":

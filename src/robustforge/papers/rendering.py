@@ -25,10 +25,30 @@ from robustforge.reporting.text import MISSING, markdown_table, percent
 __all__ = ["ComparedCell", "compare", "render", "write"]
 
 CSV_COLUMNS = (
-    "row", "column", "paper", "paper_surface", "ours", "ours_low", "ours_high", "adapted_surface", "adapted",
-    "adapted_low", "adapted_high", "adapted_n", "gap", "gap_low", "gap_high", "avg_like_code", "n", "seed", "verdict",
-    "shortfall", "reason", "adapted_reason", "statement",
-)  # fmt: skip
+    "row",
+    "column",
+    "paper",
+    "paper_surface",
+    "ours",
+    "ours_low",
+    "ours_high",
+    "adapted_surface",
+    "adapted",
+    "adapted_low",
+    "adapted_high",
+    "adapted_n",
+    "gap",
+    "gap_low",
+    "gap_high",
+    "avg_like_code",
+    "n",
+    "seed",
+    "verdict",
+    "shortfall",
+    "reason",
+    "adapted_reason",
+    "statement",
+)
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
     "brackets the points still missing, ✓ where the paper's number is reached. 'adapted': the attack that knows the "
@@ -201,7 +221,7 @@ def _value(kind: str, cell: ComparedCell) -> float | None:
 
 
 def _heat_cell(axes: Axes, x: int, y: int, value: float | None, words: str) -> None:
-    """0 % dark, 100 % light: lightness alone carries the number, so that it also prints in grey."""
+    """0 % dark, 100 % light: lightness alone carries the number, so that it also prints in gray."""
     face = "#f0f0f0" if value is None else colormaps["cividis"](0.1 + 0.85 * value / 100)
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white"))
     ink = "#666666" if value is None else "white" if value < 45 else "black"

@@ -52,10 +52,19 @@ def averaged(
     adapted, adapted_interval = mean_interval([cell.adapted for cell in cells if cell.adapted is not None])
     shortfall, verdict = judge(cells[0].paper, ours)
     return replace(
-        cells[0], ours=ours, ours_interval=interval, adapted=adapted, adapted_interval=adapted_interval, seed=None,
-        verdict=verdict, shortfall=shortfall, gap=None, avg_like_code=None, spread=_half(interval),
+        cells[0],
+        ours=ours,
+        ours_interval=interval,
+        adapted=adapted,
+        adapted_interval=adapted_interval,
+        seed=None,
+        verdict=verdict,
+        shortfall=shortfall,
+        gap=None,
+        avg_like_code=None,
+        spread=_half(interval),
         adapted_spread=_half(adapted_interval),
-    )  # fmt: skip
+    )
 
 
 def _half(interval: tuple[float, float]) -> float:

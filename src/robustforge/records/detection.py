@@ -19,9 +19,9 @@ class Detection:
 
     Attributes:
         negative: (n,) risks of clean images that the system labels right.
-        positive: (m,) risks of attacked images that it labelled right before and wrong now.
+        positive: (m,) risks of attacked images that it labeled right before and wrong now.
         missed: how many of those it accepts.
-        attacked: images that it labelled right before, counted once a cell.
+        attacked: images that it labeled right before, counted once a cell.
         cells: how many cells were pooled.
     """
 

@@ -76,9 +76,10 @@ def _cells(where: Mapping[str, Any], surface: str, records: Records) -> list[Rec
 def _clean(where: Mapping[str, Any], records: Records) -> Records | None:
     rate = where.get("rate")
     found = (
-        part for key, part in records.cells.items()
+        part
+        for key, part in records.cells.items()
         if key.system == where["system"] and key.attack == CLEAN and rate in (None, key.rate)
-    )  # fmt: skip
+    )
     return next(found, None)
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "paired_difference",
     "read_records",
     "same_eps",
-    "summarise",
+    "summarize",
     "worst_case",
     "worst_outcomes",
 ]
@@ -85,7 +85,7 @@ def outcomes(cell: Records) -> Outcomes:
     return Outcomes(cell["index"][order], np.where(clean, right, ~cell["success"].astype(bool))[order])
 
 
-def summarise(source: Any, checks: bool = False) -> list[Cell]:
+def summarize(source: Any, checks: bool = False) -> list[Cell]:
     """Every recorded cell as a number, in the order of recording: those of the table, or the checks."""
     records = read_records(source)
     return [_cell(key, part, records) for key, part in records.cells.items() if bool(key.check) == checks]
@@ -97,10 +97,24 @@ def _cell(key: CellKey, part: Records, records: Records) -> Cell:
 
     accuracy, interval = _accuracy(outcomes(part))
     return Cell(
-        key.system, key.attack, key.surface, key.norm, key.eps, len(part), accuracy, interval,
-        100 * (1 - mean("accepted")), mean("linf"), mean("l2"), mean("forwards"), mean("backwards"), _one_seed(part),
-        key.rate, key.check, records.seconds.get(key),
-    )  # fmt: skip
+        key.system,
+        key.attack,
+        key.surface,
+        key.norm,
+        key.eps,
+        len(part),
+        accuracy,
+        interval,
+        100 * (1 - mean("accepted")),
+        mean("linf"),
+        mean("l2"),
+        mean("forwards"),
+        mean("backwards"),
+        _one_seed(part),
+        key.rate,
+        key.check,
+        records.seconds.get(key),
+    )
 
 
 def _accuracy(held: Outcomes) -> tuple[float, tuple[float, float]]:
@@ -114,9 +128,14 @@ def _one_seed(part: Records) -> int | None:
 
 
 def _attacked(
-    records: Records, system: str, norm: str, eps: float, rate: float | None,
-    surfaces: Collection[str] | None, attacks: Collection[str] | None,
-) -> dict[CellKey, Records]:  # fmt: skip
+    records: Records,
+    system: str,
+    norm: str,
+    eps: float,
+    rate: float | None,
+    surfaces: Collection[str] | None,
+    attacks: Collection[str] | None,
+) -> dict[CellKey, Records]:
     """The system's clean cell, if recorded, and every attack on it within that budget, checks last."""
     clean, attacked, checks = {}, {}, {}
     for key, part in records.cells.items():
@@ -153,9 +172,14 @@ def _worst(parts: Mapping[CellKey, Records]) -> Outcomes:
 
 
 def worst_outcomes(
-    source: Any, system: str, norm: str, eps: float, surfaces: Collection[str] | None = None,
-    attacks: Collection[str] | None = None, rate: float | None = None,
-) -> Outcomes:  # fmt: skip
+    source: Any,
+    system: str,
+    norm: str,
+    eps: float,
+    surfaces: Collection[str] | None = None,
+    attacks: Collection[str] | None = None,
+    rate: float | None = None,
+) -> Outcomes:
     """Per sample: clean image right and accepted, and no recorded attack at that budget succeeded.
 
     Only samples that every cell of the table holds are judged: a sample that one attack skipped would look robust to
@@ -165,9 +189,14 @@ def worst_outcomes(
 
 
 def worst_case(
-    source: Any, system: str, norm: str, eps: float, surfaces: Collection[str] | None = None,
-    attacks: Collection[str] | None = None, rate: float | None = None,
-) -> Cell:  # fmt: skip
+    source: Any,
+    system: str,
+    norm: str,
+    eps: float,
+    surfaces: Collection[str] | None = None,
+    attacks: Collection[str] | None = None,
+    rate: float | None = None,
+) -> Cell:
     """The robust accuracy of a system at a budget: the worst case per sample, clean errors and refusals included.
 
     Args:
@@ -192,6 +221,21 @@ def worst_case(
     seconds = [records.seconds[key] for key in parts if key in records.seconds]
     surface = "all" if surfaces is None else "+".join(sorted(surfaces))
     return Cell(
-        system, WORST, surface, norm, eps, len(held.index), accuracy, interval, math.nan, math.nan, math.nan,
-        passes[0], passes[1], seeds.pop() if len(seeds) == 1 else None, rate, "", sum(seconds) if seconds else None,
-    )  # fmt: skip
+        system,
+        WORST,
+        surface,
+        norm,
+        eps,
+        len(held.index),
+        accuracy,
+        interval,
+        math.nan,
+        math.nan,
+        math.nan,
+        passes[0],
+        passes[1],
+        seeds.pop() if len(seeds) == 1 else None,
+        rate,
+        "",
+        sum(seconds) if seconds else None,
+    )

@@ -28,11 +28,11 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
         return 0.0, 100.0
     p = successes / n
     denominator = 1 + z * z / n
-    centre = (p + z * z / (2 * n)) / denominator
+    center = (p + z * z / (2 * n)) / denominator
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / denominator
     # rounding may leave 1e-17 where the interval touches 0 or 1 exactly
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    high = 1.0 if successes == n else min(1.0, center + half)
     return 100 * low, 100 * high
 
 

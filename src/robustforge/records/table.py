@@ -16,14 +16,33 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 COLUMNS = (
-    "system", "attack", "surface", "norm", "eps", "index", "label", "prediction", "success", "accepted", "risk",
-    "linf", "l2", "forwards", "backwards", "seed",
-)  # fmt: skip
+    "system",
+    "attack",
+    "surface",
+    "norm",
+    "eps",
+    "index",
+    "label",
+    "prediction",
+    "success",
+    "accepted",
+    "risk",
+    "linf",
+    "l2",
+    "forwards",
+    "backwards",
+    "seed",
+)
 # what older files lack, and what then stands in its place
 OPTIONAL = {
-    "zero_gradient": np.nan, "loss_gain": np.nan, "best_at": np.nan, "false_positive_rate": np.nan,
-    "threshold": np.nan, "check": "", "evades": 0.0,
-}  # fmt: skip
+    "zero_gradient": np.nan,
+    "loss_gain": np.nan,
+    "best_at": np.nan,
+    "false_positive_rate": np.nan,
+    "threshold": np.nan,
+    "check": "",
+    "evades": 0.0,
+}
 STRINGS = ("system", "attack", "surface", "norm", "check")
 SECONDS = b"robustforge.seconds"  # metadata of the file: seconds of each cell
 CLEAN = "clean"

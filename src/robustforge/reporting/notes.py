@@ -66,9 +66,15 @@ def abstention_table(result: Mapping[str, Any]) -> Table | None:
         return None
     rates = list(dict.fromkeys(rate for cell in cells for rate in cell["abstention"].get("tpr_at_fpr", ())))
     header = [
-        "system", "input", "accepted correct", "accepted wrong", "rejected", "AURC", "AUROC",
+        "system",
+        "input",
+        "accepted correct",
+        "accepted wrong",
+        "rejected",
+        "AURC",
+        "AUROC",
         *(f"detected at {100 * float(rate):g} % FPR" for rate in rates),
-    ]  # fmt: skip
+    ]
     rows = []
     for cell in cells:
         one, n = cell["abstention"], cell["n"]

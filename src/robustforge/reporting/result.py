@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
-from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarise, worst_case
+from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarize, worst_case
 
 SCHEMA = 1
 
@@ -38,7 +38,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         where the protocol is strict and attacked them, a ``verdict``.
     """
     records = read_records(source)
-    cells = summarise(records)
+    cells = summarize(records)
     budgets = {(c.system, c.norm, c.eps, c.rate): None for c in cells if c.attack != CLEAN}
     worst = [worst_case(records, system, norm, eps, rate=rate) for system, norm, eps, rate in budgets]
     defense = str(meta.get("defense") or _last_system(records))
@@ -55,7 +55,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "strict": bool(meta.get("strict")),
         "cells": [asdict(c) | more for c, more in zip(cells, told, strict=True)],
         "worst_case": [asdict(c) | more for c, more in zip(worst, told_worst, strict=True)],
-        "checks": [asdict(c) for c in summarise(records, checks=True)],
+        "checks": [asdict(c) for c in summarize(records, checks=True)],
         "comparisons": comparisons(records, cells, worst, defense),
         "thresholds": thresholds(records, meta.get("calibration_images")),
         "diagnostics": meta.get("diagnostics", {}),
@@ -79,7 +79,7 @@ def _last_system(records: Records) -> str:
 def _objective(
     cells: list[Cell], worst: list[Cell], defense: str, meta: Mapping[str, Any]
 ) -> tuple[float | None, dict[str, Any] | None]:
-    """The number a sweep maximises, and what it is the accuracy of."""
+    """The number a sweep maximizes, and what it is the accuracy of."""
     mine = [c for c in worst if c.system == defense]
     if not mine:
         mine = [c for c in cells if c.system == defense and c.attack == CLEAN]

@@ -26,9 +26,16 @@ def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def craft(
-    stage: CraftStage, data: ImageData, folder: Path, seed: int, device: torch.device, quiet: bool,
-    limit: int | None = None, split: str = "train", source: np.ndarray | None = None,
-) -> None:  # fmt: skip
+    stage: CraftStage,
+    data: ImageData,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    quiet: bool,
+    limit: int | None = None,
+    split: str = "train",
+    source: np.ndarray | None = None,
+) -> None:
     """Attacks every image of a split once and writes ``<folder>/images.npy``.
 
     Args:

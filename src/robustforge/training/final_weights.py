@@ -41,7 +41,7 @@ class FinalWeights(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the average towards the new weights; faster in the first steps, which are far from any optimum."""
+        """Moves the average toward the new weights; faster in the first steps, which are far from any optimum."""
         if self.decay is None:
             return
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))

@@ -12,7 +12,7 @@ from robustforge.nn.small_cnn import small_cnn
 from robustforge.nn.wide_resnet import wide_resnet28_10
 from robustforge.types import UserError
 
-GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+GREY, COLOR = (1, 28, 28), (3, 32, 32)
 
 
 def make(factory, shape, **options):
@@ -22,11 +22,11 @@ def make(factory, shape, **options):
 @pytest.mark.parametrize(
     ("factory", "shape", "maps", "d"),
     [
-        (resnet18, COLOUR, [(64, 32), (128, 16), (256, 8), (512, 4)], 960),
+        (resnet18, COLOR, [(64, 32), (128, 16), (256, 8), (512, 4)], 960),
         (resnet34, GREY, [(64, 28), (128, 14), (256, 7), (512, 4)], 960),
-        (resnet50, COLOUR, [(256, 32), (512, 16), (1024, 8), (2048, 4)], 3840),
+        (resnet50, COLOR, [(256, 32), (512, 16), (1024, 8), (2048, 4)], 3840),
         (resnet50, GREY, [(256, 28), (512, 14), (1024, 7), (2048, 4)], 3840),
-        (wide_resnet28_10, COLOUR, [(160, 32), (320, 16), (640, 8)], 1120),
+        (wide_resnet28_10, COLOR, [(160, 32), (320, 16), (640, 8)], 1120),
         (small_cnn, GREY, [(32, 14), (64, 7)], 96),
         (lenet, GREY, [(6, 14), (16, 5)], 22),
     ],
@@ -35,7 +35,7 @@ def make(factory, shape, **options):
 def test_shapes(factory, shape, maps, d):
     network = DefensiveFeatureNetwork(make(factory, shape), shape, 10).eval()
     with torch.no_grad():
-        output = network.answer(torch.rand(1, *shape))
+        output = network.respond(torch.rand(1, *shape))
     assert [tuple(stage.shape[1:]) for stage in output.maps] == [(c, side, side) for c, side in maps]
     assert output.features.shape == (1, d)
     assert output.logits.shape == (1, 10)
@@ -47,9 +47,9 @@ def test_shapes(factory, shape, maps, d):
 
 
 def test_imagenet_stem_and_narrow_branches():
-    network = DefensiveFeatureNetwork(make(resnet50, COLOUR, stem="imagenet"), COLOUR, 10, dfl_channels=256)
+    network = DefensiveFeatureNetwork(make(resnet50, COLOR, stem="imagenet"), COLOR, 10, dfl_channels=256)
     with torch.no_grad():
-        output = network.eval().answer(torch.rand(2, *COLOUR))
+        output = network.eval().respond(torch.rand(2, *COLOR))
     assert [stage.shape[-1] for stage in output.maps] == [8, 4, 2, 1]
     assert output.features.shape == (2, 2048 + 3 * 256)
 
@@ -65,8 +65,8 @@ def test_stages_and_head_are_the_backbone(factory):
 
 
 def test_wide_stages_and_head_are_the_backbone():
-    network = make(wide_resnet28_10, COLOUR, depth=10, width=2).eval()
-    x = torch.rand(2, *COLOUR)
+    network = make(wide_resnet28_10, COLOR, depth=10, width=2).eval()
+    x = torch.rand(2, *COLOR)
     stages, head = network.split()
     assert torch.equal(head(nn.Sequential(*stages)(x)), network(x))
     assert (nn.Sequential(*stages)(x) >= 0).all(), "the last map is the activated one"
@@ -85,7 +85,7 @@ def test_features_by_hand():
         )  # fresh statistics: mean 0, variance 1
         pooled = mapped.relu().reshape(2, 4, 7, 2, 7, 2).amax((3, 5))  # 14 x 14 -> 7 x 7
         expected = torch.cat([last.mean((2, 3)), pooled.mean((2, 3))], 1)
-        output = network.answer(x)
+        output = network.respond(x)
     torch.testing.assert_close(output.features, expected)
     torch.testing.assert_close(output.logits, expected @ network.classifier.weight.T)
     torch.testing.assert_close(output.pooled()[1], last.mean((2, 3)))
@@ -139,6 +139,6 @@ def test_pooling_to_the_same_size_is_left_out():
     network = DefensiveFeatureNetwork(make(small_cnn, GREY, widths=[4, 8]), GREY, 10, pool_size=7).eval()
     x = torch.rand(2, *GREY)
     with torch.no_grad():
-        short = network.answer(x).features
+        short = network.respond(x).features
         network.pooled = (0, 0)  # never the size of a map
-        torch.testing.assert_close(short, network.answer(x).features)
+        torch.testing.assert_close(short, network.respond(x).features)

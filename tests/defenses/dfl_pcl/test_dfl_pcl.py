@@ -10,8 +10,8 @@ from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.none import NoAttack
 from robustforge.attacks.pgd import PGD
-from robustforge.defenses.dfl_pcl import DflPcl, PolarisedContrastive, PrototypeConformity
-from robustforge.defenses.dfl_pcl.losses import polarised_contrastive_terms
+from robustforge.defenses.dfl_pcl import DflPcl, PolarizedContrastive, PrototypeConformity
+from robustforge.defenses.dfl_pcl.losses import polarized_contrastive_terms
 from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
 from robustforge.defenses.dfl_pcl.surfaces import closeness
 from robustforge.losses.classification import margin
@@ -28,7 +28,7 @@ NORMED = partial(
 @pytest.fixture
 def dfl(training):
     def call(model=NORMED, **changed):
-        settings = {"attack": ATTACK, "feature_loss": PolarisedContrastive(), **changed}
+        settings = {"attack": ATTACK, "feature_loss": PolarizedContrastive(), **changed}
         defense = DflPcl(
             model, (1, 28, 28), 10, threat=THREAT, training=training, undefended_training=training, **settings
         )
@@ -51,9 +51,9 @@ def first_epoch(monkeypatch):
 def test_half_clean_half_attacked(dfl, batch):
     x_adv = crafted(dfl(), batch, 5)
     reference, defense = dfl(), dfl()
-    output = reference.network.answer(torch.cat([batch.x, x_adv]))
+    output = reference.network.respond(torch.cat([batch.x, x_adv]))
     y = batch.y.repeat(2)
-    expected = polarised_contrastive_terms(output.features, reference.points["centroids"].weight, y)
+    expected = polarized_contrastive_terms(output.features, reference.points["centroids"].weight, y)
     terms = defense.losses(batch)
     assert set(terms) == {"clean", "adversarial", "intra", "inter", "angle"}
     clean, attacked = output.logits.chunk(2)
@@ -68,8 +68,8 @@ def test_half_clean_half_attacked(dfl, batch):
 
 def test_shares_of_the_halves_reach_the_feature_loss(dfl, batch):
     x_adv = crafted(dfl(), batch, 5)
-    output = dfl().network.answer(torch.cat([batch.x, x_adv]))
-    values = polarised_contrastive_terms(output.features, dfl().points["centroids"].weight, batch.y.repeat(2))
+    output = dfl().network.respond(torch.cat([batch.x, x_adv]))
+    values = polarized_contrastive_terms(output.features, dfl().points["centroids"].weight, batch.y.repeat(2))
     terms = dfl(clean_weight=0.2).losses(batch)
     clean, attacked = values["intra"].chunk(2)
     assert terms["intra"].item() == pytest.approx((0.2 * clean.mean() + 0.8 * attacked.mean()).item(), rel=1e-4)
@@ -88,9 +88,9 @@ def test_clean_only_and_attacked_only(dfl, batch):
 
 
 def test_the_literal_loss_is_a_sum_and_unsigned(dfl, batch):
-    defense = dfl(feature_loss=PolarisedContrastive("paper_literal"), attack=NoAttack())
-    features = dfl(attack=NoAttack()).network.answer(batch.x).features
-    expected = polarised_contrastive_terms(features, defense.points["centroids"].weight, batch.y, "paper_literal")
+    defense = dfl(feature_loss=PolarizedContrastive("paper_literal"), attack=NoAttack())
+    features = dfl(attack=NoAttack()).network.respond(batch.x).features
+    expected = polarized_contrastive_terms(features, defense.points["centroids"].weight, batch.y, "paper_literal")
     terms = defense.losses(batch)
     for name in ("intra", "inter", "angle"):
         assert terms[name].item() == pytest.approx(expected[name].sum().item(), rel=1e-4)
@@ -99,7 +99,7 @@ def test_the_literal_loss_is_a_sum_and_unsigned(dfl, batch):
 
 def test_prototype_terms_are_weighted(dfl, batch):
     defense = dfl(feature_loss=PrototypeConformity(2.0, 0.5), attack=NoAttack(), dfl=False)
-    features = dfl(attack=NoAttack(), dfl=False).network.answer(batch.x).features
+    features = dfl(attack=NoAttack(), dfl=False).network.respond(batch.x).features
     points = [defense.points[name].weight for name in ("centroids", "repelling")]
     expected = prototype_conformity_terms(features, *points, batch.y)
     terms = defense.losses(batch)
@@ -108,7 +108,7 @@ def test_prototype_terms_are_weighted(dfl, batch):
     assert defense.stages()[1].rates == {"points.centroids": 5.0, "points.repelling": 0.001}
 
 
-@pytest.mark.parametrize("feature_loss", [PolarisedContrastive(), PrototypeConformity(), None], ids=str)
+@pytest.mark.parametrize("feature_loss", [PolarizedContrastive(), PrototypeConformity(), None], ids=str)
 def test_everything_learns_and_the_attack_leaves_no_gradient(dfl, batch, feature_loss):
     defense = dfl(feature_loss=feature_loss)
     crafted(defense, batch, 1)
@@ -136,7 +136,7 @@ def test_attacks_see_running_statistics_and_training_moves_them_once(dfl, batch)
 def test_class_means_are_of_clean_features(dfl, batch):
     defense = dfl()
     x_adv = crafted(dfl(), batch, 5)
-    features = dfl().network.answer(torch.cat([batch.x, x_adv])).features[:16]
+    features = dfl().network.respond(torch.cat([batch.x, x_adv])).features[:16]
     defense.losses(batch)
     for label in (0, 9):
         expected = features[batch.y == label].mean(0)
@@ -168,7 +168,7 @@ def test_stages(dfl):
     assert dfl(feature_loss=None).stages()[1].trains == ("network", "class_means")
     settings = [dfl(**changed).stages()[1].settings for changed in (
         {}, {"attack": FGSM(early_stop=False)}, {"feature_loss": None}, {"dfl": False}, {"dfl_channels": 2},
-        {"clean_weight": 0.2}, {"feature_loss": PolarisedContrastive("signed_raw")}, {"pool_size": 2},
+        {"clean_weight": 0.2}, {"feature_loss": PolarizedContrastive("signed_raw")}, {"pool_size": 2},
     )]  # fmt: skip
     assert all(one not in settings[:k] for k, one in enumerate(settings))
 
@@ -221,11 +221,11 @@ def test_the_first_view_answers_as_the_system_does(ready, batch):
 
 def test_multi_layer_has_a_view_a_depth(ready, batch):
     surface = ready.surfaces()["multi_layer"]
-    views = surface.views(batch.x, batch.y)
+    views = surface.attacker_logits(batch.x, batch.y)
     assert len(views) == len(surface.weights) == 1 + 3  # normalised logits, two stages, f
     assert sum(surface.weights) == pytest.approx(2)
     torch.testing.assert_close(views[0].norm(dim=1), torch.ones(16))
-    pooled = ready.network.answer(batch.x).maps[0].mean((2, 3))
+    pooled = ready.network.respond(batch.x).maps[0].mean((2, 3))
     torch.testing.assert_close(views[1], closeness(pooled, ready.class_means.means[0]))
 
 
@@ -248,7 +248,7 @@ def test_feature_matching_moves_features_towards_another_class(ready, batch):
     x_adv = attack(surface, batch.x, batch.y, THREAT).x_adv
 
     def lead(x):
-        return margin(surface.views(x, batch.y)[1], batch.y)
+        return margin(surface.attacker_logits(x, batch.y)[1], batch.y)
 
     assert (lead(x_adv) > lead(batch.x)).all()
 
@@ -256,7 +256,7 @@ def test_feature_matching_moves_features_towards_another_class(ready, batch):
 def test_embedding_and_anchors_are_on_the_sphere_where_the_loss_is(dfl, ready, batch):
     torch.testing.assert_close(ready.embed(batch.x).norm(dim=1), torch.ones(16))
     torch.testing.assert_close(ready.anchors().norm(dim=1), torch.ones(10))
-    raw = dfl(feature_loss=PolarisedContrastive("signed_raw"))
+    raw = dfl(feature_loss=PolarizedContrastive("signed_raw"))
     assert raw.embed(batch.x).norm(dim=1).std() > 0
     assert dfl(feature_loss=None).anchors() is None
 
@@ -265,9 +265,9 @@ def test_impossible_values(dfl):
     with pytest.raises(UserError, match="clean_weight is 1"):
         dfl(clean_weight=1.0)
     with pytest.raises(UserError, match="paper_literal"):
-        PolarisedContrastive("unsigned")
+        PolarizedContrastive("unsigned")
     with pytest.raises(UserError, match="negative"):
-        PolarisedContrastive(inter=-1.0)
+        PolarizedContrastive(inter=-1.0)
     with pytest.raises(UserError, match="0 or more"):
         PrototypeConformity(contrast=-1.0)
 

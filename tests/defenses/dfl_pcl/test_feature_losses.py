@@ -1,4 +1,4 @@
-"""Polarised Contrastive and Prototype Conformity losses against numbers worked out by hand."""
+"""Polarized Contrastive and Prototype Conformity losses against numbers worked out by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from robustforge.defenses.dfl_pcl.losses import (
     angles,
     distances,
     mean_over_others,
-    polarised_contrastive_terms,
+    polarized_contrastive_terms,
 )
 from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
 
@@ -25,7 +25,7 @@ def simplex(classes):
 
 
 def terms(mode, f=F, c=C, y=Y, **options):
-    return {name: value.tolist() for name, value in polarised_contrastive_terms(f, c, y, mode, **options).items()}
+    return {name: value.tolist() for name, value in polarized_contrastive_terms(f, c, y, mode, **options).items()}
 
 
 def test_signed_normalised_by_hand():
@@ -56,7 +56,7 @@ def test_paper_literal_by_hand():
 def test_optimum_for_ten_classes():
     points = simplex(10)
     torch.testing.assert_close(points @ points.T, torch.where(torch.eye(10) > 0, 1.0, -1 / 9), atol=1e-6, rtol=0)
-    found = polarised_contrastive_terms(7 * points, 0.3 * points, torch.arange(10))
+    found = polarized_contrastive_terms(7 * points, 0.3 * points, torch.arange(10))
     assert found["intra"].abs().max() < 1e-6
     assert -found["inter"].mean().item() == pytest.approx(1.4907, abs=1e-4)
     assert -found["angle"].mean().item() == pytest.approx(1.6821, abs=1e-4)
@@ -66,7 +66,7 @@ def test_optimum_for_ten_classes():
 def test_the_simplex_is_not_the_least_value():
     """Five orthogonal axes, opposite classes at their ends: 1/9 of the pairs at pi, the others at pi/2."""
     points = torch.cat([torch.eye(5), -torch.eye(5)])
-    found = polarised_contrastive_terms(points, points, torch.arange(10))
+    found = polarized_contrastive_terms(points, points, torch.arange(10))
     expected = -(2 + math.pi + 8 * (math.sqrt(2) + math.pi / 2)) / 9
     assert expected < -3.22
     assert sum(value.mean() for value in found.values()).item() == pytest.approx(expected, abs=1e-3)
@@ -78,7 +78,7 @@ def descend(mode, steps=400):
     optimizer = torch.optim.Adam([f, c], lr=0.05)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = sum(value.mean() for value in polarised_contrastive_terms(f, c, torch.arange(10), mode).values())
+        loss = sum(value.mean() for value in polarized_contrastive_terms(f, c, torch.arange(10), mode).values())
         loss.backward()
         optimizer.step()
     apart = distances(f.detach(), c.detach())
@@ -108,21 +108,21 @@ def test_gradients_are_finite_where_things_coincide(mode):
     f = torch.cat([c, 3 * c[:1], torch.zeros(1, 6)])  # on centroids, parallel to one, and nothing at all
     f, c = f.requires_grad_(True), c.requires_grad_(True)
     y = torch.tensor([0, 1, 2, 3, 1, 2])
-    sum(value.sum() for value in polarised_contrastive_terms(f, c, y, mode).values()).backward()
+    sum(value.sum() for value in polarized_contrastive_terms(f, c, y, mode).values()).backward()
     for gradient in (f.grad, c.grad):
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
 
 
 def test_lengths_do_not_matter_on_the_sphere():
-    one, two = (polarised_contrastive_terms(s * F, C, Y) for s in (1.0, 100.0))
+    one, two = (polarized_contrastive_terms(s * F, C, Y) for s in (1.0, 100.0))
     for name in one:
         torch.testing.assert_close(one[name], two[name])
 
 
 def test_half_precision_features_do_not_blur_the_terms():
     with torch.autocast("cpu", torch.bfloat16):
-        found = polarised_contrastive_terms(simplex(10).bfloat16(), simplex(10), torch.arange(10))
+        found = polarized_contrastive_terms(simplex(10).bfloat16(), simplex(10), torch.arange(10))
     assert all(value.dtype == torch.float32 for value in found.values())
     assert -found["angle"].mean().item() == pytest.approx(1.6821, abs=1e-4)
 
@@ -130,7 +130,7 @@ def test_half_precision_features_do_not_blur_the_terms():
 def test_mean_over_others_and_unknown_mode():
     assert mean_over_others(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([2])).tolist() == [1.5]
     with pytest.raises(ValueError, match="signed_normalised, signed_raw, paper_literal"):
-        polarised_contrastive_terms(F, C, Y, "cosine")
+        polarized_contrastive_terms(F, C, Y, "cosine")
 
 
 def test_prototype_conformity_by_hand():

@@ -82,7 +82,7 @@ def test_the_printed_distance_has_the_covariance(detector):
 def test_parts_are_in_units_of_the_predicted_classs_thresholds(detector):
     z = detector.means + 0.1
     residual = torch.tensor([[2.0, 3.0]] * 3)
-    parts = detector.parts(z, residual)
+    parts = detector.detector_scores(z, residual)
     assert detector.nearest(z).tolist() == [0, 1, 2]
     torch.testing.assert_close(parts[:, 1], torch.tensor([0.5, 0.25, 0.125]))
     torch.testing.assert_close(parts[:, 0], detector.mahalanobis(z, torch.arange(3)) / torch.tensor([1.0, 2.0, 4.0]))
@@ -98,7 +98,7 @@ def test_errors_are_those_of_the_class():
         [[2, math.log(2 * 2)], [2, math.log(3)], [2, math.log(1.5 * 5)]],
     ])  # fmt: skip
     torch.testing.assert_close(made.all_errors(residual), expected)
-    aimed = made.parts(made.means[:2], residual, torch.tensor([2, 1]))
+    aimed = made.detector_scores(made.means[:2], residual, torch.tensor([2, 1]))
     assert aimed.shape == (2, 3)
     torch.testing.assert_close(aimed[0, 1:], expected[0, 2] / torch.tensor([100.0, 4.0]))
     torch.testing.assert_close(aimed[1, 1:], expected[1, 1] / torch.tensor([10.0, 2.0]))
@@ -117,9 +117,9 @@ def test_the_cauchy_error_is_minus_the_log_density():
 def test_parts_are_float32_under_autocast(detector):
     z = torch.randn(4, 4).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = detector.parts(z, torch.rand(4, 2))
+        parts = detector.detector_scores(z, torch.rand(4, 2))
     assert parts.dtype == torch.float32
-    torch.testing.assert_close(parts[:, 0], detector.parts(z.float(), torch.rand(4, 2))[:, 0])
+    torch.testing.assert_close(parts[:, 0], detector.detector_scores(z.float(), torch.rand(4, 2))[:, 0])
 
 
 def test_squared_distances_by_hand():

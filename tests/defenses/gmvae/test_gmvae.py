@@ -5,8 +5,8 @@ import torch
 
 from robustforge.attacks.core.surface import fooled
 from robustforge.attacks.pgd import PGD
-from robustforge.defenses.gmvae import DetectorPlan, GaussianMixtureVAE, LabelPlan, ReclassificationPlan
-from robustforge.defenses.gmvae.labelled import LabelledPool, choose_labelled
+from robustforge.defenses.gmvae import DetectorSettings, GaussianMixtureVAE, LabelSettings, ReclassificationSettings
+from robustforge.defenses.gmvae.labeled import LabelledPool, choose_labeled
 from robustforge.defenses.gmvae.networks import reconstruction_error
 from robustforge.defenses.gmvae.reclassify import search_latents
 from robustforge.defenses.stages import CalibrateStage, FitStage
@@ -19,8 +19,8 @@ def gmvae(model, training):
 
     def call(reclassification=None, labels=None, detector=None, **changes):
         made = GaussianMixtureVAE(
-            model, training, training, (1, 28, 28), 10, DetectorPlan(**detector or {}),
-            ReclassificationPlan(**reclassification or {}), LabelPlan(**labels or {}), width=0.125, **changes,
+            model, training, training, (1, 28, 28), 10, DetectorSettings(**detector or {}),
+            ReclassificationSettings(**reclassification or {}), LabelSettings(**labels or {}), width=0.125, **changes,
         ).eval().requires_grad_(False)  # fmt: skip
         made.detector.tau_decoder.fill_(80.0)
         made.detector.tau_encoder.fill_(4000.0)
@@ -33,21 +33,21 @@ def test_answer(gmvae, batch):
     defense = gmvae()
     output = defense(batch.x)
     z = defense.encode(batch.x)
-    assert output.parts.shape == (16, 2)
-    assert torch.equal(output.risk, output.parts.amax(1))
+    assert output.detector_scores.shape == (16, 2)
+    assert torch.equal(output.risk, output.detector_scores.amax(1))
     assert torch.equal(output.logits.argmax(1), torch.cdist(z, torch.eye(10)).argmin(1))
     torch.testing.assert_close(output.logits, -torch.cdist(z, torch.eye(10)).square(), atol=1e-5, rtol=1e-4)
     errors = torch.stack([((a - b) ** 2).sum() for a, b in zip(batch.x, output.purified, strict=True)])
-    torch.testing.assert_close(output.parts[:, 1], errors / 80)
+    torch.testing.assert_close(output.detector_scores[:, 1], errors / 80)
     nearest = torch.cdist(z, torch.eye(10)).amin(1).square()
-    torch.testing.assert_close(output.parts[:, 0], nearest * 3000 / 4000, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(output.detector_scores[:, 0], nearest * 3000 / 4000, atol=1e-4, rtol=1e-3)
 
 
 def test_one_threshold_accepts_where_all_parts_do(gmvae, batch):
     defense = gmvae()
     output = defense(batch.x)
     for threshold in output.risk.quantile(torch.tensor([0.2, 0.5, 0.8])).tolist():
-        assert torch.equal(output.risk <= threshold, (output.parts <= threshold).all(1))
+        assert torch.equal(output.risk <= threshold, (output.detector_scores <= threshold).all(1))
 
 
 def test_risk_and_parts_have_gradients(gmvae, batch):
@@ -55,8 +55,8 @@ def test_risk_and_parts_have_gradients(gmvae, batch):
     for number in (0, 1):
         x = batch.x.clone().requires_grad_(True)
         surface = defense.surfaces()["end_to_end"]
-        answer = surface.answer or surface.system
-        (gradient,) = torch.autograd.grad(answer(x, batch.y).parts[:, number].sum(), x)
+        answer = surface.attacker_output or surface.system
+        (gradient,) = torch.autograd.grad(answer(x, batch.y).detector_scores[:, number].sum(), x)
         assert gradient.flatten(1).norm(dim=1).gt(0).all()
 
 
@@ -144,14 +144,14 @@ def test_variable_entropy_answers_its_own_variances(gmvae, batch):
 # ---- semi-supervised ------------------------------------------------------------------------------------------------
 
 
-def test_labelled_images_are_chosen_by_seed():
+def test_labeled_images_are_chosen_by_seed():
     labels = torch.arange(100) % 4
-    rows = choose_labelled(labels, 5, 4, seed=0)
+    rows = choose_labeled(labels, 5, 4, seed=0)
     assert torch.bincount(labels[rows]).tolist() == [5, 5, 5, 5]
-    assert torch.equal(rows, choose_labelled(labels, 5, 4, seed=0))
-    assert not torch.equal(rows, choose_labelled(labels, 5, 4, seed=1))
+    assert torch.equal(rows, choose_labeled(labels, 5, 4, seed=0))
+    assert not torch.equal(rows, choose_labeled(labels, 5, 4, seed=1))
     with pytest.raises(UserError, match="ask for fewer"):
-        choose_labelled(labels, 26, 4, seed=0)
+        choose_labeled(labels, 26, 4, seed=0)
 
 
 def test_the_pool_draws_by_sample_and_epoch():
@@ -164,7 +164,7 @@ def test_the_pool_draws_by_sample_and_epoch():
     assert not torch.equal(y, pool.draw(torch.arange(500), 1)[1])
 
 
-def test_unlabelled_labels_are_not_used(gmvae, batch):
+def test_unlabeled_labels_are_not_used(gmvae, batch):
     defense = gmvae(labels={"per_class": 1})
     fit = defense.stages()[1]
     defense.enter(fit)
@@ -175,7 +175,7 @@ def test_unlabelled_labels_are_not_used(gmvae, batch):
         terms = fit.losses(Batch(batch.x, y, batch.index))
         totals.append({name: value.item() for name, value in terms.items()})
     assert totals[0] == totals[1]
-    assert set(totals[0]) == {"reconstruction", "latent", "unlabelled_reconstruction", "unlabelled_latent"}
+    assert set(totals[0]) == {"reconstruction", "latent", "unlabeled_reconstruction", "unlabeled_latent"}
 
 
 # ---- reclassification -----------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_the_search_finds_the_latent_of_a_decoded_image(gmvae):
 def test_only_rejected_inputs_are_reclassified(gmvae, batch, mode):
     defense = gmvae(reclassification={"mode": mode, "steps": 3})
     direct = defense(batch.x)
-    defense.detector.tau_decoder.mul_(direct.parts[:, 1].median())  # about half of the images are rejected
+    defense.detector.tau_decoder.mul_(direct.detector_scores[:, 1].median())  # about half of the images are rejected
     direct = defense(batch.x)
     rejected = direct.risk > 1
     assert 0 < rejected.sum() < 16
@@ -221,8 +221,8 @@ def test_only_rejected_inputs_are_reclassified(gmvae, batch, mode):
     if mode == "accept":
         assert again.risk is None
     else:
-        assert torch.equal(again.parts[~rejected], direct.parts[~rejected])
-        assert (again.parts[rejected, 1] < direct.parts[rejected, 1]).any()
+        assert torch.equal(again.detector_scores[~rejected], direct.detector_scores[~rejected])
+        assert (again.detector_scores[rejected, 1] < direct.detector_scores[rejected, 1]).any()
     assert set(defense.systems()) == {"undefended", "without_thresholds", "reclassified"}
 
 
@@ -245,8 +245,8 @@ def test_surfaces(gmvae, batch):
     surfaces = defense.surfaces()
     assert set(surfaces) == {"end_to_end", "encoder", "white_box", "aimed", "transfer"}
     encoder = surfaces["encoder"]
-    torch.testing.assert_close(encoder.views(batch.x, batch.y)[0], defense(batch.x).logits)
-    assert encoder.answer(batch.x, batch.y).risk is None, "the encoder's attacker knows no detector"
+    torch.testing.assert_close(encoder.attacker_logits(batch.x, batch.y)[0], defense(batch.x).logits)
+    assert encoder.attacker_output(batch.x, batch.y).risk is None, "the encoder's attacker knows no detector"
     assert encoder.system(batch.x, batch.y).risk is not None, "and is judged by it all the same"
     bare = defense.systems()["without_thresholds"]["end_to_end"]
     assert bare.system(batch.x, batch.y).risk is None
@@ -258,7 +258,7 @@ def test_surfaces(gmvae, batch):
 def test_white_box_scores_are_equation_10(gmvae, batch, literal):
     defense = gmvae(paper_literal=literal, exponents=(2.0, 3.0))
     defense.detector.tau_encoder.copy_(torch.linspace(10, 20, 10))
-    (scores,) = defense.surfaces()["white_box"].views(batch.x, batch.y)
+    (scores,) = defense.surfaces()["white_box"].attacker_logits(batch.x, batch.y)
     z, error = defense.encode(batch.x)[0], reconstruction_error(batch.x, defense(batch.x).purified)[0]
     for target in (0, 7):
         delta = torch.eye(10)[target] - z
@@ -273,10 +273,10 @@ def test_aimed_scores_are_the_targets(gmvae, batch):
     surface, output = defense.surfaces()["aimed"], defense(batch.x)
     predicted = output.logits.argmax(1)
     assert surface.aimed
-    torch.testing.assert_close(surface.answer(batch.x, predicted).parts, output.parts)
-    other = surface.answer(batch.x, (predicted + 1) % 10)
-    assert (other.parts[:, 0] > output.parts[:, 0]).all()
-    torch.testing.assert_close(other.parts[:, 1], output.parts[:, 1])
+    torch.testing.assert_close(surface.attacker_output(batch.x, predicted).detector_scores, output.detector_scores)
+    other = surface.attacker_output(batch.x, (predicted + 1) % 10)
+    assert (other.detector_scores[:, 0] > output.detector_scores[:, 0]).all()
+    torch.testing.assert_close(other.detector_scores[:, 1], output.detector_scores[:, 1])
     torch.testing.assert_close(other.logits, output.logits)
 
 
@@ -309,7 +309,7 @@ def test_an_attacker_sees_the_search_with_its_latents_held(gmvae, batch):
     defense = gmvae(reclassification={"mode": "accept", "attacked_steps": 12, "precision": "float32", "steps": 12})
     row = defense.systems()["reclassified_search"]["end_to_end"]
     x = batch.x[:2].clone().requires_grad_(True)
-    (scores,) = row.views(x, batch.y[:2])
+    (scores,) = row.attacker_logits(x, batch.y[:2])
     assert scores.shape == (2, 10)
     for number in (0, 7):
         start = defense.detector.means[None, number : number + 1]

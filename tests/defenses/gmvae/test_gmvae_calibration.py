@@ -6,7 +6,7 @@ import torch
 
 from robustforge.defenses.gmvae.calibration import fit_detector, leave_one_out, pixel_weights, upper_quantile
 from robustforge.defenses.gmvae.mixture import MixtureDetector, chi2_quantile
-from robustforge.defenses.gmvae.plans import DetectorPlan
+from robustforge.defenses.gmvae.settings import DetectorSettings
 from robustforge.types import UserError
 
 VARIANCE = 1 / 3000
@@ -35,7 +35,7 @@ def test_covariance_modes():
     eye = VARIANCE * torch.eye(4)
     expected = {"fixed": eye, "empirical": true, "aggregated": true + eye}
     for mode, wanted in expected.items():
-        detector = fitted(DetectorPlan(covariance=mode), data)
+        detector = fitted(DetectorSettings(covariance=mode), data)
         for number in range(3):
             torch.testing.assert_close(detector.covariance[number], wanted, rtol=0.12, atol=4e-4)
             torch.testing.assert_close(
@@ -45,28 +45,28 @@ def test_covariance_modes():
     z, _, y, _ = data
     delta = (z[y == 1] - torch.tensor([0.0, 1.0, 0.0, 0.0])).double().numpy()
     by_hand = delta.T @ delta / len(delta)
-    np.testing.assert_allclose(fitted(DetectorPlan(covariance="empirical"), data).covariance[1], by_hand, rtol=1e-5)
-    shared = fitted(DetectorPlan(shared=True), data).covariance
+    np.testing.assert_allclose(fitted(DetectorSettings(covariance="empirical"), data).covariance[1], by_hand, rtol=1e-5)
+    shared = fitted(DetectorSettings(shared=True), data).covariance
     torch.testing.assert_close(shared[0], shared[2])
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
 def test_thresholds_reproduce_their_quantile(level):
     z, error, *_ = data = gaussian(2000)
-    plan = DetectorPlan(encoder_quantile=level, decoder_rule="quantile", decoder_quantile=level)
-    parts = fitted(plan, data).parts(z, error)
+    plan = DetectorSettings(encoder_quantile=level, decoder_rule="quantile", decoder_quantile=level)
+    parts = fitted(plan, data).detector_scores(z, error)
     for column in (0, 1):
         rejected = (parts[:, column] > 1 + 1e-6).float().mean().item()
         # leave-one-out distances are a little larger than those of the fitted covariance
         assert 1 - level - (0.012 if column == 0 else 0.001) <= rejected <= 1 - level + 1e-6
     # and on images that nothing was fitted on
-    fresh = fitted(plan, data).parts(*gaussian(20_000, seed=7)[:2])
+    fresh = fitted(plan, data).detector_scores(*gaussian(20_000, seed=7)[:2])
     assert (fresh > 1).float().mean(0).tolist() == pytest.approx([1 - level] * 2, abs=0.04)
 
 
 def test_fixed_covariance_reproduces_its_quantile_exactly():
     z, error, *_ = data = gaussian(500)
-    parts = fitted(DetectorPlan(covariance="fixed", encoder_quantile=0.98), data).parts(z, error)
+    parts = fitted(DetectorSettings(covariance="fixed", encoder_quantile=0.98), data).detector_scores(z, error)
     assert (parts[:, 0] > 1 + 1e-5).sum() == 10
 
 
@@ -86,9 +86,9 @@ def test_leave_one_out_is_what_leaving_out_gives():
 def test_few_images_would_reject_far_too_much_without_leaving_out():
     """Ten dimensions, forty images a class: new images must exceed the threshold about as often as promised."""
     data = gaussian(120, latent=10)
-    detector = fitted(DetectorPlan(encoder_quantile=0.95), data)
+    detector = fitted(DetectorSettings(encoder_quantile=0.95), data)
     z, error, y, _ = gaussian(6000, latent=10, seed=5)
-    rejected = (detector.parts(z, error)[:, 0] > 1).float().mean().item()
+    rejected = (detector.detector_scores(z, error)[:, 0] > 1).float().mean().item()
     naive = upper_quantile(detector.mahalanobis(data[0], data[2]).double(), 0.95)
     rejected_naively = (detector.mahalanobis(z, y) > naive).float().mean().item()
     assert rejected < 0.12 < rejected_naively
@@ -96,9 +96,9 @@ def test_few_images_would_reject_far_too_much_without_leaving_out():
 
 def test_chi2_is_the_critical_value_of_the_squared_distance():
     data = gaussian(3000)
-    detector = fitted(DetectorPlan(encoder_rule="chi2", covariance="empirical"), data)
+    detector = fitted(DetectorSettings(encoder_rule="chi2", covariance="empirical"), data)
     assert detector.tau_encoder.tolist() == pytest.approx([chi2_quantile(0.9973, 4)] * 3)
-    rejected = (detector.parts(*gaussian(40_000, seed=3)[:2])[:, 0] > 1).float().mean().item()
+    rejected = (detector.detector_scores(*gaussian(40_000, seed=3)[:2])[:, 0] > 1).float().mean().item()
     assert rejected == pytest.approx(0.0027, abs=0.0015)
 
 
@@ -106,9 +106,9 @@ def test_decoder_threshold_by_hand():
     error = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[:, None]
     z, _, y, _ = gaussian(6)
     std = float(np.std(error.numpy()))
-    detector = fitted(DetectorPlan(decoder_std=2.0), (z, error, y))
+    detector = fitted(DetectorSettings(decoder_std=2.0), (z, error, y))
     assert detector.tau_decoder.flatten().tolist() == pytest.approx([3.5 + 2 * std] * 3)
-    own = fitted(DetectorPlan(decoder_std=2.0, decoder_per_class=True), (z, error, y))
+    own = fitted(DetectorSettings(decoder_std=2.0, decoder_per_class=True), (z, error, y))
     predicted = own.nearest(z)
     for number in range(3):
         mine = error[predicted == number].numpy()
@@ -122,45 +122,45 @@ def test_the_cauchy_error_knows_where_a_class_never_has_a_stroke():
     scale = torch.cat([torch.full((5,), 0.01), torch.full((5,), 0.3)])
     draw = torch.randn(3000, 10, generator=torch.Generator().manual_seed(3))
     residual = (scale * draw).square()
-    detector = fitted(DetectorPlan(decoder_errors=["squared", "cauchy"], decoder_floor=0.01), (z, residual, y))
+    detector = fitted(DetectorSettings(decoder_errors=["squared", "cauchy"], decoder_floor=0.01), (z, residual, y))
     expected = 1 / (scale.square() + 1e-4)
     torch.testing.assert_close(detector.pixel_weight, expected.expand(3, -1), rtol=0.2, atol=0)
     noise = (scale * draw[:200] + 0.1 * (scale < 0.1)).square()
-    rejected = (detector.parts(z[:200], noise) > 1).float().mean(0)
+    rejected = (detector.detector_scores(z[:200], noise) > 1).float().mean(0)
     assert rejected[1] < 0.1
     assert rejected[2] > 0.99
-    clean = (detector.parts(z, residual) > 1).float().mean(0)
+    clean = (detector.detector_scores(z, residual) > 1).float().mean(0)
     assert 0 < clean[1] < 0.03
     assert 0 < clean[2] < 0.03
 
 
 def test_pixel_weights_by_hand():
     residual = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 6.0]])
-    plan = DetectorPlan(decoder_floor=0.5)
+    plan = DetectorSettings(decoder_floor=0.5)
     found = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, plan)
     # (own sum + 10 times the overall mean) / (own number + 10): a class without images has the overall mean square
     squares = torch.tensor([[24 / 12, 20 / 12], [22 / 11, 26 / 11], [2.0, 2.0]])
     torch.testing.assert_close(found, 1 / (squares + 0.25))
-    shared = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, DetectorPlan(shared=True, decoder_floor=0.5))
+    shared = pixel_weights(residual, torch.tensor([0, 0, 1]), 3, DetectorSettings(shared=True, decoder_floor=0.5))
     torch.testing.assert_close(shared, torch.full((3, 2), 1 / 2.25))
 
 
 def test_too_few_images_are_refused_with_a_way_out():
     data = gaussian(12)
     with pytest.raises(UserError, match="aggregated"):
-        fitted(DetectorPlan(covariance="empirical"), data)
-    assert fitted(DetectorPlan(covariance="aggregated"), data).precision.isfinite().all()
-    assert fitted(DetectorPlan(covariance="empirical", shared=True), data).precision.isfinite().all()
+        fitted(DetectorSettings(covariance="empirical"), data)
+    assert fitted(DetectorSettings(covariance="aggregated"), data).precision.isfinite().all()
+    assert fitted(DetectorSettings(covariance="empirical", shared=True), data).precision.isfinite().all()
     with pytest.raises(UserError, match="held_out"):
-        fitted(DetectorPlan(), tuple(part[:0] for part in data[:3]))
+        fitted(DetectorSettings(), tuple(part[:0] for part in data[:3]))
 
 
 def test_a_class_without_held_out_images_is_no_obstacle():
     z, error, y, _ = gaussian(30)
     some = y != 2
-    detector = fitted(DetectorPlan(), (z[some], error[some], y[some]))
+    detector = fitted(DetectorSettings(), (z[some], error[some], y[some]))
     torch.testing.assert_close(detector.covariance[2], VARIANCE * torch.eye(4))
-    assert detector.parts(z, error).isfinite().all()
+    assert detector.detector_scores(z, error).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_a_class_without_held_out_images_is_no_obstacle():
 )  # fmt: skip
 def test_plans_refuse_what_they_do_not_know(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        DetectorPlan(**wrong)
+        DetectorSettings(**wrong)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from robustforge.attacks.core.surface import Surface
-from robustforge.defenses.memdef import SelectorPlan, StackPlan
+from robustforge.defenses.memdef import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.losses import memory_defense_terms
 from robustforge.defenses.stages import CraftStage, describe
 from robustforge.types import AttackResult, Threat, UserError
@@ -57,7 +57,7 @@ def test_each_stage_trains_its_own_networks_only(memdef, batch, selector, stack)
         if isinstance(stage, CraftStage):
             surface = stage.surface()
             assert isinstance(surface, Surface)
-            assert torch.equal(surface.views(batch.x, batch.y)[0], defense.undefended(batch.x))
+            assert torch.equal(surface.attacker_logits(batch.x, batch.y)[0], defense.undefended(batch.x))
             continue
         if stage.prepare:
             stage.prepare()
@@ -130,7 +130,7 @@ def test_noise_is_on_the_encoders_input_alone(memdef, batch):
     torch.testing.assert_close(seen["x"], batch.x + 0.5 * noise)
     rebuilt = defense.stack(batch.x, batch.y, 0.5 * noise).rebuilt
     torch.testing.assert_close(terms["reconstruction"], (batch.x - rebuilt).square().flatten(1).sum(1).mean())
-    defense.answer(batch.x, batch.y)
+    defense.respond(batch.x, batch.y)
     assert torch.equal(seen["x"], batch.x)
 
 
@@ -214,10 +214,10 @@ def test_impossible_values(memdef, training):
     with pytest.raises(UserError, match="full, no_memory"):
         memdef(variant="half")
     with pytest.raises(UserError, match="clean, offline, pgd"):
-        SelectorPlan("robust", training, None, Threat())
+        SelectorSettings("robust", training, None, Threat())
     with pytest.raises(UserError, match="label, selector"):
-        StackPlan(training, slot="oracle")
+        StackSettings(training, slot="oracle")
     with pytest.raises(UserError, match="wrong_slot is 1.5"):
-        StackPlan(training, wrong_slot=1.5)
+        StackSettings(training, wrong_slot=1.5)
     with pytest.raises(UserError, match=r"give stack\.threat"):
-        StackPlan(training, attack=_Whiten())
+        StackSettings(training, attack=_Whiten())

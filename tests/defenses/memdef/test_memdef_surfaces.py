@@ -29,7 +29,7 @@ def test_surfaces_of_each_variant_can_all_be_attacked(memdef, batch, variant, na
         assert surface.name == name
         result = FGSM(early_stop=False)(surface, batch.x, batch.y, Threat("linf", 0.1))
         assert (result.x_adv != batch.x).any()
-        answer = defense.answer(result.x_adv, batch.y)
+        answer = defense.respond(result.x_adv, batch.y)
         assert torch.equal(result.success, answer.logits.argmax(1) != batch.y)
     assert set(defense.diagnostics(batch)) == (set() if names == WITHOUT_SLOT else {
         "agreement", "wrong_slot_followed", "wrong_slot_recovered", "true_slot_accuracy", "reconstruction_error",
@@ -54,7 +54,7 @@ def test_answer(memdef, batch):
 
 def gradient_of(surface, x, y, parameters):
     x = x.clone().requires_grad_()
-    views = surface.views(x, y)
+    views = surface.attacker_logits(x, y)
     # the true class's logit: the sum over classes could be flat
     value = views[0].gather(1, y[:, None]).sum()
     return torch.autograd.grad(value, [x, *parameters], allow_unused=True)
@@ -72,9 +72,9 @@ def test_soft_slot_reaches_the_selector_through_the_stack(memdef, batch):
         assert hard[0].abs().sum() > 0
         assert all(g is None for g in hard[1:])
     # the second view is the selector's own answer, and forwards the soft slot is the hard one
-    logits, selected = surfaces["soft_slot"].views(batch.x, batch.y)
+    logits, selected = surfaces["soft_slot"].attacker_logits(batch.x, batch.y)
     assert torch.equal(selected, defense.selector(batch.x))
-    torch.testing.assert_close(logits, surfaces["end_to_end"].views(batch.x, batch.y)[0])
+    torch.testing.assert_close(logits, surfaces["end_to_end"].attacker_logits(batch.x, batch.y)[0])
     assert memdef(selector_weight=0.3).surfaces()["soft_slot"].weights == (1.0, 0.3)
 
 
@@ -102,12 +102,14 @@ def test_slot_given_opens_the_labels_slot_and_the_system_its_own(memdef, batch):
     surfaces = defense.surfaces()
     given = surfaces["slot_given"]
     for y in (batch.y, other):
-        torch.testing.assert_close(given.views(batch.x, y)[0], defense.stack(batch.x, y).logits)
-    assert not torch.allclose(given.views(batch.x, batch.y)[0], given.views(batch.x, other)[0])
+        torch.testing.assert_close(given.attacker_logits(batch.x, y)[0], defense.stack(batch.x, y).logits)
+    assert not torch.allclose(given.attacker_logits(batch.x, batch.y)[0], given.attacker_logits(batch.x, other)[0])
     for name in ("slot_given", "selector", "soft_slot", "end_to_end", "transfer"):
         assert torch.equal(surfaces[name].system(batch.x, batch.y).logits, surfaces[name].system(batch.x, other).logits)
     for name in ("selector", "soft_slot", "end_to_end", "transfer"):
-        assert torch.equal(surfaces[name].views(batch.x, batch.y)[0], surfaces[name].views(batch.x, other)[0])
+        assert torch.equal(
+            surfaces[name].attacker_logits(batch.x, batch.y)[0], surfaces[name].attacker_logits(batch.x, other)[0]
+        )
     # the slot is recomputed on the image at hand
     before = given.system(batch.x, batch.y).logits
     defense.selector = _Constant((int(defense.selector(batch.x)[0].argmax()) + 1) % 10)

@@ -12,12 +12,12 @@ from robustforge.attacks.core.session import attacking
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.adversarial_training import AdversarialTraining
 from robustforge.defenses.magnet import MagNet
-from robustforge.defenses.mrr import FusionPlan, InputPlan, LatentPlan, ModularRobustRedundancy
+from robustforge.defenses.mrr import FusionSettings, InputSettings, LatentSettings, ModularRobustRedundancy
 from robustforge.defenses.mrr.density import FeatureDensity
 from robustforge.defenses.mrr.dictionaries import learn_dictionaries, random_patches
 from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import PushAway
-from robustforge.defenses.mrr.losses import released_regulariser
+from robustforge.defenses.mrr.losses import released_regularizer
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import CraftStage, FitStage, Training, describe
@@ -31,14 +31,14 @@ FUSED = {"per_class": False, "security_parameter": 0.1}
 @pytest.fixture
 def mrr(model):
     def call(defenders=3, fusion=None, **changes):
-        latent = LatentPlan(TRAINING, **changes.pop("latent", {}))
-        entry = InputPlan(**{**INPUT, **changes.pop("input", {"enabled": False})})
+        latent = LatentSettings(TRAINING, **changes.pop("latent", {}))
+        entry = InputSettings(**{**INPUT, **changes.pop("input", {"enabled": False})})
         return ModularRobustRedundancy(
             model,
             defenders,
             latent,
             entry,
-            FusionPlan(**{**FUSED, **(fusion or {})}),
+            FusionSettings(**{**FUSED, **(fusion or {})}),
             TRAINING,
             (1, 28, 28),
             10,
@@ -60,8 +60,8 @@ def batches(count=120, size=40, seed=0):
 def fit(defense):
     if defense.n_defenders:
         fit_densities(defense, batches())
-    if defense.input_plan.enabled:
-        learn_dictionaries(defense.dictionaries, batches(), defense.input_plan, 0)
+    if defense.input_settings.enabled:
+        learn_dictionaries(defense.dictionaries, batches(), defense.input_settings, 0)
     fit_fusion(defense, batches(seed=1))
     return defense
 
@@ -146,7 +146,7 @@ def test_defenders_start_from_the_victim_and_learn_on_the_pushed_images(mrr, bat
     assert torch.equal(defense.defender_2(x)[0], defense.undefended(x))
     terms = stage.losses(batch)
     logits, (features,) = defense.defender_2(batch.x_adv)
-    expected = released_regulariser(features, defense.defender_2.centres[0], batch.y)
+    expected = released_regularizer(features, defense.defender_2.centers[0], batch.y)
     assert set(terms) == {"classification", *expected}
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], 0.01 * value)
@@ -157,7 +157,7 @@ def test_defenders_start_from_the_victim_and_learn_on_the_pushed_images(mrr, bat
     assert all(p.grad is None for p in defense.undefended.parameters())
 
 
-def test_pushing_moves_away_from_the_centres(mrr, batch):
+def test_pushing_moves_away_from_the_centers(mrr, batch):
     defender = mrr(1).defender_1
     surface = defender.surface()
     before = defender.away(batch.x).risk
@@ -204,16 +204,16 @@ def test_thresholds_may_come_from_the_training_images(mrr):
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.25])
 def test_every_defender_flags_sp_of_its_calibration_images(mrr, rate):
     defense = fit(mrr(3, input=INPUT))
-    defense.fusion.plan = replace(defense.fusion.plan, security_parameter=rate)  # on the trained system
+    defense.fusion.settings = replace(defense.fusion.settings, security_parameter=rate)  # on the trained system
     x = everything()
     with torch.no_grad():
         label = defense.undefended(x).argmax(1)
         flags = defense.fusion.excess(defense.scores(x, label), label) > 0
         assert flags.sum(0).tolist() == [int(rate * len(x))] * 4
-        defense.fusion.plan = replace(defense.fusion.plan, mode="or")
+        defense.fusion.settings = replace(defense.fusion.settings, mode="or")
         output = defense(x)
     assert torch.equal(output.risk > 0.5, flags.any(1)), "OR: above one half exactly where one flags"
-    assert torch.equal(output.risk, output.parts.amax(1))
+    assert torch.equal(output.risk, output.detector_scores.amax(1))
 
 
 @pytest.mark.parametrize("mode", ["mean_cdf", "or", "gaussian_mixture"])
@@ -228,10 +228,10 @@ def test_risks_are_ordered_shares_with_a_gradient(mrr, mode):
     assert unknown.mean() > known.mean()
     for surface in defense.surfaces().values():
         if surface.name == "victim":
-            assert surface.answer(x, torch.zeros(30, dtype=torch.int64)).risk is None
+            assert surface.attacker_output(x, torch.zeros(30, dtype=torch.int64)).risk is None
             continue
         leaf = far.clone().requires_grad_(True)
-        answer = surface.answer(leaf, torch.zeros(30, dtype=torch.int64))
+        answer = surface.attacker_output(leaf, torch.zeros(30, dtype=torch.int64))
         (gradient,) = torch.autograd.grad(answer.risk.sum(), leaf)
         assert gradient.isfinite().all()
         assert (gradient.flatten(1).abs().sum(1) > 0).all(), "saturated risks still say where to go"
@@ -289,7 +289,7 @@ def test_white_box_raises_the_true_class_by_what_defenders_hold_against_the_othe
     x, y = everything()[:12], torch.arange(12) % 10
     surface = defense.surfaces()["white_box"]
     with torch.no_grad():
-        (view,) = surface.views(x, y)
+        (view,) = surface.attacker_logits(x, y)
         victim = defense.undefended(x)
         other = victim.scatter(1, y[:, None], float("-inf")).argmax(1)
         held = defense.fusion.excess(defense.scores(x, other), other).clamp(min=0).sum(1)
@@ -298,9 +298,11 @@ def test_white_box_raises_the_true_class_by_what_defenders_hold_against_the_othe
         torch.testing.assert_close(view, expected)
         literal = mrr(2, paper_literal=True)
         literal.load_state_dict(defense.state_dict())
-        answer = literal.surfaces()["white_box"].answer(x, y)
+        answer = literal.surfaces()["white_box"].attacker_output(x, y)
         thresholds = literal.fusion.cdf.thresholds(0.1)[:, other].T
-        torch.testing.assert_close((answer.parts - 0.5) / 0.5, literal.scores(x, other) - thresholds, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            (answer.detector_scores - 0.5) / 0.5, literal.scores(x, other) - thresholds, atol=1e-5, rtol=0
+        )
 
 
 def test_plain_attacks_run_on_every_surface(mrr):
@@ -310,9 +312,9 @@ def test_plain_attacks_run_on_every_surface(mrr):
     for surface in defense.surfaces().values():
         result = BIM(steps=2)(surface, batch.x, batch.y, Threat("linf", 0.1), threshold=0.9)
         assert result.x_adv.shape == batch.x.shape
-        with attacking(surface, batch.x, batch.y, Threat("linf", 0.1)) as query:
-            gradient, _, _ = query.gradient(
-                batch.x, query.everyone(), lambda logits, y: -logits.gather(1, y[:, None])[:, 0]
+        with attacking(surface, batch.x, batch.y, Threat("linf", 0.1)) as session:
+            gradient, _, _ = session.gradient(
+                batch.x, session.everyone(), lambda logits, y: -logits.gather(1, y[:, None])[:, 0]
             )
         assert (gradient != 0).any()
     assert all(torch.equal(value, before[name]) for name, value in defense.state_dict().items())
@@ -338,12 +340,12 @@ def test_dictionaries_explain_their_own_class_best(mrr):
         bars[c] = bars[c] if c % 2 else bars[c].mT.clone()
     x = (bars[y] + 0.05 * torch.rand(40, 1, 28, 28, generator=generator)).clamp(0, 1)
     stream = [Batch(x, y, torch.arange(40))]
-    learn_dictionaries(defense.dictionaries, stream, defense.input_plan, 0)
+    learn_dictionaries(defense.dictionaries, stream, defense.input_settings, 0)
     own = defense.dictionaries(x, y)
     other = torch.stack([defense.dictionaries(x, (y + k) % 10) for k in (1, 2, 3)]).mean(0)
     assert (own < other).float().mean() > 0.9
     with pytest.raises(UserError, match="no training image"):
-        learn_dictionaries(defense.dictionaries, [Batch(x[:5], y[:5], torch.arange(5))], defense.input_plan, 0)
+        learn_dictionaries(defense.dictionaries, [Batch(x[:5], y[:5], torch.arange(5))], defense.input_settings, 0)
 
 
 def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.geometry import l1_norm, limits, per_sample, step_
-from robustforge.attacks.core.session import Query, check_precision
+from robustforge.attacks.core.session import AttackSession, check_precision
 from robustforge.attacks.core.surface import Objective
 from robustforge.losses.classification import cross_entropy_per_sample, margin
 from robustforge.types import UserError
@@ -43,7 +43,7 @@ def check_choice(name: str, setting: str, value: str, choices: tuple[str, ...]) 
 
 
 def ascend(
-    query: Query,
+    session: AttackSession,
     start: Tensor,
     rows: Tensor,
     *,
@@ -57,27 +57,27 @@ def ascend(
     """Projected ascent of some images.
 
     Args:
-        query: the surface, the images and the budget.
+        session: the surface, the images and the budget.
         start: (n, C, H, W) first iterates.
         rows: (n,) whose they are; a row may stand several times (restarts).
         steps: number of steps.
         step_size: in pixel units, in the threat's norm.
-        objective: what is maximised.
+        objective: what is maximized.
         early_stop: stop an image at its first iterate that fools the system, and with it those further down that
             start from the same image: the earlier restart counts, however many run side by side.
-        goal: (n, ...) second argument of ``objective``; labels (or the query's targets) by default.
+        goal: (n, ...) second argument of ``objective``; labels (or the session's targets) by default.
         momentum: decay of the accumulated gradient (Dong et al. 2018, arXiv:1710.06081, Eq. 6); 0 for none.
 
     Returns:
         (n, C, H, W): last, or first fooling, iterates.
     """
-    result, place, current, clean = start.clone(), torch.arange(len(rows), device=start.device), start, query.x[rows]
-    box = limits(clean, query.threat)
+    result, place, current, clean = start.clone(), torch.arange(len(rows), device=start.device), start, session.x[rows]
+    box = limits(clean, session.threat)
     velocity = torch.zeros_like(start) if momentum else None
     for _ in range(steps):
-        gradient, logits, _ = query.gradient(current, rows, objective, goal)
+        gradient, logits, _ = session.gradient(current, rows, objective, goal)
         if early_stop:
-            keep = _still_standing(query, current, logits, rows)
+            keep = _still_standing(session, current, logits, rows)
             if keep is not None:
                 result[place] = current
                 place, rows, current, clean, gradient = (t[keep] for t in (place, rows, current, clean, gradient))
@@ -89,28 +89,28 @@ def ascend(
         if velocity is not None:
             velocity = momentum * velocity + gradient / per_sample(l1_norm(gradient), gradient)
             gradient = velocity.clone()
-        current = step_(current, gradient, step_size, clean, query.threat, box)
+        current = step_(current, gradient, step_size, clean, session.threat, box)
     result[place] = current
     return result
 
 
-def _still_standing(query: Query, current: Tensor, logits: Tensor, rows: Tensor) -> Tensor | None:
+def _still_standing(session: AttackSession, current: Tensor, logits: Tensor, rows: Tensor) -> Tensor | None:
     """Positions that go on, or None for all of them."""
-    suspects = query.suspects(logits, rows).nonzero().flatten()
+    suspects = session.suspects(logits, rows).nonzero().flatten()
     if not len(suspects):
         return None
     # the attacker's pass only nominates; the system's float32 answer decides who stops
-    done = suspects[query.fools(current[suspects], rows[suspects])]
+    done = suspects[session.fools(current[suspects], rows[suspects])]
     if not len(done):
         return None
-    first = torch.full((len(query.x),), len(rows), device=rows.device)
+    first = torch.full((len(session.x),), len(rows), device=rows.device)
     first.scatter_reduce_(0, rows[done], done, "amin")
     keep = torch.arange(len(rows), device=rows.device) < first[rows]
     return keep.nonzero().flatten()
 
 
 def climb(
-    query: Query,
+    session: AttackSession,
     starts: Callable[[Tensor, int], Tensor],
     *,
     restarts: int,
@@ -120,7 +120,7 @@ def climb(
     """Restarts around an ascent: the first one alone, the others side by side on what still stands.
 
     Args:
-        query: the surface, the images and the budget.
+        session: the surface, the images and the budget.
         starts: (rows (n,), restart) -> first iterates (n, C, H, W).
         restarts: how many.
         early_stop: leave images alone that the system already gets wrong.
@@ -129,30 +129,30 @@ def climb(
     Returns:
         (B, C, H, W): of each image the first restart that fooled, else the last one.
     """
-    best = query.x.clone()
-    if query.threat.eps == 0 or not len(best):
+    best = session.x.clone()
+    if session.threat.eps == 0 or not len(best):
         return best
-    rows = (~query.fools(best, count=False)).nonzero().flatten() if early_stop else query.everyone()
+    rows = (~session.fools(best, count=False)).nonzero().flatten() if early_stop else session.everyone()
     if len(rows):
         best[rows] = run(starts(rows, 0), rows)
-    query.tracing = False
-    for restart_rows in _survivors(query, best, rows, restarts):
+    session.tracing = False
+    for restart_rows in _survivors(session, best, rows, restarts):
         count = len(restart_rows)
         # restart 1 of all rows first: an ascent drops later restarts of a row once an earlier one has fooled
         tiled = restart_rows.repeat(restarts - 1)
         begin = torch.cat([starts(restart_rows, restart) for restart in range(1, restarts)])
         ends = run(begin, tiled)
-        fooled = query.fools(ends, tiled).view(restarts - 1, count)
+        fooled = session.fools(ends, tiled).view(restarts - 1, count)
         # argmax finds the first of equal values
         choice = torch.where(fooled.any(0), fooled.int().argmax(0), restarts - 2)
         best[restart_rows] = ends[choice * count + torch.arange(count, device=best.device)]
     return best
 
 
-def _survivors(query: Query, best: Tensor, rows: Tensor, restarts: int) -> list[Tensor]:
+def _survivors(session: AttackSession, best: Tensor, rows: Tensor, restarts: int) -> list[Tensor]:
     """Rows that the first restart left standing, in chunks whose restarts together fill one batch."""
     if restarts == 1 or not len(rows):
         return []
-    standing = rows[~query.fools(best[rows], rows)]
-    size = max(1, len(query.x) // (restarts - 1))
+    standing = rows[~session.fools(best[rows], rows)]
+    size = max(1, len(session.x) // (restarts - 1))
     return list(torch.split(standing, size)) if len(standing) else []

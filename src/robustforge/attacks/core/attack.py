@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from robustforge.attacks.core.session import Query, attacking, check_precision
+from robustforge.attacks.core.session import AttackSession, attacking, check_precision
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.core.targets import check_target
 from robustforge.types import AttackResult, Threat
@@ -51,7 +51,7 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True)
-class QueryAttack:
+class BaseAttack:
     """Base of our own attacks: a subclass says how a batch is perturbed, and the engine does the rest.
 
     Attributes:
@@ -75,16 +75,30 @@ class QueryAttack:
         check_target(self.name, self.target)
 
     def __call__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, seed: int = 0, threshold: float | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> AttackResult:
         """See :class:`Attack`."""
         with attacking(
-            surface, x, y, threat,
-            index=index, precision=self.precision, threshold=threshold, target=self.target, seed=seed,
-        ) as query:  # fmt: skip
-            return query.finish(self.perturb(query, seed))
+            surface,
+            x,
+            y,
+            threat,
+            index=index,
+            precision=self.precision,
+            threshold=threshold,
+            target=self.target,
+            seed=seed,
+        ) as session:
+            return session.finish(self.perturb(session, seed))
 
     @abstractmethod
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """Adversarial images (B, C, H, W) for ``query``'s, inside its budget; networks are frozen meanwhile."""
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """Adversarial images (B, C, H, W) for ``session``'s, inside its budget; networks are frozen meanwhile."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 
 # (rows (n,), numbers of their runs) -> (images (runs * n, C, H, W), all of the first run first; which fooled)
 Run = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
@@ -27,10 +27,10 @@ class Lockstep:
         fooled: (n,) bool, which runs fooled the system.
     """
 
-    def __init__(self, query: Query, rows: Tensor, start: Tensor) -> None:
-        self.query, self.rows, self.place = query, rows, torch.arange(len(rows), device=rows.device)
+    def __init__(self, session: AttackSession, rows: Tensor, start: Tensor) -> None:
+        self.session, self.rows, self.place = session, rows, torch.arange(len(rows), device=rows.device)
         self.ends, self.fooled = start.clone(), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        self._firsts = query.traced = len(torch.unique(rows))  # the first run of each image stands before all others
+        self._firsts = session.traced = len(torch.unique(rows))  # the first run of each image stands before all others
 
     def judge(self, x: Tensor, suspects: Tensor) -> Tensor | None:
         """Ends every run of the images that one of their iterates fools.
@@ -45,11 +45,11 @@ class Lockstep:
         asked = suspects.nonzero().flatten()
         if not len(asked):
             return None
-        hit = asked[self.query.fools(x[asked], self.rows[asked])]
+        hit = asked[self.session.fools(x[asked], self.rows[asked])]
         if not len(hit):
             return None
         self.ends[self.place[hit]], self.fooled[self.place[hit]] = x[hit], True
-        done = torch.zeros(len(self.query.x), dtype=torch.bool, device=x.device)
+        done = torch.zeros(len(self.session.x), dtype=torch.bool, device=x.device)
         done[self.rows[hit]] = True
         return self.drop(done[self.rows])
 
@@ -59,22 +59,22 @@ class Lockstep:
             return None
         keep = (~over).nonzero().flatten()
         self.rows, self.place = self.rows[keep], self.place[keep]
-        self.query.traced = int((self.place < self._firsts).sum())
+        self.session.traced = int((self.place < self._firsts).sum())
         return keep
 
 
-def standing(query: Query) -> Tensor:
+def standing(session: AttackSession) -> Tensor:
     """Rows that the system still gets right (or that are not yet at their target), unless there is no budget."""
-    if query.threat.eps == 0 or not len(query.x):
-        return query.everyone()[:0]
-    return (~query.fools(query.x, count=False)).nonzero().flatten()
+    if session.threat.eps == 0 or not len(session.x):
+        return session.everyone()[:0]
+    return (~session.fools(session.x, count=False)).nonzero().flatten()
 
 
-def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int], run: Run) -> Tensor:
+def side_by_side(session: AttackSession, best: Tensor, rows: Tensor, numbers: Sequence[int], run: Run) -> Tensor:
     """Runs of the same images next to each other, in chunks that fill a batch.
 
     Args:
-        query: the surface, the images and the budget.
+        session: the surface, the images and the budget.
         best: (B, C, H, W), overwritten at ``rows`` by the first fooling run's image, else by the first run's.
         rows: (n,) images to attack.
         numbers: of the runs that each image gets.
@@ -87,13 +87,13 @@ def side_by_side(query: Query, best: Tensor, rows: Tensor, numbers: Sequence[int
     if not lanes or not len(rows):
         return rows
     left = []
-    for chunk in torch.split(rows, max(1, len(query.x) // lanes)):
+    for chunk in torch.split(rows, max(1, len(session.x) // lanes)):
         ends, fooled = run(chunk, numbers)
         fooled = fooled.view(lanes, len(chunk))
         winner = fooled.int().argmax(0)  # the first of equal values
         best[chunk] = ends[winner * len(chunk) + torch.arange(len(chunk), device=rows.device)]
         left.append(chunk[~fooled.any(0)])
-    query.traced = None
+    session.traced = None
     return torch.cat(left)
 
 
@@ -112,11 +112,11 @@ def hopeless(value: Tensor, before: Tensor, spent: int, left: int) -> Tensor:
     return value + (value - before) * (left / spent) < 0
 
 
-def in_rounds(query: Query, runs: int, restarts: int, run: Run) -> Tensor:
+def in_rounds(session: AttackSession, runs: int, restarts: int, run: Run) -> Tensor:
     """The first start of every run, then all other starts together on what still stands.
 
     Args:
-        query: the surface, the images and the budget.
+        session: the surface, the images and the budget.
         runs: of each image and restart (target classes).
         restarts: starts of each.
         run: see :func:`side_by_side`; numbers count through the runs of the first restart, then of the next.
@@ -124,23 +124,23 @@ def in_rounds(query: Query, runs: int, restarts: int, run: Run) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    best, rows = query.x.clone(), standing(query)
-    rows = side_by_side(query, best, rows, range(runs), run)
-    query.tracing = False
-    side_by_side(query, best, rows, range(runs, runs * restarts), run)
+    best, rows = session.x.clone(), standing(session)
+    rows = side_by_side(session, best, rows, range(runs), run)
+    session.tracing = False
+    side_by_side(session, best, rows, range(runs, runs * restarts), run)
     return best
 
 
-def likely_classes(query: Query, count: int) -> Tensor:
-    """(B, min(count, K - 1)) the likeliest wrong classes of the clean images in their order; or a query's targets."""
-    if query.targets is not None:
-        return query.targets[:, None]
-    logits = query.logits(query.x, query.everyone())
-    wrong = logits.scatter(1, query.y[:, None], float("-inf"))
+def likely_classes(session: AttackSession, count: int) -> Tensor:
+    """(B, min(count, K - 1)) the likeliest wrong classes of the clean images in their order; or a session's targets."""
+    if session.targets is not None:
+        return session.targets[:, None]
+    logits = session.logits(session.x, session.everyone())
+    wrong = logits.scatter(1, session.y[:, None], float("-inf"))
     return wrong.topk(min(count, logits.shape[1] - 1), dim=1).indices
 
 
-def goals(query: Query, classes: Tensor, rows: Tensor, numbers: Sequence[int]) -> Tensor:
+def goals(session: AttackSession, classes: Tensor, rows: Tensor, numbers: Sequence[int]) -> Tensor:
     """(runs * n, 2) label and wrong class of each run, for ``classes`` (B, J); run k aims at its class k modulo J."""
     aims = [classes[rows, number % classes.shape[1]] for number in numbers]
-    return torch.stack([query.y[rows].repeat(len(aims)), torch.cat(aims)], 1)
+    return torch.stack([session.y[rows].repeat(len(aims)), torch.cat(aims)], 1)

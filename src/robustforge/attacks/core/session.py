@@ -46,7 +46,7 @@ def frozen(modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-class Query:
+class AttackSession:
     """A surface under attack by one batch: every pass an attack makes goes through here.
 
     Images are addressed by ``rows``, their positions in the batch, so that attacks may work on survivors only.
@@ -66,9 +66,16 @@ class Query:
     """
 
     def __init__(
-        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-        index: Tensor | None = None, precision: str = "auto", threshold: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        surface: Surface,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        index: Tensor | None = None,
+        precision: str = "auto",
+        threshold: float | None = None,
+    ) -> None:
         self.surface, self.x, self.y, self.threat, self.threshold = surface, x, y, threat, threshold
         self.index = torch.arange(len(x), device=x.device) if index is None else index
         self.targets: Tensor | None = None
@@ -94,7 +101,8 @@ class Query:
         Args:
             x: (n, C, H, W) iterates.
             rows: (n,) whose they are.
-            objective: what is maximised, (logits, labels) -> (n,). For a targeted query its negative at the targets is.
+            objective: what is maximized, (logits, labels) -> (n,). Targeted sessions maximize its
+                negative at the targets.
             goal: handed to ``objective`` in place of labels or targets.
 
         Returns:
@@ -156,7 +164,7 @@ class Query:
         return logits
 
     @torch.no_grad()
-    def answer(self, x: Tensor, rows: Tensor) -> DefenseOutput:
+    def system_output(self, x: Tensor, rows: Tensor) -> DefenseOutput:
         """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
@@ -229,10 +237,17 @@ class Query:
 
 @contextmanager
 def attacking(
-    surface: Surface, x: Tensor, y: Tensor, threat: Threat, *,
-    index: Tensor | None = None, precision: str = "auto", threshold: float | None = None,
-    target: str | int | None = None, seed: int = 0,
-) -> Iterator[Query]:  # fmt: skip
+    surface: Surface,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    index: Tensor | None = None,
+    precision: str = "auto",
+    threshold: float | None = None,
+    target: str | int | None = None,
+    seed: int = 0,
+) -> Iterator[AttackSession]:
     """The frame of an attack: images checked, networks frozen, targets chosen, and everything put back afterwards.
 
     Args:
@@ -250,14 +265,14 @@ def attacking(
         ValueError: images that are not float (B, C, H, W) in [0, 1].
     """
     check_images(x)
-    query = Query(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
+    session = AttackSession(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
     devices = [x.device] if x.device.type == "cuda" else []
-    # randomised defenses draw from the global generator: the same numbers for the same images, and the caller's kept
+    # randomized defenses draw from the global generator: the same numbers for the same images, and the caller's kept
     with frozen(surface.modules), torch.random.fork_rng(devices):
-        torch.manual_seed(hash((seed, int(query.index[0]))) % 2**63 if len(x) else seed)
+        torch.manual_seed(hash((seed, int(session.index[0]))) % 2**63 if len(x) else seed)
         if target is not None and len(x):
-            query.targets = choose_targets(target, query.logits(x, query.everyone()), y, query.index, seed)
-        yield query
+            session.targets = choose_targets(target, session.logits(x, session.everyone()), y, session.index, seed)
+        yield session
 
 
 def check_images(x: Tensor) -> None:

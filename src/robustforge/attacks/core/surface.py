@@ -24,36 +24,37 @@ class Surface:
 
     Attributes:
         name: as written in configs, records and tables.
-        views: (x (B, C, H, W), y (B,)) -> one or more logits (B, K), from one forward pass. The first stands for the
-            system's answer; the others are further parts under attack (such as a selector). ``y`` is there for
+        attacker_logits: (x (B, C, H, W), y (B,)) -> one or more logits (B, K), from one forward pass. The first stands
+            for the system's answer; the others are further parts under attack (such as a selector). ``y`` is there for
             protocols that hand the label to the defense (the released code of Memory Defense opens the slot by it);
             honest surfaces ignore it.
         system: the deployed system, (x, y) -> DefenseOutput. Success is always judged here, in float32.
         modules: the networks behind the two functions; the engine freezes them and puts them in eval mode.
         weights: of the views in the attacker's objective.
-        answer: the whole answer as the attacker differentiates it, (x, y) -> DefenseOutput with its risk, for attacks
-            that evade a detector; None: ``system`` itself.
+        attacker_output: the whole answer as the attacker differentiates it, (x, y) -> DefenseOutput with its risk, for
+            attacks that evade a detector; None: ``system`` itself.
         draws: forward passes over whose randomness the objective is averaged (expectation over transformation, Athalye
             et al. 2018, arXiv:1707.07397); 1 for deterministic defenses.
-        aimed: hand ``views`` (and ``answer``) the class that a targeted attack wants in place of the label, for parts
-            that can be told which way to go (the slot of a memory), or that judge by the class (a mixture component).
+        aimed: hand ``attacker_logits`` (and ``attacker_output``) the class that a targeted attack wants in place of the
+            label, for parts that can be told which way to go (the slot of a memory), or that judge by
+            the class (a mixture component).
         start: images to begin at, (target classes (n,), sample numbers (n,), restart) -> (n, C, H, W), which the
             attack projects onto its ball; None where the system offers none.
     """
 
     name: str
-    views: Callable[[Tensor, Tensor], Sequence[Tensor]]
+    attacker_logits: Callable[[Tensor, Tensor], Sequence[Tensor]]
     system: Callable[[Tensor, Tensor], DefenseOutput]
     modules: nn.Module
     weights: tuple[float, ...] = (1.0,)
-    answer: Callable[[Tensor, Tensor], DefenseOutput] | None = None
+    attacker_output: Callable[[Tensor, Tensor], DefenseOutput] | None = None
     draws: int = 1
     aimed: bool = False
     start: Callable[[Tensor, Tensor, int], Tensor] | None = None
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """The first view, (B, K)."""
-        return self.views(x, y)[0]
+        return self.attacker_logits(x, y)[0]
 
     def evaluate(self, x: Tensor, y: Tensor, objective: Objective, aim: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The attacker's view of one batch.
@@ -61,16 +62,16 @@ class Surface:
         Args:
             x: (B, C, H, W).
             y: (B,) true labels, for protocols that hand them to the defense.
-            objective: what is maximised.
+            objective: what is maximized.
             aim: its second argument (such as target classes); ``y`` by default.
 
         Returns:
-            (logits (B, K) of the first view, mean over draws; value (B,)): ``value`` is what the attacker maximises.
+            (logits (B, K) of the first view, mean over draws; value (B,)): ``value`` is what the attacker maximizes.
         """
         aim = y if aim is None else aim
         if self.draws > 1:
             x, y, aim = (tensor.repeat(self.draws, *[1] * (tensor.dim() - 1)) for tensor in (x, y, aim))
-        views = self.views(x, aim if self.aimed else y)
+        views = self.attacker_logits(x, aim if self.aimed else y)
         terms = [weight * objective(view.float(), aim) for weight, view in zip(self.weights, views, strict=True)]
         value = torch.stack(terms).sum(0)
         if self.draws == 1:
@@ -101,9 +102,12 @@ def eot(surface: Surface, draws: int, name: str = "eot") -> Surface:
 
 
 def bpda(
-    purify: Callable[[Tensor], Tensor], classify: Callable[[Tensor], Tensor], target: Surface,
-    surrogate: Callable[[Tensor], Tensor] | None = None, name: str = "bpda",
-) -> Surface:  # fmt: skip
+    purify: Callable[[Tensor], Tensor],
+    classify: Callable[[Tensor], Tensor],
+    target: Surface,
+    surrogate: Callable[[Tensor], Tensor] | None = None,
+    name: str = "bpda",
+) -> Surface:
     """A purifier without usable gradients, replaced on the way back (Athalye et al. 2018, arXiv:1802.00420).
 
     Args:
@@ -113,12 +117,17 @@ def bpda(
         surrogate: differentiable stand-in for ``purify``; None: the identity.
         name: of the surface.
     """
-    return replace(target, name=name, views=lambda x, _: (classify(backward_pass(purify, x, surrogate)),), answer=None)
+    return replace(
+        target,
+        name=name,
+        attacker_logits=lambda x, _: (classify(backward_pass(purify, x, surrogate)),),
+        attacker_output=None,
+    )
 
 
 def compiled(surface: Surface, backend: str = "inductor") -> Surface:
     """The same surface with its differentiated part through ``torch.compile``; judging stays as it is."""
-    return replace(surface, views=torch.compile(surface.views, dynamic=True, backend=backend))
+    return replace(surface, attacker_logits=torch.compile(surface.attacker_logits, dynamic=True, backend=backend))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Adversarial training: the classifier learns on attacked images made on the fly.
 
 ``madry`` (Madry et al. 2018, arXiv:1706.06083), ``trades`` (Zhang et al. 2019, arXiv:1901.08573) and ``mart``
-(Wang et al. 2020, ICLR) differ in the loss and, for TRADES, in what the inner attack maximises.
+(Wang et al. 2020, ICLR) differ in the loss and, for TRADES, in what the inner attack maximizes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ class AdversarialTraining(Defense):
     Args:
         model: factory of the classifier.
         robust: the robust loss and its attack.
-        training: how the robust classifier is optimised.
-        undefended_training: how the undefended row is optimised.
+        training: how the robust classifier is optimized.
+        undefended_training: how the undefended row is optimized.
         warm_start: start from the undefended classifier's weights instead of fresh ones.
         seed: of initial weights, batches and attacks.
     """
 
     def __init__(
-        self, model: Factory, robust: AdversarialLoss, training: Training, undefended_training: Training,
-        warm_start: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        robust: AdversarialLoss,
+        training: Training,
+        undefended_training: Training,
+        warm_start: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed, training=training)
         self.model_description = describe(model)
         self.robust, self.warm_start = robust, warm_start
@@ -56,14 +61,19 @@ class AdversarialTraining(Defense):
 
     def stages(self) -> list[Stage]:
         """The undefended row, then the robust classifier."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         plain = plain_stage(self, self.model_description, self.undefended_training)
         settings = {"model": self.model_description, "robust": describe(self.robust), "warm_start": self.warm_start}
         robust = FitStage(
-            "classifier", ("classifier",), self.losses, self.training_plan, settings,
-            uses=("undefended",) if self.warm_start else (), validate=self.validate,
+            "classifier",
+            ("classifier",),
+            self.losses,
+            self.training_settings,
+            settings,
+            uses=("undefended",) if self.warm_start else (),
+            validate=self.validate,
             prepare=self._copy_weights if self.warm_start else None,
-        )  # fmt: skip
+        )
         return [plain, robust]
 
     def systems(self) -> dict[str, dict]:

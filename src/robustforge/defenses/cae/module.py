@@ -28,8 +28,8 @@ class ConvAutoEncoder(Purifier):
         train_attacks: attacks of the offline set, by label (paper: one, FGSM or PGD).
         train_budgets: eps by label; ``threat``'s where missing.
         threat: the default training budget.
-        training: how the denoiser is optimised.
-        undefended_training: how the classifier is optimised.
+        training: how the denoiser is optimized.
+        undefended_training: how the classifier is optimized.
         mix_clean: share of clean inputs among the denoiser's training images (paper: 0).
         guidance: weight of the mean absolute change of the classifier's logits (paper: 0).
         infer_noise: keep the latent noise at inference.
@@ -47,17 +47,27 @@ class ConvAutoEncoder(Purifier):
     """
 
     def __init__(
-        self, model: Factory, denoiser: partial[Denoiser], train_attacks: Mapping[str, Attack], threat: Threat,
-        training: Training, undefended_training: Training, train_budgets: Mapping[str, float] | None = None,
-        mix_clean: float = 0.0, guidance: float = 0.0, infer_noise: bool = False, draws: int = 16, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        denoiser: partial[Denoiser],
+        train_attacks: Mapping[str, Attack],
+        threat: Threat,
+        training: Training,
+        undefended_training: Training,
+        train_budgets: Mapping[str, float] | None = None,
+        mix_clean: float = 0.0,
+        guidance: float = 0.0,
+        infer_noise: bool = False,
+        draws: int = 16,
+        seed: int = 0,
+    ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if not 0 <= mix_clean <= 1:
             raise UserError(f"defense.mix_clean is {mix_clean}: give a share between 0 and 1.")
         if guidance < 0:
             raise UserError(f"defense.guidance is {guidance}: give a weight of 0 or more.")
         self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
-        self.training_plan, self.mix_clean, self.infer_noise = training, mix_clean, infer_noise
+        self.training_settings, self.mix_clean, self.infer_noise = training, mix_clean, infer_noise
         self.guidance = guidance
         self.denoiser_description = describe(denoiser)
         self.denoiser = build_seeded(denoiser, seed, "denoiser")
@@ -89,14 +99,22 @@ class ConvAutoEncoder(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set on the classifier, then the denoiser."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings: dict[str, Any] = {
-            "denoiser": self.denoiser_description, "mix_clean": self.mix_clean, "guidance": self.guidance,
-        }  # fmt: skip
+            "denoiser": self.denoiser_description,
+            "mix_clean": self.mix_clean,
+            "guidance": self.guidance,
+        }
         fit = FitStage(
-            "denoiser", ("denoiser",), self.losses, self.training_plan, settings, uses=("undefended",),
-            adversarial_set="adversarial_set", validate=self.purifier_metrics,
-        )  # fmt: skip
+            "denoiser",
+            ("denoiser",),
+            self.losses,
+            self.training_settings,
+            settings,
+            uses=("undefended",),
+            adversarial_set="adversarial_set",
+            validate=self.purifier_metrics,
+        )
         return [self.offline_set(self.attack, self.threat), fit]
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

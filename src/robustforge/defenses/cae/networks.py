@@ -38,14 +38,20 @@ class Denoiser(nn.Module):
     Notes:
         The paper gives U shape, GELU and latent noise; layers, widths and the sigmoid at the end are ours. Without
         skips by default: with them a perturbation passes by both the bottleneck and the noise. Initial weights are He
-        et al.'s (2015), and a new network answers dark grey: with PyTorch's own, narrow networks begin as a constant
+        et al.'s (2015), and a new network answers dark gray: with PyTorch's own, narrow networks begin as a constant
         and may end as a black image.
     """
 
     def __init__(
-        self, shape: Sequence[int], widths: Sequence[int] = (32, 64, 128), latent_channels: int = 64,
-        skips: str = "none", noise: float = 0.1, noise_scale: str = "relative", activation: str = "gelu",
-    ) -> None:  # fmt: skip
+        self,
+        shape: Sequence[int],
+        widths: Sequence[int] = (32, 64, 128),
+        latent_channels: int = 64,
+        skips: str = "none",
+        noise: float = 0.1,
+        noise_scale: str = "relative",
+        activation: str = "gelu",
+    ) -> None:
         super().__init__()
         _check(widths, latent_channels, skips, noise, noise_scale, activation)
         channels, height, width = shape
@@ -53,9 +59,10 @@ class Denoiser(nn.Module):
         self.multiple = 2 ** (len(widths) - 1)
         self.skips, self.noise, self.relative = skips, noise, noise_scale == "relative"
         self.latent_shape = (
-            latent_channels, padded_size(height, self.multiple) // self.multiple,
+            latent_channels,
+            padded_size(height, self.multiple) // self.multiple,
             padded_size(width, self.multiple) // self.multiple,
-        )  # fmt: skip
+        )
         self.first = nn.Sequential(nn.Conv2d(channels, widths[0], 3, padding=1), act())
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), act()) for before, after in pairwise(widths)
@@ -71,7 +78,7 @@ class Denoiser(nn.Module):
         )
         last = nn.Conv2d(factor * widths[0], channels, 3, padding=1)
         self.last = nn.Sequential(last, nn.Sigmoid())
-        self.apply(_initialise)
+        self.apply(_initialize)
         nn.init.normal_(last.weight, std=0.1 * math.sqrt(2 / last.weight[0].numel()))
         assert last.bias is not None
         nn.init.constant_(last.bias, DARK)  # an error of all pixels at once would drive the sigmoid to its flat end
@@ -110,8 +117,8 @@ class Denoiser(nn.Module):
         return h + feature if self.skips == "add" else torch.cat([h, feature], 1)
 
 
-def _initialise(module: nn.Module) -> None:
-    """He initialisation, biases 0. A transposed convolution of kernel 4 and stride 2 has 4 weights an input channel."""
+def _initialize(module: nn.Module) -> None:
+    """He initialization, biases 0. A transposed convolution of kernel 4 and stride 2 has 4 weights an input channel."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         transposed = isinstance(module, nn.ConvTranspose2d)
         fan_in = 4 * module.in_channels if transposed else module.weight[0].numel()

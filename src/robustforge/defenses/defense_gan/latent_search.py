@@ -61,26 +61,27 @@ def squared_error(generated: Tensor, x: Tensor) -> Tensor:
     return (generated - x).square().flatten(1).mean(1)
 
 
-def search(generate: Generate, x: Tensor, start: Tensor, plan: LatentSearch) -> Tensor:
+def search(generate: Generate, x: Tensor, start: Tensor, settings: LatentSearch) -> Tensor:
     """The best latent of every image.
 
     Args:
         generate: (B, d) -> (B, C, H, W).
         x: (B, C, H, W).
         start: (B, R, d) first latents.
-        plan: how to search.
+        settings: how to search.
 
     Returns:
         (B, d), detached. What an image gets does not depend on the others in the batch.
     """
-    images = max(1, plan.rows // start.shape[1])
+    images = max(1, settings.rows // start.shape[1])
     parts = [
-        _search(generate, *part, plan) for part in zip(torch.split(x, images), torch.split(start, images), strict=True)
+        _search(generate, *part, settings)
+        for part in zip(torch.split(x, images), torch.split(start, images), strict=True)
     ]
     return torch.cat(parts) if parts else start[:, 0]
 
 
-def _search(generate: Generate, x: Tensor, start: Tensor, plan: LatentSearch) -> Tensor:
+def _search(generate: Generate, x: Tensor, start: Tensor, settings: LatentSearch) -> Tensor:
     count, restarts, _ = start.shape
     with torch.inference_mode(False), torch.enable_grad():
         target = x.detach().clone()
@@ -88,20 +89,20 @@ def _search(generate: Generate, x: Tensor, start: Tensor, plan: LatentSearch) ->
         rows = torch.arange(count, device=z.device).repeat_interleave(restarts)
         ends, errors, place = z.clone(), torch.empty(len(z), device=z.device), torch.arange(len(z), device=z.device)
         velocity = torch.zeros_like(z)
-        for step in range(plan.steps):
+        for step in range(settings.steps):
             leaf = z.requires_grad_(True)
             error = squared_error(generate(leaf), target[rows])
             (gradient,) = torch.autograd.grad(error.sum(), leaf)
             z, error = z.detach(), error.detach().float()
-            keep = _unfinished(error, rows, count, plan.tolerance)
+            keep = _unfinished(error, rows, count, settings.tolerance)
             if keep is not None:
                 # what leaves is written down as it stands; survivors are overwritten later
                 ends[place], errors[place] = z, error
                 z, velocity, gradient, rows, place = (t[keep] for t in (z, velocity, gradient, rows, place))
                 if not len(rows):
                     break
-            velocity = plan.momentum * velocity + gradient
-            z = z - plan.rate(step) * velocity
+            velocity = settings.momentum * velocity + gradient
+            z = z - settings.rate(step) * velocity
         if len(rows):
             with torch.no_grad():
                 ends[place], errors[place] = z, squared_error(generate(z), target[rows]).float()

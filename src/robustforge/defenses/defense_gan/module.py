@@ -22,9 +22,9 @@ class DefenseGAN(Purifier):
         model: factory of the classifier.
         generator: factory, see :class:`robustforge.defenses.defense_gan.networks.Generator`.
         critic: factory, see :class:`robustforge.defenses.defense_gan.networks.Critic`.
-        plan: the search at inference.
-        training: how generator and critic are optimised, on clean images; an epoch counts the steps of both.
-        undefended_training: how the classifier is optimised.
+        search: the search at inference.
+        training: how generator and critic are optimized, on clean images; an epoch counts the steps of both.
+        undefended_training: how the classifier is optimized.
         critic_steps: steps of the critic before each one of the generator (released code: 5).
         penalty: weight of the gradient penalty (10).
         draws: of the surface ``eot``, over first latents.
@@ -35,19 +35,27 @@ class DefenseGAN(Purifier):
 
     Notes:
         First latents are N(0, 1/d), a function of (seed, image) when deployed. The search cannot be differentiated as
-        it runs: ``end_to_end`` unrolls its last step only, ``bpda`` puts the identity in its place. One optimiser holds
+        it runs: ``end_to_end`` unrolls its last step only, ``bpda`` puts the identity in its place. One optimizer holds
         generator and critic; whichever is not on turn has no gradient and is left alone by it.
     """
 
     def __init__(
-        self, model: Factory, generator: partial[Generator], critic: partial[Critic], plan: LatentSearch,
-        training: Training, undefended_training: Training, critic_steps: int = 5, penalty: float = 10.0,
-        draws: int = 1, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        generator: partial[Generator],
+        critic: partial[Critic],
+        search: LatentSearch,
+        training: Training,
+        undefended_training: Training,
+        critic_steps: int = 5,
+        penalty: float = 10.0,
+        draws: int = 1,
+        seed: int = 0,
+    ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if critic_steps < 1:
             raise UserError(f"defense.critic_steps is {critic_steps}: give at least 1.")
-        self.plan, self.training_plan = plan, training
+        self.search, self.training_settings = search, training
         self.critic_steps, self.penalty = critic_steps, penalty
         self.gan_description = {"generator": describe(generator), "critic": describe(critic)}
         self.generator = build_seeded(generator, seed, "generator")
@@ -56,12 +64,12 @@ class DefenseGAN(Purifier):
     @property
     def noise_shape(self) -> tuple[int, ...] | None:
         """First latents of every restart."""
-        return (self.plan.restarts, self.generator.latent)
+        return (self.search.restarts, self.generator.latent)
 
     def latents(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """(B, d) latents of the images in the generator's range that are closest to ``x`` (B, C, H, W)."""
         assert noise is not None, "the search starts from noise"
-        return search(self.generator, x, noise / self.generator.latent**0.5, self.plan)
+        return search(self.generator, x, noise / self.generator.latent**0.5, self.search)
 
     def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """See :meth:`Purifier.rebuild`; without gradients in ``x``."""
@@ -74,7 +82,7 @@ class DefenseGAN(Purifier):
         z = self.latents(x, noise)
         with torch.no_grad():
             value = self.generator(z)
-        stand_in = one_more_step(self.generator, x, z, self.plan.rate(self.plan.steps))
+        stand_in = one_more_step(self.generator, x, z, self.search.rate(self.search.steps))
         return value + (stand_in - stand_in.detach())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -99,12 +107,18 @@ class DefenseGAN(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of generator and critic on clean images, independent of the classifier."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings = {**self.gan_description, "critic_steps": self.critic_steps, "penalty": self.penalty}
         return [
-            FitStage("gan", ("generator", "critic"), self.losses, self.training_plan, settings,
-                     validate=self.critic_metrics)
-        ]  # fmt: skip
+            FitStage(
+                "gan",
+                ("generator", "critic"),
+                self.losses,
+                self.training_settings,
+                settings,
+                validate=self.critic_metrics,
+            )
+        ]
 
     def critic_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """By how much the critic scores held-out images (B,) above generated ones: searching would cost too much."""

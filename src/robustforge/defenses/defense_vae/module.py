@@ -28,9 +28,9 @@ class DefenseVAE(Purifier):
         vae: factory of the network, see :class:`robustforge.defenses.defense_vae.networks.DefenseVAENetwork`.
         train_attacks: attacks of the offline set, by label.
         threat: the default training budget.
-        training: how the VAE is optimised.
+        training: how the VAE is optimized.
         fit_training: how the classifier is fitted to it (``rec``, ``e2e``).
-        undefended_training: how the undefended classifier is optimised.
+        undefended_training: how the undefended classifier is optimized.
         train_budgets: eps by label; ``threat``'s where missing.
         mode: ``plain``: the undefended classifier; ``rec``: the classifier is retrained on what the frozen VAE
             rebuilds; ``e2e``: VAE and classifier are then trained together on the label.
@@ -44,15 +44,24 @@ class DefenseVAE(Purifier):
     Notes:
         The latent is drawn in training only; inference takes its mean, as in the released code, whose white-box
         evaluation never attacks the VAE. ``e2e`` is not in that code: here it starts from the trained VAE and the
-        undefended classifier, and minimises cross-entropy alone.
+        undefended classifier, and minimizes cross-entropy alone.
     """
 
     def __init__(
-        self, model: Factory, vae: partial[DefenseVAENetwork], train_attacks: Mapping[str, Attack], threat: Threat,
-        training: Training, fit_training: Training, undefended_training: Training,
-        train_budgets: Mapping[str, float] | None = None, mode: str = "rec", divergence: float = 0.0,
-        mix_clean: float = 0.0, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        vae: partial[DefenseVAENetwork],
+        train_attacks: Mapping[str, Attack],
+        threat: Threat,
+        training: Training,
+        fit_training: Training,
+        undefended_training: Training,
+        train_budgets: Mapping[str, float] | None = None,
+        mode: str = "rec",
+        divergence: float = 0.0,
+        mix_clean: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(model, undefended_training, seed=seed)
         if mode not in MODES:
             raise UserError(f"defense.mode is '{mode}': choose one of {', '.join(MODES)}.")
@@ -62,7 +71,7 @@ class DefenseVAE(Purifier):
                 "a weight of 0 or more."
             )
         self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
-        self.training_plan, self.fit_training = training, fit_training
+        self.training_settings, self.fit_training = training, fit_training
         self.mode, self.divergence, self.mix_clean = mode, divergence, mix_clean
         self.vae_description = describe(vae)
         self.vae = build_seeded(vae, seed, "vae")
@@ -102,20 +111,34 @@ class DefenseVAE(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set, the VAE, and the fit of the classifier to it."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings: dict[str, Any] = {"vae": self.vae_description, "divergence": self.divergence}
         settings["mix_clean"] = self.mix_clean
         vae = FitStage(
-            "vae", ("vae",), self.losses, self.training_plan, settings, adversarial_set="adversarial_set",
-        )  # fmt: skip
+            "vae",
+            ("vae",),
+            self.losses,
+            self.training_settings,
+            settings,
+            adversarial_set="adversarial_set",
+        )
         stages: list[Stage] = [self.offline_set(self.attack, self.threat), vae]
         if self.mode != "plain":
             trains = ("classifier", "joint_vae") if self.mode == "e2e" else ("classifier",)
             settings = {"mode": self.mode, "model": self.model_description, "mix_clean": self.mix_clean}
             stages.append(
-                FitStage("classifier", trains, self.fit_losses, self.fit_training, settings, uses=("undefended", "vae"),
-                         adversarial_set="adversarial_set", validate=self.purifier_metrics, prepare=self._start)
-            )  # fmt: skip
+                FitStage(
+                    "classifier",
+                    trains,
+                    self.fit_losses,
+                    self.fit_training,
+                    settings,
+                    uses=("undefended", "vae"),
+                    adversarial_set="adversarial_set",
+                    validate=self.purifier_metrics,
+                    prepare=self._start,
+                )
+            )
         return stages
 
     def _start(self) -> None:

@@ -29,17 +29,21 @@ class DefenseVAENetwork(nn.Module):
         rows, columns = (padded_size(side, 8) // 8 for side in (self.height, self.width))
         self.first = _convolution(nn.Conv2d(channels, width, 5, padding=2, bias=False))
         self.down = nn.Sequential(
-            *(_convolution(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
-              for before, after in ((width, width), (width, 2 * width), (2 * width, 4 * width)))
-        )  # fmt: skip
+            *(
+                _convolution(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+                for before, after in ((width, width), (width, 2 * width), (2 * width, 4 * width))
+            )
+        )
         units = 4 * width * rows * columns
         self.mean, self.log_variance = nn.Linear(units, latent, bias=False), nn.Linear(units, latent, bias=False)
         self.start = nn.Linear(latent, units, bias=False)
         self.unflatten = nn.Unflatten(1, (4 * width, rows, columns))
         self.up = nn.Sequential(
-            *(_convolution(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
-              for before, after in ((4 * width, 2 * width), (2 * width, width), (width, width)))
-        )  # fmt: skip
+            *(
+                _convolution(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+                for before, after in ((4 * width, 2 * width), (2 * width, width), (width, width))
+            )
+        )
         self.last = nn.Conv2d(width, channels, 5, padding=2, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -28,7 +28,7 @@ class Centroids(nn.Module):
 
 
 class ClassMeans(nn.Module):
-    """Running mean of each class's features at several depths, for attackers that steer features towards a class.
+    """Running mean of each class's features at several depths, for attackers that steer features toward a class.
 
     Args:
         num_classes: K.

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from robustforge.defenses.dfl_pcl.centroids import Centroids
-from robustforge.defenses.dfl_pcl.losses import MODES, polarised_contrastive_terms
+from robustforge.defenses.dfl_pcl.losses import MODES, polarized_contrastive_terms
 from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
 from robustforge.types import UserError
 
@@ -45,8 +45,8 @@ class FeatureLoss(Protocol):
 
 
 @dataclass(frozen=True)
-class PolarisedContrastive:
-    """Polarised Contrastive Loss; see :func:`polarised_contrastive_terms` for the modes.
+class PolarizedContrastive:
+    """Polarized Contrastive Loss; see :func:`polarized_contrastive_terms` for the modes.
 
     Attributes:
         mode: ``signed_normalised``, ``signed_raw`` or ``paper_literal``.
@@ -89,7 +89,7 @@ class PolarisedContrastive:
     def terms(self, features: Tensor, points: nn.ModuleDict, y: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """``intra``, ``inter``, ``angle``."""
         weights = {"intra": self.intra, "inter": self.inter, "angle": self.angle}
-        values = polarised_contrastive_terms(features, points["centroids"].weight, y, self.mode, self.margin)
+        values = polarized_contrastive_terms(features, points["centroids"].weight, y, self.mode, self.margin)
         total = len(y) if self.mode == "paper_literal" else 1
         return {name: weights[name] * total * (shares * value).mean() for name, value in values.items()}
 

@@ -1,4 +1,4 @@
-"""Polarised Contrastive Loss (Hassanin et al. 2020, arXiv:2012.04750, Eqs. 3 to 5), term by term and sample by sample.
+"""Polarized Contrastive Loss (Hassanin et al. 2020, arXiv:2012.04750, Eqs. 3 to 5), term by term and sample by sample.
 
 Not to be confused with Mustafa's Prototype Conformity Loss, which is in the module of that name.
 """
@@ -56,10 +56,10 @@ def mean_over_others(values: Tensor, y: Tensor) -> Tensor:
     return (values.sum(1) - own) / (values.shape[1] - 1)
 
 
-def polarised_contrastive_terms(
+def polarized_contrastive_terms(
     features: Tensor, centroids: Tensor, y: Tensor, mode: str = "signed_normalised", margin: float = 10.0
 ) -> dict[str, Tensor]:
-    """The three terms of each sample, signed so that all are minimised, unweighted.
+    """The three terms of each sample, signed so that all are minimized, unweighted.
 
     Args:
         features: (B, d), f.
@@ -78,9 +78,9 @@ def polarised_contrastive_terms(
         ValueError: unknown mode.
 
     Notes:
-        Eq. 5 adds an L_inter that its text wants maximised: as printed, the loss pulls every feature to all centroids
+        Eq. 5 adds an L_inter that its text wants maximized: as printed, the loss pulls every feature to all centroids
         and the centroids to each other, which ``paper_literal`` shows. The signed modes subtract. Eq. 4's fraction is
-        taken to average both parts over the K - 1 other classes. Unbounded distances cannot be maximised: hence the
+        taken to average both parts over the K - 1 other classes. Unbounded distances cannot be maximized: hence the
         unit sphere, or a hinge. arccos of un-normalised products is undefined outside [-1, 1]: they are clamped.
 
         The signed, normalised sum of a feature on its centroid is -3.1728 for ten classes at the corners of a simplex,
@@ -89,7 +89,7 @@ def polarised_contrastive_terms(
         of all pairs equal: look at the least angle between centroids, which is logged.
     """
     if mode not in MODES:
-        raise ValueError(f"The mode of the Polarised Contrastive Loss is '{mode}': choose one of {', '.join(MODES)}.")
+        raise ValueError(f"The mode of the Polarized Contrastive Loss is '{mode}': choose one of {', '.join(MODES)}.")
     if mode == "signed_normalised":
         features, centroids = F.normalize(features.float(), dim=1), F.normalize(centroids.float(), dim=1)
     apart = distances(features, centroids)

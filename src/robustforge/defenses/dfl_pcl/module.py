@@ -42,8 +42,8 @@ class DflPcl(Defense):
             what the paper's "No Defense" rows mean.
         threat: training budget.
         feature_loss: added to cross-entropy (Eq. 5), or None for cross-entropy alone.
-        training: optimisation of the defended network.
-        undefended_training: optimisation of the plain backbone, shown beside it.
+        training: optimization of the defended network.
+        undefended_training: optimization of the plain backbone, shown beside it.
         dfl, dfl_channels, pool_size: see :class:`DefensiveFeatureNetwork`.
         clean_weight: share of the clean half of the batch; 0.5 is 64 clean and 64 attacked images alike, 0 the attacked
             ones only.
@@ -60,11 +60,24 @@ class DflPcl(Defense):
     """
 
     def __init__(
-        self, model: Factory, shape: Sequence[int], num_classes: int, attack: Attack, threat: Threat,
-        feature_loss: FeatureLoss | None, training: Training, undefended_training: Training, dfl: bool = True,
-        dfl_channels: int | None = None, pool_size: int = 1, clean_weight: float = 0.5, keep_best: bool = True,
-        average: float | None = None, warm_start: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        shape: Sequence[int],
+        num_classes: int,
+        attack: Attack,
+        threat: Threat,
+        feature_loss: FeatureLoss | None,
+        training: Training,
+        undefended_training: Training,
+        dfl: bool = True,
+        dfl_channels: int | None = None,
+        pool_size: int = 1,
+        clean_weight: float = 0.5,
+        keep_best: bool = True,
+        average: float | None = None,
+        warm_start: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed, training=training)
         if not 0 <= clean_weight < 1:
             raise UserError(f"defense.clean_weight is {clean_weight}: give a share of at least 0 and below 1.")
@@ -105,7 +118,7 @@ class DflPcl(Defense):
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (B, d), on the unit sphere where the loss compares them there."""
-        features: Tensor = self.network.answer(x).features.float()
+        features: Tensor = self.network.respond(x).features.float()
         return F.normalize(features, dim=1) if self._on_sphere else features
 
     def anchors(self) -> Tensor | None:
@@ -123,20 +136,31 @@ class DflPcl(Defense):
 
     def stages(self) -> list[Stage]:
         """The undefended backbone, then the defended network with its centroids."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings = {
-            "model": self.model_description, "network": self.network_description, "attack": describe(self.attack),
-            "threat": describe(self.threat), "feature_loss": describe(self.feature_loss),
-            "clean_weight": self.clean_weight, "warm_start": self.warm_start,
-        }  # fmt: skip
+            "model": self.model_description,
+            "network": self.network_description,
+            "attack": describe(self.attack),
+            "threat": describe(self.threat),
+            "feature_loss": describe(self.feature_loss),
+            "clean_weight": self.clean_weight,
+            "warm_start": self.warm_start,
+        }
         metric = "accuracy" if self.attack is None else "robust_accuracy"
         rates = {} if self.feature_loss is None else self.feature_loss.rates
         network = FitStage(
-            "network", ("network", "class_means", *(["points"] if self.feature_loss else [])), self.losses,
-            self.training_plan, settings, uses=("undefended",) if self.warm_start else (), validate=self.validate,
-            prepare=self._copy_stages if self.warm_start else None, best=metric if self.keep_best else None,
-            average=self.average, rates={f"points.{name}": rate for name, rate in rates.items()},
-        )  # fmt: skip
+            "network",
+            ("network", "class_means", *(["points"] if self.feature_loss else [])),
+            self.losses,
+            self.training_settings,
+            settings,
+            uses=("undefended",) if self.warm_start else (),
+            validate=self.validate,
+            prepare=self._copy_stages if self.warm_start else None,
+            best=metric if self.keep_best else None,
+            average=self.average,
+            rates={f"points.{name}": rate for name, rate in rates.items()},
+        )
         return [plain_stage(self, self.model_description, self.undefended_training), network]
 
     def _copy_stages(self) -> None:
@@ -146,7 +170,7 @@ class DflPcl(Defense):
         """Eq. 5 on the clean and the attacked half of the batch."""
         halves = self._halves(batch)
         y, count = batch.y.repeat(len(halves)), len(batch.y)
-        output = self.network.answer(torch.cat([images for images, _ in halves.values()]))
+        output = self.network.respond(torch.cat([images for images, _ in halves.values()]))
         logits, features = output.logits.float(), output.features.float()
         terms, noted = {}, {}
         entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
@@ -195,7 +219,7 @@ class DflPcl(Defense):
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """The geometry of the features: see :func:`geometry_figures`."""
-        norm = self.network.answer(batch.x).features.float().norm(dim=1)
+        norm = self.network.respond(batch.x).features.float().norm(dim=1)
         points = self.anchors()
         figures = {} if points is None else geometry_figures(self.embed(batch.x), points, batch.y)
         return {"feature_norm": norm, **figures}

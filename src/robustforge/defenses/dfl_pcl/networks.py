@@ -67,9 +67,14 @@ class DefensiveFeatureNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, shape: Sequence[int], num_classes: int, dfl: bool = True,
-        dfl_channels: int | None = None, pool_size: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        shape: Sequence[int],
+        num_classes: int,
+        dfl: bool = True,
+        dfl_channels: int | None = None,
+        pool_size: int = 1,
+    ) -> None:
         super().__init__()
         if not isinstance(backbone, Staged):
             raise UserError(
@@ -89,9 +94,9 @@ class DefensiveFeatureNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
-        return self.answer(x).logits
+        return self.respond(x).logits
 
-    def answer(self, x: Tensor) -> FeatureOutput:
+    def respond(self, x: Tensor) -> FeatureOutput:
         """(B, C, H, W) in [0, 1] -> logits with the features that led to them."""
         maps = self._maps(x)
         size = maps[-1].shape[-2:]
@@ -113,7 +118,7 @@ class DefensiveFeatureNetwork(nn.Module):
 
     @torch.no_grad()
     def _measure(self, shape: Sequence[int]) -> list[int]:
-        """Channels of each stage, read off one grey image."""
+        """Channels of each stage, read off one gray image."""
         modes = [(module, module.training) for module in self.stages.modules()]
         self.stages.eval()  # or that image would enter the running statistics
         widths = [stage.shape[1] for stage in self._maps(torch.full((1, *shape), 0.5))]

@@ -20,7 +20,7 @@ def prototype_conformity_terms(
         largest: squared distances are clamped to at most this (released code), beyond which nothing is pushed.
 
     Returns:
-        ``proximity`` and ``contrast``, (B,) float32 each; both are minimised.
+        ``proximity`` and ``contrast``, (B,) float32 each; both are minimized.
 
     Notes:
         The released network applies both terms to the pooled features and to a linear layer on top of them, which is

@@ -66,17 +66,17 @@ def dfl_pcl_surfaces(defense: DflPcl) -> dict[str, Surface]:
         return (unit_length(network(x)),)
 
     def centroids(x: Tensor, _: Tensor) -> Sequence[Tensor]:
-        output, points = network.answer(x), defense.anchors()
+        output, points = network.respond(x), defense.anchors()
         assert points is not None
         assert defense.feature_loss is not None
         return output.logits, closeness(output.features, points, defense.feature_loss.normalised)
 
     def feature_matching(x: Tensor, _: Tensor) -> Sequence[Tensor]:
-        output = network.answer(x)
+        output = network.respond(x)
         return output.logits, closeness(output.features, means.means[-1])
 
     def multi_layer(x: Tensor, _: Tensor) -> Sequence[Tensor]:
-        output = network.answer(x)
+        output = network.respond(x)
         layers = zip(depths(output), means.means, strict=True)
         return unit_length(output.logits), *(closeness(features, points) for features, points in layers)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, check_settings
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, project, random_start
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import Threat, UserError
 
@@ -24,7 +24,7 @@ def first_order_stationarity(gradient: Tensor, x_adv: Tensor, x: Tensor, threat:
     Args:
         gradient: (B, C, H, W) of each sample's loss, g.
         x_adv: (B, C, H, W) iterates.
-        x: (B, C, H, W) clean images, the ball's centre.
+        x: (B, C, H, W) clean images, the ball's center.
         threat: the ball.
 
     Returns:
@@ -39,7 +39,7 @@ def first_order_stationarity(gradient: Tensor, x_adv: Tensor, x: Tensor, threat:
 
 
 @dataclass(frozen=True)
-class FoscPGD(QueryAttack):
+class FoscPGD(BaseAttack):
     """PGD from one random start; the first step is always taken, then each image moves while its FOSC is above a bound.
 
     Attributes:
@@ -64,19 +64,19 @@ class FoscPGD(QueryAttack):
         if not self.criterion >= 0:
             raise UserError(f"Attack {self.name} has criterion={self.criterion}: give a bound of 0 or more.")
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        threat, rows = query.threat, query.everyone()
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        threat, rows = session.threat, session.everyone()
         step_size = threat.eps / 4 if self.step_size is None else self.step_size
-        start = random_start(query.x, query.index, threat, SampleRandom(seed, self.name))
-        current = project(start, query.x, threat)
+        start = random_start(session.x, session.index, threat, SampleRandom(seed, self.name))
+        current = project(start, session.x, threat)
         for step in range(self.steps):
-            gradient, _, _ = query.gradient(current[rows], rows, OBJECTIVES[self.loss])
+            gradient, _, _ = session.gradient(current[rows], rows, OBJECTIVES[self.loss])
             if step:
-                moving = first_order_stationarity(gradient, current[rows], query.x[rows], threat) > self.criterion
+                moving = first_order_stationarity(gradient, current[rows], session.x[rows], threat) > self.criterion
                 rows, gradient = rows[moving], gradient[moving]
                 if not len(rows):
                     break
             moved = current[rows] + step_size * ascent_direction(gradient, threat)
-            current[rows] = project(moved, query.x[rows], threat)
+            current[rows] = project(moved, session.x[rows], threat)
         return current

@@ -51,8 +51,8 @@ class DynamicTraining(AdversarialTraining):
         robust: budget and attack, a :class:`FoscPGD`; with its own criterion (0: all steps) it measures held-out robust
             accuracy, and training moves that criterion.
         convergence: how the bound falls.
-        training: how the robust classifier is optimised.
-        undefended_training: how the undefended row is optimised.
+        training: how the robust classifier is optimized.
+        undefended_training: how the undefended row is optimized.
         weighted: weigh each image's loss by itself, over the batch's mean loss, from the second epoch on (released
             code; the paper does not say so).
         keep_best: keep the epoch of the highest robust accuracy on held-out images.
@@ -68,10 +68,17 @@ class DynamicTraining(AdversarialTraining):
     """
 
     def __init__(
-        self, model: Factory, robust: AdversarialLoss, convergence: Convergence, training: Training,
-        undefended_training: Training, weighted: bool = False, keep_best: bool = True, average: float | None = None,
+        self,
+        model: Factory,
+        robust: AdversarialLoss,
+        convergence: Convergence,
+        training: Training,
+        undefended_training: Training,
+        weighted: bool = False,
+        keep_best: bool = True,
+        average: float | None = None,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model, robust, training, undefended_training, seed=seed)
         if not isinstance(robust.attack, FoscPGD) or (robust.loss, robust.clean_weight) != ("madry", 0):
             raise UserError(
@@ -84,8 +91,8 @@ class DynamicTraining(AdversarialTraining):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on examples that are as converged as this epoch asks for."""
-        assert self.training_plan is not None
-        bound = self.convergence.bound(self.current_epoch, self.training_plan.epochs)
+        assert self.training_settings is not None
+        bound = self.convergence.bound(self.current_epoch, self.training_settings.epochs)
         attack = replace(self.attack, criterion=bound)
         surface = classify(self.classifier)["end_to_end"]
         result = attack(surface, batch.x, batch.y, self.robust.threat, index=batch.index, seed=self.attack_seed())

@@ -1,6 +1,6 @@
 """Gaussian-mixture VAE with constant entropy (Ghosh, Losalka & Black, AAAI 2019): classify, reject, reclassify."""
 
 from robustforge.defenses.gmvae.module import GaussianMixtureVAE
-from robustforge.defenses.gmvae.plans import DetectorPlan, LabelPlan, ReclassificationPlan
+from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
 
-__all__ = ["DetectorPlan", "GaussianMixtureVAE", "LabelPlan", "ReclassificationPlan"]
+__all__ = ["DetectorSettings", "GaussianMixtureVAE", "LabelSettings", "ReclassificationSettings"]

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from robustforge.defenses.gmvae.mixture import MixtureDetector, chi2_quantile
-from robustforge.defenses.gmvae.plans import DetectorPlan
+from robustforge.defenses.gmvae.settings import DetectorSettings
 from robustforge.types import UserError
 
 
 @torch.no_grad()
 def fit_detector(
-    detector: MixtureDetector, z: Tensor, residual: Tensor, y: Tensor, plan: DetectorPlan, variance: float
+    detector: MixtureDetector, z: Tensor, residual: Tensor, y: Tensor, settings: DetectorSettings, variance: float
 ) -> None:
     """Writes covariances, pixel weights and thresholds into ``detector``.
 
@@ -23,14 +23,14 @@ def fit_detector(
         z: (N, k) encodings of held-out images, without noise.
         residual: (N, D) squared residuals of the images rebuilt from them.
         y: (N,) their labels.
-        plan: the rules.
+        settings: the rules.
         variance: of the encoder's noise, latent units squared.
 
     Raises:
-        UserError: too few held-out images for the covariance that the plan asks for, or none at all.
+        UserError: too few held-out images for the covariance that the settings asks for, or none at all.
 
     Notes:
-        Covariances are centred on the component means (the paper's distance is to them), not on the empirical ones. An
+        Covariances are centerd on the component means (the paper's distance is to them), not on the empirical ones. An
         image takes part in the covariance that it is measured by, which makes its distance too small, by a factor of
         several where a class has few more images than the latent has dimensions. The quantile is therefore taken over
         leave-one-out distances, so that new images exceed it at the stated rate.
@@ -38,50 +38,50 @@ def fit_detector(
     if not len(y):
         raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
     z, means = z.double(), detector.means.double()
-    scatter, counts = _scatter(z - means[y], y, len(means), plan.shared)
-    covariance = _covariance(scatter, counts, plan.covariance, variance)
+    scatter, counts = _scatter(z - means[y], y, len(means), settings.shared)
+    covariance = _covariance(scatter, counts, settings.covariance, variance)
     detector.covariance.copy_(covariance)
     detector.precision.copy_(torch.linalg.inv(covariance))
     predicted = detector.nearest(z)
-    if plan.encoder_rule == "chi2":
-        tau = chi2_quantile(plan.chi2_level, z.shape[1])
+    if settings.encoder_rule == "chi2":
+        tau = chi2_quantile(settings.chi2_level, z.shape[1])
     else:
         distances = detector.mahalanobis(z, predicted).double()
-        if plan.covariance != "fixed":
+        if settings.covariance != "fixed":
             own = predicted == y
-            noise = variance if plan.covariance == "aggregated" else 0.0
+            noise = variance if settings.covariance == "aggregated" else 0.0
             distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, noise)
-        tau = upper_quantile(distances, plan.encoder_quantile)
+        tau = upper_quantile(distances, settings.encoder_quantile)
     detector.tau_encoder.fill_(tau)
-    detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), plan))
+    detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), settings))
     error = detector.errors(residual, detector.pixel_weight[predicted]).double()
-    detector.tau_decoder.copy_(error_thresholds(error, plan).expand(len(means), -1))
-    if plan.decoder_per_class:
+    detector.tau_decoder.copy_(error_thresholds(error, settings).expand(len(means), -1))
+    if settings.decoder_per_class:
         for number in range(len(means)):  # a class that too few images are assigned to keeps the global threshold
             if int((predicted == number).sum()) > 1:
-                detector.tau_decoder[number] = error_thresholds(error[predicted == number], plan)
+                detector.tau_decoder[number] = error_thresholds(error[predicted == number], settings)
 
 
-def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, plan: DetectorPlan) -> Tensor:
+def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, settings: DetectorSettings) -> Tensor:
     """Inverse squared scales of the residuals, for each class and pixel.
 
     Args:
         residual: (N, D) squared residuals of held-out images.
         predicted: (N,) classes that they were assigned to.
         classes: K.
-        plan: its ``decoder_floor``, and ``shared`` for the same weights in all classes.
+        settings: its ``decoder_floor``, and ``shared`` for the same weights in all classes.
 
     Returns:
         (K, D) weights. A class counts the mean square over all images as 10 images of its own, so that a class with few
         images has weights too.
     """
     overall = residual.mean(0)
-    if plan.shared:
-        return (1 / (overall + plan.decoder_floor**2)).expand(classes, -1)
+    if settings.shared:
+        return (1 / (overall + settings.decoder_floor**2)).expand(classes, -1)
     one_hot = torch.nn.functional.one_hot(predicted, classes).to(residual.dtype)
     prior = 10.0
     squares = (one_hot.T @ residual + prior * overall) / (one_hot.sum(0)[:, None] + prior)
-    return 1 / (squares + plan.decoder_floor**2)
+    return 1 / (squares + settings.decoder_floor**2)
 
 
 def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: float) -> Tensor:
@@ -110,11 +110,11 @@ def upper_quantile(values: Tensor, level: float) -> float:
     return float(values.sort().values[max(0, place - 1)])
 
 
-def error_thresholds(error: Tensor, plan: DetectorPlan) -> Tensor:
+def error_thresholds(error: Tensor, settings: DetectorSettings) -> Tensor:
     """(S,) thresholds of the decoder for held-out errors (N, S) of S kinds."""
-    if plan.decoder_rule == "quantile":
-        return error.new_tensor([upper_quantile(kind, plan.decoder_quantile) for kind in error.T])
-    return error.mean(0) + plan.decoder_std * error.std(0, correction=0)
+    if settings.decoder_rule == "quantile":
+        return error.new_tensor([upper_quantile(kind, settings.decoder_quantile) for kind in error.T])
+    return error.mean(0) + settings.decoder_std * error.std(0, correction=0)
 
 
 def _scatter(delta: Tensor, y: Tensor, classes: int, shared: bool) -> tuple[Tensor, Tensor]:
@@ -122,8 +122,8 @@ def _scatter(delta: Tensor, y: Tensor, classes: int, shared: bool) -> tuple[Tens
     if shared:
         count = torch.full((classes,), len(y), device=y.device)
         return (delta.T @ delta).expand(classes, -1, -1), count
-    parts = [delta[y == number] for number in range(classes)]
-    return torch.stack([part.T @ part for part in parts]), torch.bincount(y, minlength=classes)
+    detector_scores = [delta[y == number] for number in range(classes)]
+    return torch.stack([part.T @ part for part in detector_scores]), torch.bincount(y, minlength=classes)
 
 
 def _covariance(scatter: Tensor, counts: Tensor, mode: str, variance: float) -> Tensor:

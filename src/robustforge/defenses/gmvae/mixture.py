@@ -44,7 +44,7 @@ def chi2_quantile(level: float, freedom: int) -> float:
         freedom: degrees of freedom, at least 1.
 
     Returns:
-        The critical value, by bisection of the regularised incomplete gamma function, to about 1e-10.
+        The critical value, by bisection of the regularized incomplete gamma function, to about 1e-10.
 
     Raises:
         UserError: a level outside (0, 1).
@@ -93,7 +93,7 @@ class MixtureDetector(nn.Module):
 
     def __init__(
         self, num_classes: int, latent: int, variance: float, pixels: int, errors: Sequence[str] = ("squared",)
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.kinds = tuple(errors)
         self.register_buffer("means", class_means(num_classes, latent))
@@ -148,7 +148,7 @@ class MixtureDetector(nn.Module):
         """(B, K, S) reconstruction errors of squared residuals (B, D) as every class."""
         return self.errors(residual[:, None], self.pixel_weight[None])
 
-    def parts(self, z: Tensor, residual: Tensor, classes: Tensor | None = None) -> Tensor:
+    def detector_scores(self, z: Tensor, residual: Tensor, classes: Tensor | None = None) -> Tensor:
         """The scores, each in units of its own threshold: above 1 is rejected.
 
         Args:

@@ -11,12 +11,12 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.gmvae.calibration import fit_detector
-from robustforge.defenses.gmvae.labelled import LabelledPool, choose_labelled
+from robustforge.defenses.gmvae.labeled import LabelledPool, choose_labeled
 from robustforge.defenses.gmvae.mixture import MixtureDetector, squared_distances
 from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder, reconstruction_error, squared_residual
-from robustforge.defenses.gmvae.objective import labelled_terms, unlabelled_terms
-from robustforge.defenses.gmvae.plans import DetectorPlan, LabelPlan, ReclassificationPlan
+from robustforge.defenses.gmvae.objective import labeled_terms, unlabeled_terms
 from robustforge.defenses.gmvae.selective import figures, reclassified
+from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.defenses.undefended import plain_stage
@@ -31,7 +31,7 @@ class GaussianMixtureVAE(Defense):
 
     Args:
         model: factory of the undefended classifier, for its row, for transfer and for the features of samples' quality.
-        training: how encoder and decoder are optimised.
+        training: how encoder and decoder are optimized.
         undefended_training: how the undefended classifier is.
         shape: (C, H, W) of the images.
         num_classes: K.
@@ -63,19 +63,34 @@ class GaussianMixtureVAE(Defense):
     """
 
     def __init__(
-        self, model: Factory, training: Training, undefended_training: Training, shape: Sequence[int], num_classes: int,
-        detector: DetectorPlan, reclassification: ReclassificationPlan, labels: LabelPlan, latent: int | None = None,
-        variance: float = 1 / 3000, alpha: float | None = None, variable_entropy: bool = False, width: float = 1.0,
-        batch_norm: bool = False, exponents: Sequence[float] = (2.0, 2.0), paper_literal: bool = False,
-        judge: bool = False, fid: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        training: Training,
+        undefended_training: Training,
+        shape: Sequence[int],
+        num_classes: int,
+        detector: DetectorSettings,
+        reclassification: ReclassificationSettings,
+        labels: LabelSettings,
+        latent: int | None = None,
+        variance: float = 1 / 3000,
+        alpha: float | None = None,
+        variable_entropy: bool = False,
+        width: float = 1.0,
+        batch_norm: bool = False,
+        exponents: Sequence[float] = (2.0, 2.0),
+        paper_literal: bool = False,
+        judge: bool = False,
+        fid: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed, training=training)
         if not variance > 0:
             raise UserError(f"defense.variance is {variance}: give a number above 0, such as 1/3000.")
         if variable_entropy and labels.per_class is not None:
             raise UserError("Variable entropy needs all labels: set defense.labels.per_class=null.")
         self.model_description, self.undefended_training = describe(model), undefended_training
-        self.detector_plan, self.reclassification, self.label_plan = detector, reclassification, labels
+        self.detector_plan, self.reclassification, self.label_settings = detector, reclassification, labels
         self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 100 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
@@ -100,11 +115,11 @@ class GaussianMixtureVAE(Defense):
         return -squared_distances(z, self.detector.means)
 
     def forward(self, x: Tensor) -> DefenseOutput:
-        """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,), rebuilt image, parts: encoder, decoder."""
+        """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,), rebuilt image, detector_scores: encoder, decoder."""
         z = self.encode(x)
         rebuilt = self.decoder(z).float()
-        parts = self.detector.parts(z, squared_residual(x, rebuilt))
-        return DefenseOutput(self.scores(z), parts.amax(1), rebuilt, parts)
+        detector_scores = self.detector.detector_scores(z, squared_residual(x, rebuilt))
+        return DefenseOutput(self.scores(z), detector_scores.amax(1), rebuilt, detector_scores)
 
     def reclassified(self, x: Tensor) -> DefenseOutput:
         """The system with a second look at rejected inputs: see :func:`robustforge.defenses.gmvae.selective`."""
@@ -127,15 +142,18 @@ class GaussianMixtureVAE(Defense):
 
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings = {
-            "layers": self.layers, "variance": self.variance, "alpha": self.alpha, "variable": self.variable_entropy,
-            "labels": describe(self.label_plan),
-        }  # fmt: skip
+            "layers": self.layers,
+            "variance": self.variance,
+            "alpha": self.alpha,
+            "variable": self.variable_entropy,
+            "labels": describe(self.label_settings),
+        }
         return [
             plain_stage(self, self.model_description, self.undefended_training),
             FitStage(
-                "gmvae", ("encoder", "decoder"), self.losses, self.training_plan, settings, validate=self.validate
+                "gmvae", ("encoder", "decoder"), self.losses, self.training_settings, settings, validate=self.validate
             ),
             CalibrateStage(
                 "thresholds", ("detector",), self.calibrate, ("gmvae",), {"detector": describe(self.detector_plan)}
@@ -143,20 +161,20 @@ class GaussianMixtureVAE(Defense):
         ]
 
     def on_train_start(self) -> None:
-        """Chooses the labelled images, the same ones after a resume."""
-        if self.active_stage.name == "gmvae" and self.label_plan.per_class is not None:
+        """Chooses the labeled images, the same ones after a resume."""
+        if self.active_stage.name == "gmvae" and self.label_settings.per_class is not None:
             split = self.trainer.datamodule.train  # type: ignore[attr-defined]
-            rows = choose_labelled(split.labels, self.label_plan.per_class, self.num_classes, self.seed)
+            rows = choose_labeled(split.labels, self.label_settings.per_class, self.num_classes, self.seed)
             self.pool = LabelledPool(split.images[rows].contiguous(), split.labels[rows], self.seed)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labelled and Eq. 3 on all images."""
-        if self.label_plan.per_class is None:
-            return labelled_terms(self, batch.x, batch.y)
+        """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labeled and Eq. 3 on all images."""
+        if self.label_settings.per_class is None:
+            return labeled_terms(self, batch.x, batch.y)
         assert self.pool is not None, "semi-supervised training chooses its labels when it starts"
         progress = self.current_epoch / max(1, self.active_stage.training.epochs - 1)
-        labelled = self.pool.draw(batch.index, self.current_epoch)
-        return {**labelled_terms(self, *labelled), **unlabelled_terms(self, batch.x, progress)}
+        labeled = self.pool.draw(batch.index, self.current_epoch)
+        return {**labeled_terms(self, *labeled), **unlabeled_terms(self, batch.x, progress)}
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -171,13 +189,13 @@ class GaussianMixtureVAE(Defense):
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Fits covariances, pixel weights and thresholds on held-out images."""
-        parts = []
+        detector_scores = []
         for batch in batches:
             z = self.encode(batch.x)
-            parts.append((z, squared_residual(batch.x, self.decoder(z)), batch.y))
-        if not parts:
+            detector_scores.append((z, squared_residual(batch.x, self.decoder(z)), batch.y))
+        if not detector_scores:
             raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
-        z, residual, y = (torch.cat(values) for values in zip(*parts, strict=True))
+        z, residual, y = (torch.cat(values) for values in zip(*detector_scores, strict=True))
         fit_detector(self.detector, z, residual, y, self.detector_plan, self.variance)
 
     @torch.no_grad()

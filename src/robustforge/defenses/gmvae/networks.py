@@ -33,9 +33,7 @@ LAYOUTS = {
 }
 
 
-def mixture_encoder(
-    shape: Sequence[int], outputs: int, width: float = 1.0, batch_norm: bool = False
-) -> nn.Sequential:  # fmt: skip
+def mixture_encoder(shape: Sequence[int], outputs: int, width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
     """Convolutions, max-pooling and dense layers with ReLU; linear at the end.
 
     Args:
@@ -66,9 +64,7 @@ def mixture_encoder(
     return nn.Sequential(*layers)
 
 
-def mixture_decoder(
-    shape: Sequence[int], latent: int, width: float = 1.0, batch_norm: bool = False
-) -> nn.Sequential:  # fmt: skip
+def mixture_decoder(shape: Sequence[int], latent: int, width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
     """Dense layers, then nearest up-sampling and convolutions with ReLU; a sigmoid at the end.
 
     Args:
@@ -86,9 +82,12 @@ def mixture_decoder(
     layout = _layout(shape, width)
     maps, side = layout.blocks[-1][-1], _coarse(shape, layout)
     layers: list[nn.Module] = [
-        nn.Linear(latent, layout.hidden), nn.ReLU(), nn.Linear(layout.hidden, maps * side**2), nn.ReLU(),
+        nn.Linear(latent, layout.hidden),
+        nn.ReLU(),
+        nn.Linear(layout.hidden, maps * side**2),
+        nn.ReLU(),
         nn.Unflatten(1, (maps, side, side)),
-    ]  # fmt: skip
+    ]
     for wanted in layout.up:
         layers += [nn.Upsample(scale_factor=2), *_convolution(maps, wanted, batch_norm)]
         maps = wanted

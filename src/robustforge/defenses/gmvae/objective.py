@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from robustforge.defenses.gmvae.module import GaussianMixtureVAE
 
 
-def labelled_terms(defense: GaussianMixtureVAE, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def labeled_terms(defense: GaussianMixtureVAE, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Loss terms of images (B, C, H, W) with labels (B,)."""
     answer = defense.encoder(x).float()
     mean, means = answer[:, : defense.latent], defense.detector.means[y]
@@ -35,12 +35,12 @@ def labelled_terms(defense: GaussianMixtureVAE, x: Tensor, y: Tensor) -> dict[st
     }
 
 
-def unlabelled_terms(defense: GaussianMixtureVAE, x: Tensor, progress: float) -> dict[str, Tensor]:
+def unlabeled_terms(defense: GaussianMixtureVAE, x: Tensor, progress: float) -> dict[str, Tensor]:
     """Loss terms of images (B, C, H, W) without labels (Eq. 3), at ``progress`` in [0, 1] of training."""
-    plan, z = defense.label_plan, defense.encode(x)
+    settings, z = defense.label_settings, defense.encode(x)
     z = z + defense.variance**0.5 * torch.randn_like(z)
-    variance = annealed_variance(defense.variance, progress, plan.anneal_from, plan.anneal_until)
+    variance = annealed_variance(defense.variance, progress, settings.anneal_from, settings.anneal_until)
     return {
-        "unlabelled_reconstruction": reconstruction_error(x, defense.decoder(z)).mean(),
-        "unlabelled_latent": defense.alpha * mixture_energy(z, defense.detector.means, variance).mean(),
+        "unlabeled_reconstruction": reconstruction_error(x, defense.decoder(z)).mean(),
+        "unlabeled_latent": defense.alpha * mixture_energy(z, defense.detector.means, variance).mean(),
     }

@@ -18,7 +18,7 @@ def search_in_bf16(precision: str, device: torch.device) -> bool:
 
 def search_latents(
     decoder: nn.Module, starts: Tensor, x: Tensor, steps: int, lr: float, bf16: bool = False
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """The latent that decodes to the nearest image: argmin_z |g(z) - x|^2.
 
     Args:
@@ -33,7 +33,7 @@ def search_latents(
         ((B, k) the best latent met from any start, (B,) its squared error, in float32).
 
     Notes:
-        The paper leaves p open: the norm is Euclidean, squared (the same minimiser).
+        The paper leaves p open: the norm is Euclidean, squared (the same minimizer).
     """
     size = max(1, LARGEST // starts.shape[1])
     found = [
@@ -42,13 +42,11 @@ def search_latents(
     ]
     if not found:
         return starts[:, 0], x.new_zeros(0)
-    latents, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
+    latents, errors = (torch.cat(detector_scores) for detector_scores in zip(*found, strict=True))
     return latents, errors
 
 
-def _search(
-    decoder: nn.Module, starts: Tensor, x: Tensor, steps: int, lr: float, bf16: bool
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _search(decoder: nn.Module, starts: Tensor, x: Tensor, steps: int, lr: float, bf16: bool) -> tuple[Tensor, Tensor]:
     count, searches, latent = starts.shape
     with torch.inference_mode(False), torch.enable_grad():
         wanted = x.detach().clone().repeat_interleave(searches, 0)

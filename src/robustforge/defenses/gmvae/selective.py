@@ -19,7 +19,7 @@ def reclassified(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
     """The system that looks again at what it rejects (Eq. 9).
 
     Args:
-        defense: its networks, thresholds and plan.
+        defense: its networks, thresholds and settings.
         x: (B, C, H, W) in [0, 1].
 
     Returns:
@@ -29,27 +29,27 @@ def reclassified(defense: GaussianMixtureVAE, x: Tensor) -> DefenseOutput:
     Notes:
         Rejected means a score above its own threshold, whatever threshold an evaluation puts on the risk.
     """
-    plan, means = defense.reclassification, defense.detector.means
-    logits, parts = direct(defense, x)
-    rejected = (parts.amax(1) > 1).nonzero().flatten()
+    settings, means = defense.reclassification, defense.detector.means
+    logits, detector_scores = direct(defense, x)
+    rejected = (detector_scores.amax(1) > 1).nonzero().flatten()
     starts = means.expand(len(rejected), -1, -1)
-    if plan.starts == "nearest":
+    if settings.starts == "nearest":
         starts = means[logits[rejected].argmax(1)][:, None]
-    bf16 = search_in_bf16(plan.precision, x.device)
-    z, _ = search_latents(defense.decoder, starts, x[rejected], plan.steps, plan.lr, bf16)
-    logits, parts = logits.clone(), parts.clone()
+    bf16 = search_in_bf16(settings.precision, x.device)
+    z, _ = search_latents(defense.decoder, starts, x[rejected], settings.steps, settings.lr, bf16)
+    logits, detector_scores = logits.clone(), detector_scores.clone()
     logits[rejected] = defense.scores(z)
-    if plan.mode == "accept":
+    if settings.mode == "accept":
         return DefenseOutput(logits)
-    parts[rejected] = defense.detector.parts(z, squared_residual(x[rejected], defense.decoder(z)))
-    return DefenseOutput(logits, parts.amax(1), parts=parts)
+    detector_scores[rejected] = defense.detector.detector_scores(z, squared_residual(x[rejected], defense.decoder(z)))
+    return DefenseOutput(logits, detector_scores.amax(1), detector_scores=detector_scores)
 
 
 def direct(defense: GaussianMixtureVAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(logits (B, K), parts (B, 2)) of the direct path."""
+    """(logits (B, K), detector_scores (B, 2)) of the direct path."""
     output = defense(x)
-    assert output.parts is not None
-    return output.logits, output.parts
+    assert output.detector_scores is not None
+    return output.logits, output.detector_scores
 
 
 def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
@@ -61,17 +61,17 @@ def figures(defense: GaussianMixtureVAE, batch: Batch) -> dict[str, Tensor]:
         squared.
     """
     output = defense(batch.x)
-    logits, parts, rebuilt = output.logits, output.parts, output.purified
-    assert parts is not None
+    logits, detector_scores, rebuilt = output.logits, output.detector_scores, output.purified
+    assert detector_scores is not None
     assert rebuilt is not None
-    correct, accepted = logits.argmax(1) == batch.y, parts.amax(1) <= 1
+    correct, accepted = logits.argmax(1) == batch.y, detector_scores.amax(1) <= 1
     noise = SampleRandom(defense.seed, "gmvae/noise").uniform(batch.index, batch.x.shape[1:])
     found = {
         "accepted_correct": accepted & correct,
         "accepted_wrong": accepted & ~correct,
         "rejected": ~accepted,
-        "rejected_by_encoder": parts[:, 0] > 1,
-        "rejected_by_decoder": parts[:, 1:].amax(1) > 1,
+        "rejected_by_encoder": detector_scores[:, 0] > 1,
+        "rejected_by_decoder": detector_scores[:, 1:].amax(1) > 1,
         "noise_accepted": direct(defense, noise)[1].amax(1) <= 1,
         "reconstruction_error": reconstruction_error(batch.x, rebuilt),
     }

@@ -4,7 +4,7 @@
 surface        gradient of                                          who uses it
 ============== ==================================================== ==============================================
 ``encoder``    class scores -|f(x) - mu_c|^2; no detector at all     the paper's FGSM, MIM and PGD
-``end_to_end`` the same scores; ``answer`` adds risk and both parts  attacks that evade the detector
+``end_to_end`` the same scores; ``attacker_output`` adds risk and both detector_scores  attacks that evade the detector
 ``white_box``  scores of class, encoder threshold and decoder        the paper's Eqs. 10 and 11; any plain attack
                threshold in one                                      that must satisfy all three at once
 ``aimed``      label, distance to the target's mean and error, each  the adapted attack (attack=constraints), which
@@ -51,7 +51,7 @@ def gmvae_surfaces(defense: GaussianMixtureVAE) -> dict[str, Surface]:
     def white_box(x: Tensor, _: Tensor) -> tuple[Tensor]:
         return (white_box_scores(defense, x),)
 
-    def towards(x: Tensor, target: Tensor) -> DefenseOutput:
+    def toward(x: Tensor, target: Tensor) -> DefenseOutput:
         return aimed_answer(defense, x, target)
 
     def start(target: Tensor, index: Tensor, restart: int) -> Tensor:
@@ -60,9 +60,9 @@ def gmvae_surfaces(defense: GaussianMixtureVAE) -> dict[str, Surface]:
     end_to_end = Surface("end_to_end", scores, system, defense)
     found = {
         "end_to_end": end_to_end,
-        "encoder": Surface("encoder", scores, system, defense, answer=without_detector),
+        "encoder": Surface("encoder", scores, system, defense, attacker_output=without_detector),
         "white_box": Surface("white_box", white_box, system, defense),
-        "aimed": Surface("aimed", white_box, system, defense, answer=towards, aimed=True, start=start),
+        "aimed": Surface("aimed", white_box, system, defense, attacker_output=toward, aimed=True, start=start),
         "transfer": transfer(defense.undefended, end_to_end),
     }
     if defense.judge:
@@ -74,8 +74,8 @@ def aimed_answer(defense: GaussianMixtureVAE, x: Tensor, target: Tensor) -> Defe
     """The selective classifier's answer with the scores that images (B, C, H, W) would have as ``target`` (B,)."""
     z = defense.encode(x)
     rebuilt = defense.decoder(z).float()
-    parts = defense.detector.parts(z, squared_residual(x, rebuilt), target)
-    return DefenseOutput(defense.scores(z), parts.amax(1), rebuilt, parts)
+    detector_scores = defense.detector.detector_scores(z, squared_residual(x, rebuilt), target)
+    return DefenseOutput(defense.scores(z), detector_scores.amax(1), rebuilt, detector_scores)
 
 
 def target_images(defense: GaussianMixtureVAE, target: Tensor, index: Tensor, restart: int) -> Tensor:
@@ -141,11 +141,11 @@ def search_scores(defense: GaussianMixtureVAE, x: Tensor) -> Tensor:
         with the latent held (the envelope theorem). A search that wanders to another mean is told under the class that
         it began at; what the system answers is judged by the whole search.
     """
-    plan, means = defense.reclassification, defense.detector.means
+    settings, means = defense.reclassification, defense.detector.means
     images = x.repeat_interleave(len(means), 0)
     starts = means.repeat(len(x), 1)[:, None]
-    bf16 = search_in_bf16(plan.precision, x.device)
-    z, _ = search_latents(defense.decoder, starts, images.detach(), plan.attacked_steps, plan.lr, bf16)
+    bf16 = search_in_bf16(settings.precision, x.device)
+    z, _ = search_latents(defense.decoder, starts, images.detach(), settings.attacked_steps, settings.lr, bf16)
     return -reconstruction_error(images, defense.decoder(z.detach())).view(len(x), len(means))
 
 
@@ -157,11 +157,15 @@ def gmvae_systems(defense: GaussianMixtureVAE) -> dict[str, dict[str, Surface]]:
         ``reclassified_search``, the same system, through the search.
     """
     encoder = gmvae_surfaces(defense)["encoder"]
-    assert encoder.answer is not None
+    assert encoder.attacker_output is not None
     # both are attacked where the selective classifier is under the paper's attacks: the same images for the same seed
-    rows = {"without_thresholds": {"end_to_end": Surface("encoder", encoder.views, encoder.answer, defense)}}
+    rows = {
+        "without_thresholds": {
+            "end_to_end": Surface("encoder", encoder.attacker_logits, encoder.attacker_output, defense)
+        }
+    }
     if defense.reclassification.mode != "none":
-        again = Surface("encoder", encoder.views, lambda x, _: defense.reclassified(x), defense)
+        again = Surface("encoder", encoder.attacker_logits, lambda x, _: defense.reclassified(x), defense)
         rows["reclassified"] = {"end_to_end": again}
         if defense.reclassification.attacked_steps:
             search = Surface("search", lambda x, _: (search_scores(defense, x),), again.system, defense)

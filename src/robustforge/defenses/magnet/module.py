@@ -25,8 +25,8 @@ class MagNet(Purifier):
         reformer: factory of the auto-encoder that rebuilds (AE-I), a
             :class:`robustforge.defenses.magnet.networks.SigmoidAutoencoder`.
         second: factory of the other one (AE-II), a detector only.
-        training: how both are optimised.
-        undefended_training: how the classifier is optimised.
+        training: how both are optimized.
+        undefended_training: how the classifier is optimized.
         noise_std: of the Gaussian noise on training images, pixel units (MNIST 0.1, CIFAR-10 0.025).
         temperatures: of the Jensen-Shannon detectors (CIFAR-10: 10, 40; MNIST: none).
         seed: of initial weights and batches.
@@ -41,17 +41,23 @@ class MagNet(Purifier):
     """
 
     def __init__(
-        self, model: Factory, reformer: partial[SigmoidAutoencoder], second: partial[SigmoidAutoencoder],
-        training: Training, undefended_training: Training, noise_std: float = 0.1,
-        temperatures: Sequence[float] = (10.0, 40.0), seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        reformer: partial[SigmoidAutoencoder],
+        second: partial[SigmoidAutoencoder],
+        training: Training,
+        undefended_training: Training,
+        noise_std: float = 0.1,
+        temperatures: Sequence[float] = (10.0, 40.0),
+        seed: int = 0,
+    ) -> None:
         super().__init__(model, undefended_training, seed=seed)
         if noise_std < 0 or any(not value > 0 for value in temperatures):
             raise UserError(
                 f"MagNet has noise_std={noise_std} and temperatures={list(temperatures)}: give noise of 0 or more and "
                 "temperatures above 0."
             )
-        self.training_plan, self.noise_std, self.temperatures = training, noise_std, tuple(temperatures)
+        self.training_settings, self.noise_std, self.temperatures = training, noise_std, tuple(temperatures)
         self.description = {"reformer": describe(reformer), "second": describe(second)}
         self.reformer = build_seeded(reformer, seed, "reformer")
         self.second = build_seeded(second, seed, "second")
@@ -63,10 +69,10 @@ class MagNet(Purifier):
         return rebuilt
 
     def respond(self, x: Tensor, purified: Tensor) -> DefenseOutput:
-        """See :meth:`Purifier.respond`; ``parts`` are the detectors' scores, ``risk`` their maximum."""
+        """See :meth:`Purifier.respond`; ``detector_scores`` are the detectors' scores, ``risk`` their maximum."""
         logits = self.head(purified)
-        parts = self.scale(self.scores(x, purified, logits))
-        return DefenseOutput(logits, parts.amax(1), purified, parts)
+        detector_scores = self.scale(self.scores(x, purified, logits))
+        return DefenseOutput(logits, detector_scores.amax(1), purified, detector_scores)
 
     def scores(self, x: Tensor, purified: Tensor, logits: Tensor) -> Tensor:
         """What the detectors measure.
@@ -98,10 +104,17 @@ class MagNet(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of both auto-encoders and their scores' scale."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings = {**self.description, "noise_std": self.noise_std, "temperatures": self.temperatures}
         trains = ("reformer", "second", "scale")
         return [
-            FitStage("autoencoders", trains, self.losses, self.training_plan, settings, uses=("undefended",),
-                     validate=self.purifier_metrics)
-        ]  # fmt: skip
+            FitStage(
+                "autoencoders",
+                trains,
+                self.losses,
+                self.training_settings,
+                settings,
+                uses=("undefended",),
+                validate=self.purifier_metrics,
+            )
+        ]

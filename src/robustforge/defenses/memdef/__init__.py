@@ -1,6 +1,6 @@
 """Memory Defense (Adhikarla, Luo & Davison, arXiv:2202.02595): a memory-masking auto-encoder before a classifier."""
 
 from robustforge.defenses.memdef.module import MemoryDefense
-from robustforge.defenses.memdef.plans import SelectorPlan, StackPlan
+from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 
-__all__ = ["MemoryDefense", "SelectorPlan", "StackPlan"]
+__all__ = ["MemoryDefense", "SelectorSettings", "StackSettings"]

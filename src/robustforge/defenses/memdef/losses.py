@@ -59,7 +59,7 @@ def memory_defense_terms(
         The paper's N in 1 / (N - 1) is undefined: we take the number of classes. Its entropies are summed over the
         batch: we take the mean, or alpha would scale with the batch. Its text trains classifier-B jointly, its equation
         has no such term: we add it. Inside the sigmoid the error is a mean over pixels, as a sum (about 100) saturates
-        it and the term then has no gradient at all. The entropy inside L_nt is maximised, as printed.
+        it and the term then has no gradient at all. The entropy inside L_nt is maximized, as printed.
     """
     terms = {
         "classification": gamma * F.cross_entropy(logits, y),

@@ -100,7 +100,7 @@ def masked_weights(address: Tensor, mask: Tensor, mode: str = "none", threshold:
     Notes:
         Eq. 11 multiplies un-normalised weights; we renormalise, as the released code does and Sec. 3.4 demands.
         Shrinking comes first, as in the paper's text. For a 0/1 mask the order is immaterial; for soft masks it keeps
-        the gradient towards closed slots, which shrinking a masked zero would cut.
+        the gradient toward closed slots, which shrinking a masked zero would cut.
     """
     weights = shrink_weights(address, mode, threshold) * mask
     if mode != "none":
@@ -129,11 +129,11 @@ def read_slots(z: Tensor, rows: Tensor, norms: Tensor, slots: Tensor, n_classes:
     scale = (row_norms(z)[:, None] * norms.view(n_classes, -1)[slots]).clamp(min=NORM_FLOOR) * temperature
     targets, weights = [], []
     by_class = rows.view(n_classes, -1, rows.shape[1]).unbind(0)
-    for slot, query, divisor in zip(
+    for slot, session, divisor in zip(
         by_class, torch.split(z[order], counts), torch.split(scale[order], counts), strict=True
     ):
-        if len(query):
-            weights.append((query @ slot.t() / divisor).softmax(1))
+        if len(session):
+            weights.append((session @ slot.t() / divisor).softmax(1))
             targets.append(weights[-1] @ slot)
     back = order.argsort()
     open_weights = torch.cat(weights)[back]
@@ -158,9 +158,14 @@ class MaskedMemory(nn.Module):
     """
 
     def __init__(
-        self, n_mem: int, dim: int, n_classes: int,
-        temperature: float = 1.0, shrink: str = "none", threshold: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        n_mem: int,
+        dim: int,
+        n_classes: int,
+        temperature: float = 1.0,
+        shrink: str = "none",
+        threshold: float | None = None,
+    ) -> None:
         super().__init__()
         _check(n_mem, n_classes, temperature, shrink, threshold)
         self.n_mem, self.n_classes, self.temperature, self.shrink = n_mem, n_classes, temperature, shrink

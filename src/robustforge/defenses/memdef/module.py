@@ -12,7 +12,7 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.memdef.losses import memory_defense_terms
-from robustforge.defenses.memdef.plans import SelectorPlan, StackPlan
+from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.stack import MemoryStack, StackOutput
 from robustforge.defenses.memdef.surfaces import memdef_surfaces
 from robustforge.defenses.robust_loss import robust_metrics
@@ -30,7 +30,7 @@ class MemoryDefense(Defense):
         model: factory of classifier-A (paper: ResNet-50).
         selector: how its robust copy is trained.
         stack: how encoder, memory, decoder and classifier-B are trained.
-        undefended_training: optimisation of the clean classifier-A.
+        undefended_training: optimization of the clean classifier-A.
         shape: (C, H, W) of the images.
         num_classes: K.
         memory_size: N rows, shared out evenly over the classes.
@@ -43,29 +43,49 @@ class MemoryDefense(Defense):
 
     Notes:
         The slot is classifier-A's argmax, as in the paper. Training opens it by the true label (paper) or by
-        classifier-A, see :class:`StackPlan`. The joint cross-entropy term that Eq. 13 omits is included.
+        classifier-A, see :class:`StackSettings`. The joint cross-entropy term that Eq. 13 omits is included.
     """
 
     def __init__(
-        self, model: Factory, selector: SelectorPlan, stack: StackPlan, undefended_training: Training,
-        shape: Sequence[int], num_classes: int, memory_size: int = 500, temperature: float = 1.0,
-        shrink: str = "none", threshold: float | None = None, reading: str = "b", first_kernel: int = 1,
-        sigmoid: bool = False, dropout: float = 0.5, surface_temperature: float = 1.0, selector_weight: float = 1.0,
-        variant: str = "full", seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        selector: SelectorSettings,
+        stack: StackSettings,
+        undefended_training: Training,
+        shape: Sequence[int],
+        num_classes: int,
+        memory_size: int = 500,
+        temperature: float = 1.0,
+        shrink: str = "none",
+        threshold: float | None = None,
+        reading: str = "b",
+        first_kernel: int = 1,
+        sigmoid: bool = False,
+        dropout: float = 0.5,
+        surface_temperature: float = 1.0,
+        selector_weight: float = 1.0,
+        variant: str = "full",
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed)
         if variant not in VARIANTS:
             raise UserError(f"defense.variant is '{variant}': choose one of {', '.join(VARIANTS)}.")
         self.num_classes, self.variant = num_classes, variant
-        self.selector_plan, self.stack_plan = selector, stack
+        self.selector_settings, self.stack_settings = selector, stack
         self.undefended_training = undefended_training
         self.surface_temperature, self.selector_weight = surface_temperature, selector_weight
         self.model_description = describe(model)
         self.stack_description = {
-            "memory_size": memory_size, "temperature": temperature, "shrink": shrink, "threshold": threshold,
-            "reading": reading, "first_kernel": first_kernel, "sigmoid": sigmoid, "dropout": dropout,
+            "memory_size": memory_size,
+            "temperature": temperature,
+            "shrink": shrink,
+            "threshold": threshold,
+            "reading": reading,
+            "first_kernel": first_kernel,
+            "sigmoid": sigmoid,
+            "dropout": dropout,
             "part": variant if variant in ("no_memory", "classifier") else "full",
-        }  # fmt: skip
+        }
         self.undefended = build_seeded(model, seed, "undefended")
         # the paper's "ben" selector is classifier-A as trained clean: the same network, not a copy
         self.selector = self.undefended if selector.kind == "clean" else build_seeded(model, seed, "selector")
@@ -75,9 +95,9 @@ class MemoryDefense(Defense):
 
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) in [0, 1] -> logits (B, K), risk = mean squared reconstruction error (B,), rebuilt image."""
-        return self.answer(x, None)
+        return self.respond(x, None)
 
-    def answer(self, x: Tensor, y: Tensor | None) -> DefenseOutput:
+    def respond(self, x: Tensor, y: Tensor | None) -> DefenseOutput:
         """The deployed system; ``y`` is used by the variant ``oracle_slot`` alone."""
         if self.variant == "selector":
             return DefenseOutput(self.selector(x))
@@ -101,7 +121,7 @@ class MemoryDefense(Defense):
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier-A and the selector alone, beside the defense."""
         rows = {"undefended": classify(self.undefended)}
-        return rows if self.selector_plan.kind == "clean" else {**rows, "selector": classify(self.selector)}
+        return rows if self.selector_settings.kind == "clean" else {**rows, "selector": classify(self.selector)}
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -110,44 +130,55 @@ class MemoryDefense(Defense):
         stages: list[Stage] = [plain_stage(self, self.model_description, self.undefended_training)]
         stages += self._selector_stages()
         if self.variant != "selector":
-            settings = {"stack": self.stack_description, "plan": describe(self.stack_plan)}
-            needs_selector = self.stack_plan.attack is not None or self.stack_plan.slot == "selector"
-            uses = ("undefended" if self.selector_plan.kind == "clean" else "selector",) if needs_selector else ()
+            settings = {"stack": self.stack_description, "settings": describe(self.stack_settings)}
+            needs_selector = self.stack_settings.attack is not None or self.stack_settings.slot == "selector"
+            uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",) if needs_selector else ()
             if needs_selector:
                 settings["surface"] = [self.surface_temperature, self.selector_weight]
-            training = self.stack_plan.training
+            training = self.stack_settings.training
             stages.append(
                 FitStage("stack", ("stack",), self.stack_losses, training, settings, uses, validate=self.stack_metrics)
             )
         return stages
 
     def _selector_stages(self) -> list[Stage]:
-        plan = self.selector_plan
-        settings: dict[str, Any] = {"model": self.model_description, "kind": plan.kind}
-        if plan.kind == "clean":
+        chosen = self.selector_settings
+        settings: dict[str, Any] = {"model": self.model_description, "kind": chosen.kind}
+        if chosen.kind == "clean":
             return []
-        if plan.kind == "pgd":
-            settings["robust"] = describe(plan.robust)
+        if chosen.kind == "pgd":
+            settings["robust"] = describe(chosen.robust)
             return [self._selector_fit(settings, ("undefended",), None)]
         craft = CraftStage(
-            "adversarial_set", lambda: classify(self.undefended)["end_to_end"], plan.attack, plan.threat,
-            ("undefended",), {"model": self.model_description},
-        )  # fmt: skip
+            "adversarial_set",
+            lambda: classify(self.undefended)["end_to_end"],
+            chosen.attack,
+            chosen.threat,
+            ("undefended",),
+            {"model": self.model_description},
+        )
         return [craft, self._selector_fit(settings, ("undefended", "adversarial_set"), "adversarial_set")]
 
     def _selector_fit(self, settings: dict[str, Any], uses: tuple[str, ...], adversarial_set: str | None) -> FitStage:
         return FitStage(
-            "selector", ("selector",), self.selector_losses, self.selector_plan.training, settings, uses,
-            adversarial_set=adversarial_set, validate=self.selector_metrics, prepare=self._copy_selector,
-        )  # fmt: skip
+            "selector",
+            ("selector",),
+            self.selector_losses,
+            self.selector_settings.training,
+            settings,
+            uses,
+            adversarial_set=adversarial_set,
+            validate=self.selector_metrics,
+            prepare=self._copy_selector,
+        )
 
     def _copy_selector(self) -> None:
         self.selector.load_state_dict(self.undefended.state_dict())
 
     def selector_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the 50/50 union (``offline``), or the min-max loss (``pgd``)."""
-        if self.selector_plan.kind == "pgd":
-            return self.selector_plan.robust.terms(self.selector, batch, self.attack_seed())
+        if self.selector_settings.kind == "pgd":
+            return self.selector_settings.robust.terms(self.selector, batch, self.attack_seed())
         assert batch.x_adv is not None, "the offline selector trains on pairs of clean and stored images"
         clean, attacked = self.selector(torch.cat([batch.x, batch.x_adv])).chunk(2)
         return {
@@ -157,49 +188,60 @@ class MemoryDefense(Defense):
 
     def selector_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out clean accuracy, and accuracy under the training attack made afresh on these weights."""
-        return robust_metrics(self.selector, batch, self.selector_plan.robust, self.seed)
+        return robust_metrics(self.selector, batch, self.selector_settings.robust, self.seed)
 
     def stack_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 13 with the joint cross-entropy, on clean images and, when the plan has an attack, on attacked ones."""
-        plan = self.stack_plan
-        warming_up = self.current_epoch < plan.attack_warmup * plan.training.epochs
-        if plan.attack is None or plan.threat is None or warming_up:
+        """Eq. 13 with the joint cross-entropy, on clean images and, where there is an attack, on attacked ones."""
+        chosen = self.stack_settings
+        warming_up = self.current_epoch < chosen.attack_warmup * chosen.training.epochs
+        if chosen.attack is None or chosen.threat is None or warming_up:
             return self._stack_terms(batch.x, batch, 1.0)
         # the bounds share the full variant's stack in the store, so that it must be trained the same way
         surfaces = memdef_surfaces(self, "full" if self.stack.part == "full" else self.variant)
         surface = surfaces.get("soft_slot", surfaces["end_to_end"])
-        x_adv = plan.attack(surface, batch.x, batch.y, plan.threat, index=batch.index, seed=self.attack_seed()).x_adv
-        attacked = self._stack_terms(x_adv, batch, 1 - plan.clean_weight)
-        if plan.clean_weight == 0:
+        x_adv = chosen.attack(
+            surface, batch.x, batch.y, chosen.threat, index=batch.index, seed=self.attack_seed()
+        ).x_adv
+        attacked = self._stack_terms(x_adv, batch, 1 - chosen.clean_weight)
+        if chosen.clean_weight == 0:
             return attacked
-        clean = self._stack_terms(batch.x, batch, plan.clean_weight)
+        clean = self._stack_terms(batch.x, batch, chosen.clean_weight)
         return {**{f"clean_{k}": v for k, v in clean.items()}, **{f"attacked_{k}": v for k, v in attacked.items()}}
 
     def _stack_terms(self, x: Tensor, batch: Batch, weight: float) -> dict[str, Tensor]:
-        plan = self.stack_plan
-        noise = plan.noise * torch.randn_like(x) if plan.noise else None
-        output: StackOutput = self.stack(x, self.training_slots(x, batch.y), noise, others=plan.beta > 0)
+        chosen = self.stack_settings
+        noise = chosen.noise * torch.randn_like(x) if chosen.noise else None
+        output: StackOutput = self.stack(x, self.training_slots(x, batch.y), noise, others=chosen.beta > 0)
         terms = memory_defense_terms(
-            output.logits, output.rebuilt, output.weights, output.other, output.other_weights, batch.x, batch.y,
-            alpha=plan.alpha, beta=plan.beta, gamma=plan.gamma, num_classes=self.num_classes,
-        )  # fmt: skip
+            output.logits,
+            output.rebuilt,
+            output.weights,
+            output.other,
+            output.other_weights,
+            batch.x,
+            batch.y,
+            alpha=chosen.alpha,
+            beta=chosen.beta,
+            gamma=chosen.gamma,
+            num_classes=self.num_classes,
+        )
         return {name: weight * term for name, term in terms.items()}
 
     def training_slots(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B,) slot opened in training: the plan's source, a share of them replaced by a random class."""
+        """(B,) slot opened in training: the settings' source, a share of them replaced by a random class."""
         slots = y
-        if self.stack_plan.slot == "selector":
+        if self.stack_settings.slot == "selector":
             with torch.no_grad():
                 slots = self.selector(x).argmax(1)
-        if self.stack_plan.wrong_slot:
-            replaced = torch.rand(len(y), device=y.device) < self.stack_plan.wrong_slot
+        if self.stack_settings.wrong_slot:
+            replaced = torch.rand(len(y), device=y.device) < self.stack_settings.wrong_slot
             slots = torch.where(replaced, torch.randint_like(y, self.num_classes), slots)
         return slots
 
     def stack_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out accuracy of the deployed system and the wrong-slot diagnostic."""
         with torch.no_grad():
-            correct = self.answer(batch.x, batch.y).logits.argmax(1) == batch.y
+            correct = self.respond(batch.x, batch.y).logits.argmax(1) == batch.y
             return {"accuracy": correct.float(), **self.diagnostics(batch)}
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from robustforge.types import UserError
 
 READINGS = ("b", "c")
 LEAK = 0.25
-GREY_WIDTHS, COLOUR_WIDTHS = (16, 32, 64), (64, 128, 128, 256)
+GREY_WIDTHS, COLOR_WIDTHS = (16, 32, 64), (64, 128, 128, 256)
 
 
 def spatial_sizes(side: int, layers: int, reading: str) -> list[int]:
@@ -94,7 +94,7 @@ def decoder(shape: Sequence[int], reading: str = "b", sigmoid: bool = False) -> 
     """
     channels, widths, reading, sizes = _plan(shape, reading)
     kernel, padding = _geometry(reading)
-    # grey 64, 32, 16, C; colour 256, 256, 128, 128, C: Table 4's CIFAR-10 decoder keeps 256 once more and has no 64
+    # gray 64, 32, 16, C; color 256, 256, 128, 128, C: Table 4's CIFAR-10 decoder keeps 256 once more and has no 64
     outputs = [*widths[-2::-1], channels] if channels == 1 else [*widths[:0:-1], channels]
     layers: list[nn.Module] = [nn.Unflatten(1, (widths[-1], *(axis[-1] for axis in sizes)))]
     for index, (before, after) in enumerate(zip([widths[-1], *outputs], outputs, strict=False)):
@@ -131,20 +131,28 @@ class TargetClassifier(nn.Sequential):
             raise UserError(f"Classifier-B needs images of at least 16 pixels, these have {sides[0]}x{sides[1]}.")
         features = 16 * prod(((side - 4) // 2 - 4) // 2 for side in sides)
         super().__init__(
-            nn.Conv2d(channels, 6, 5), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(channels, 6, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(6, 16, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(features, 256), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(256, 128), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(features, 256),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(256, 128),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(128, num_classes),
-        )  # fmt: skip
+        )
 
 
 def _plan(shape: Sequence[int], reading: str) -> tuple[int, tuple[int, ...], str, list[list[int]]]:
     if reading not in READINGS:
         raise UserError(f"reading is '{reading}': choose b (kernel 3, stride 2, padding 1) or c (kernel 2, stride 2).")
     channels, height, width = shape
-    widths, reading = (GREY_WIDTHS, "b") if channels == 1 else (COLOUR_WIDTHS, reading)
+    widths, reading = (GREY_WIDTHS, "b") if channels == 1 else (COLOR_WIDTHS, reading)
     sizes = [spatial_sizes(side, len(widths), reading) for side in (height, width)]
     if min(axis[-1] for axis in sizes) < 1:
         smallest = 2 ** len(widths) if reading == "c" else 1

@@ -55,10 +55,19 @@ class MemoryStack(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], num_classes: int, memory_size: int = 500, temperature: float = 1.0,
-        shrink: str = "none", threshold: float | None = None, reading: str = "b", first_kernel: int = 1,
-        sigmoid: bool = False, dropout: float = 0.5, part: str = "full",
-    ) -> None:  # fmt: skip
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        memory_size: int = 500,
+        temperature: float = 1.0,
+        shrink: str = "none",
+        threshold: float | None = None,
+        reading: str = "b",
+        first_kernel: int = 1,
+        sigmoid: bool = False,
+        dropout: float = 0.5,
+        part: str = "full",
+    ) -> None:
         super().__init__()
         if part not in PARTS:
             raise UserError(f"The stack's part is '{part}': choose one of {', '.join(PARTS)}.")

@@ -47,18 +47,18 @@ def memdef_surfaces(defense: MemoryDefense, variant: str) -> dict[str, Surface]:
     def slot_aimed(x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         return defense.stack(x, slots).logits, defense.selector(x)
 
-    end_to_end = Surface("end_to_end", lambda x, y: (defense.answer(x, y).logits,), defense.answer, defense)
+    end_to_end = Surface("end_to_end", lambda x, y: (defense.respond(x, y).logits,), defense.respond, defense)
     surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
     if variant in ("selector", "no_memory", "classifier"):
         return surfaces
-    surfaces["slot_given"] = Surface("slot_given", lambda x, y: (defense.stack(x, y).logits,), defense.answer, defense)
+    surfaces["slot_given"] = Surface("slot_given", lambda x, y: (defense.stack(x, y).logits,), defense.respond, defense)
     if variant == "full":
         selector = defense.selector
-        surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.answer, defense)
+        surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.respond, defense)
         surfaces["soft_slot"] = Surface(
-            "soft_slot", soft_slot, defense.answer, defense, weights=(1.0, defense.selector_weight)
+            "soft_slot", soft_slot, defense.respond, defense, weights=(1.0, defense.selector_weight)
         )
         surfaces["slot_aimed"] = Surface(
-            "slot_aimed", slot_aimed, defense.answer, defense, weights=(1.0, defense.selector_weight), aimed=True
+            "slot_aimed", slot_aimed, defense.respond, defense, weights=(1.0, defense.selector_weight), aimed=True
         )
     return surfaces

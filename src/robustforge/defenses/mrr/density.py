@@ -58,12 +58,12 @@ class FeatureDensity(nn.Module):
 
     Notes:
         The mixture's components are the classes, each with a covariance of its own (Bouveyron et al. 2007), shrunk
-        towards their mean covariance; the class is known (the victim's answer), so that only its component counts.
+        toward their mean covariance; the class is known (the victim's answer), so that only its component counts.
     """
 
     mean: Tensor
     basis: Tensor
-    centres: Tensor
+    centers: Tensor
     rank: Tensor
     whitening: Tensor
     offset: Tensor
@@ -76,7 +76,7 @@ class FeatureDensity(nn.Module):
         self.kind, self.num_classes, self.size = kind, num_classes, size
         self.register_buffer("mean", torch.zeros(defenders, size))
         self.register_buffer("basis", torch.eye(size)[:, :rank].repeat(defenders, 1, 1))
-        self.register_buffer("centres", torch.zeros(defenders, num_classes, rank))
+        self.register_buffer("centers", torch.zeros(defenders, num_classes, rank))
         self.register_buffer("rank", torch.full((defenders,), rank))
         mixture = kind == "gaussian_mixture"
         self.register_buffer("whitening", torch.eye(rank).repeat(defenders, num_classes if mixture else 0, 1, 1))
@@ -107,10 +107,10 @@ class FeatureDensity(nn.Module):
         column = torch.arange(self.basis.shape[2], device=rank.device)
         basis = vectors[..., : self.basis.shape[2]] * (column < rank[:, None])[:, None]
         class_means = moments.total / moments.count.clamp(min=1)[:, None]
-        centres = (class_means - mean[:, None]) @ basis
+        centers = (class_means - mean[:, None]) @ basis
         self.mean.copy_(mean)
         self.basis.copy_(basis)
-        self.centres.copy_(centres)
+        self.centers.copy_(centers)
         self.rank.copy_(rank)
         if self.kind == "gaussian_mixture":
             self._fit_mixture(moments, class_means, basis, shrinkage)
@@ -136,7 +136,7 @@ class FeatureDensity(nn.Module):
         with torch.autocast(features.device.type, enabled=False):  # thresholds are fitted in float32
             z = (features.float() - self.mean[:, None]) @ self.basis
             if self.kind == "distance":
-                return ((z - self.centres[:, label]).square().sum(2) + 1e-12).sqrt()
-            white = (z[:, None] - self.centres[:, :, None]) @ self.whitening  # (N, K, B, R)
+                return ((z - self.centers[:, label]).square().sum(2) + 1e-12).sqrt()
+            white = (z[:, None] - self.centers[:, :, None]) @ self.whitening  # (N, K, B, R)
             scores = 0.5 * white.square().sum(3) + self.offset[..., None]
             return scores[:, label, torch.arange(len(label), device=label.device)]

@@ -11,7 +11,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from robustforge.defenses.mrr.plans import InputPlan
+from robustforge.defenses.mrr.settings import InputSettings
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, UserError
@@ -38,27 +38,29 @@ def random_patches(x: Tensor, index: Tensor, side: int, count: int, seed: int) -
     return windows[image, :, place[..., 0], place[..., 1]].flatten(2)
 
 
-def learn_dictionaries(dictionaries: ClassDictionaries, batches: Iterable[Batch], plan: InputPlan, seed: int) -> None:
+def learn_dictionaries(
+    dictionaries: ClassDictionaries, batches: Iterable[Batch], settings: InputSettings, seed: int
+) -> None:
     """Fills ``dictionaries`` with one dictionary a class.
 
     Args:
         dictionaries: filled in place.
         batches: of the training split.
-        plan: sizes and sparsity.
+        settings: sizes and sparsity.
         seed: of patches, first atoms and mini-batches.
 
     Raises:
         UserError: a class without any image.
 
     Notes:
-        Only as many patches are kept as the mini-batches will read. They are centred by the class's mean patch and
-        divided by one standard deviation, so that errors of standardised patches and of pixels are proportional.
+        Only as many patches are kept as the mini-batches will read. They are centerd by the class's mean patch and
+        divided by one standard deviation, so that errors of standardized patches and of pixels are proportional.
     """
-    wanted, classes = plan.iterations * plan.batch, len(dictionaries.atoms)
+    wanted, classes = settings.iterations * settings.batch, len(dictionaries.atoms)
     kept: list[list[Tensor]] = [[] for _ in range(classes)]
     counts = [0] * classes
     for batch in batches:
-        patches = random_patches(batch.x, batch.index, plan.patch, plan.patches_per_image, seed)
+        patches = random_patches(batch.x, batch.index, settings.patch, settings.patches_per_image, seed)
         for label in batch.y.unique().tolist():
             if counts[label] < wanted:
                 kept[label].append(patches[batch.y == label].flatten(0, 1)[: wanted - counts[label]].cpu())
@@ -70,18 +72,24 @@ def learn_dictionaries(dictionaries: ClassDictionaries, batches: Iterable[Batch]
             )
         patches = torch.cat(parts).double()
         mean, scale = patches.mean(0), max(float(patches.sub(patches.mean(0)).square().mean().sqrt()), 1e-6)
-        dictionaries.load(label, _learn(((patches - mean) / scale).numpy(), plan, seed), mean, scale)
+        dictionaries.load(label, _learn(((patches - mean) / scale).numpy(), settings, seed), mean, scale)
 
 
-def _learn(patches: np.ndarray, plan: InputPlan, seed: int) -> Tensor:
-    """(A, d) atoms after ``plan.iterations`` mini-batches; a stream that is shorter is read again."""
+def _learn(patches: np.ndarray, settings: InputSettings, seed: int) -> Tensor:
+    """(A, d) atoms after ``settings.iterations`` mini-batches; a stream that is shorter is read again."""
     learner = MiniBatchDictionaryLearning(
-        n_components=plan.atoms, alpha=plan.alpha, batch_size=plan.batch, fit_algorithm="cd", random_state=seed
+        n_components=settings.atoms,
+        alpha=settings.alpha,
+        batch_size=settings.batch,
+        fit_algorithm="cd",
+        random_state=seed,
     )
     order = np.random.default_rng(seed)
     with warnings.catch_warnings():
         # the codes of a single mini-batch need not converge: the dictionary is an average over all of them
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for _ in range(plan.iterations):
-            learner.partial_fit(patches[order.choice(len(patches), plan.batch, replace=len(patches) < plan.batch)])
+        for _ in range(settings.iterations):
+            learner.partial_fit(
+                patches[order.choice(len(patches), settings.batch, replace=len(patches) < settings.batch)]
+            )
     return torch.from_numpy(learner.components_)

@@ -23,7 +23,7 @@ def fit_densities(defense: ModularRobustRedundancy, batches: Iterable[Batch]) ->
         for sums, features in zip(moments, defense.latent.features(batch.x), strict=True):
             sums.add(features, batch.y)
     for density, sums in zip(defense.latent.densities, moments, strict=True):
-        density.fit(sums, defense.latent_plan.variance_kept)
+        density.fit(sums, defense.latent_settings.variance_kept)
 
 
 @torch.no_grad()
@@ -39,14 +39,14 @@ def fit_fusion(defense: ModularRobustRedundancy, batches: Iterable[Batch]) -> No
 
 def fit_leak(defense: ModularRobustRedundancy, batches: Iterable[Batch]) -> None:
     """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense."""
-    plan, surface = defense.fusion.plan, defense.surfaces()["victim"]
+    settings, surface = defense.fusion.settings, defense.surfaces()["victim"]
     clean, attacked = [], []
-    assert plan.leak_threat is not None
+    assert settings.leak_threat is not None
     for batch in batches:
         right, flags = _flags(defense, batch.x, batch.y)
         clean.append(flags[right])
-        for attack in plan.leak_attacks.values():
-            found = attack(surface, batch.x, batch.y, plan.leak_threat, index=batch.index, seed=defense.seed)
+        for attack in settings.leak_attacks.values():
+            found = attack(surface, batch.x, batch.y, settings.leak_threat, index=batch.index, seed=defense.seed)
             still, flags = _flags(defense, found.x_adv, batch.y)
             attacked.append(flags[right & ~still])
     defense.leak.fit(torch.cat(clean), torch.cat(attacked))

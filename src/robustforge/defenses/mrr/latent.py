@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustforge.attacks.core.attack import QueryAttack
+from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import l2_norm, per_sample
-from robustforge.attacks.core.session import Query
+from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.mrr.density import FeatureDensity
-from robustforge.defenses.mrr.losses import long_text_regulariser, nearest_centre_distance, released_regulariser
+from robustforge.defenses.mrr.losses import long_text_regularizer, nearest_center_distance, released_regularizer
 from robustforge.defenses.mrr.networks import Checkpoints
-from robustforge.defenses.mrr.plans import LatentPlan
+from robustforge.defenses.mrr.settings import LatentSettings
 from robustforge.defenses.mrr.stacked_layers import stack
 from robustforge.types import DefenseOutput
 
 
 class LatentDefender(nn.Module):
-    """A copy of the victim and learnable class centres for each of its checkpointed layers.
+    """A copy of the victim and learnable class centers for each of its checkpointed layers.
 
     Args:
         network: of the victim's architecture.
@@ -39,39 +39,39 @@ class LatentDefender(nn.Module):
         self.checkpoints = Checkpoints(network, layers, pool)
         self.sizes = self.checkpoints.sizes(shape)
         starts = [F.normalize(torch.randn(num_classes, size), dim=1) for size in self.sizes]
-        self.centres = nn.ParameterList([nn.Parameter(start) for start in starts])
+        self.centers = nn.ParameterList([nn.Parameter(start) for start in starts])
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, C, H, W) -> (logits (B, K), unit-length features (B, D), one a layer)."""
         logits, features = self.checkpoints(x)
         return logits, features
 
-    def terms(self, x: Tensor, y: Tensor, plan: LatentPlan) -> dict[str, Tensor]:
-        """Cross-entropy and the weighted regulariser of every layer, for images ``x`` with labels ``y``."""
+    def terms(self, x: Tensor, y: Tensor, settings: LatentSettings) -> dict[str, Tensor]:
+        """Cross-entropy and the weighted regularizer of every layer, for images ``x`` with labels ``y``."""
         logits, features = self(x)
         terms = {"classification": F.cross_entropy(logits, y)}
-        for layer, phi, centres in zip(self.checkpoints.layers, features, self.centres, strict=True):
-            if plan.regulariser == "released":
-                parts = released_regulariser(phi, centres, y, plan.pull_reduction)
+        for layer, phi, centers in zip(self.checkpoints.layers, features, self.centers, strict=True):
+            if settings.regularizer == "released":
+                parts = released_regularizer(phi, centers, y, settings.pull_reduction)
             else:
-                parts = long_text_regulariser(phi, centres, y)
+                parts = long_text_regularizer(phi, centers, y)
             prefix = "" if len(features) == 1 else f"{layer}_"
-            terms |= {prefix + name: plan.gamma * value for name, value in parts.items()}
+            terms |= {prefix + name: settings.gamma * value for name, value in parts.items()}
         return terms
 
     def away(self, x: Tensor) -> DefenseOutput:
-        """Logits, and as risk (B,) the squared distance to the nearest centre, summed over layers."""
+        """Logits, and as risk (B,) the squared distance to the nearest center, summed over layers."""
         logits, features = self(x)
-        pairs = zip(features, self.centres, strict=True)
-        return DefenseOutput(logits, torch.stack([nearest_centre_distance(phi, c) for phi, c in pairs]).sum(0))
+        pairs = zip(features, self.centers, strict=True)
+        return DefenseOutput(logits, torch.stack([nearest_center_distance(phi, c) for phi, c in pairs]).sum(0))
 
     def surface(self) -> Surface:
         """What :class:`PushAway` differentiates."""
-        return Surface("centres", lambda x, _: (self(x)[0],), lambda x, _: self.away(x), self)
+        return Surface("centers", lambda x, _: (self(x)[0],), lambda x, _: self.away(x), self)
 
 
 @dataclass(frozen=True)
-class PushAway(QueryAttack):
+class PushAway(BaseAttack):
     """One gradient step that raises the surface's risk: training images for the next defender (released code).
 
     Attributes:
@@ -84,19 +84,19 @@ class PushAway(QueryAttack):
     mode: str = "normalised"
     step: float = 0.5
 
-    def perturb(self, query: Query, seed: int) -> Tensor:
-        """See :class:`robustforge.attacks.core.attack.QueryAttack`."""
-        rows = query.everyone()
+    def perturb(self, session: AttackSession, seed: int) -> Tensor:
+        """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        rows = session.everyone()
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            output = query.surface.system(leaf, query.y)
+            output = session.surface.system(leaf, session.y)
             assert output.risk is not None
             return [output.risk], output.logits
 
-        (gradient,), _, _ = query.differentiate(query.x, rows, function)
+        (gradient,), _, _ = session.differentiate(session.x, rows, function)
         if self.mode == "normalised":
             gradient = gradient / per_sample(l2_norm(gradient).clamp_min(1e-12), gradient)
-        return (query.x + self.step * gradient).clamp(0, 1)
+        return (session.x + self.step * gradient).clamp(0, 1)
 
 
 class LatentDetector(nn.Module):
@@ -105,14 +105,14 @@ class LatentDetector(nn.Module):
     Args:
         defenders: N > 0, whose weights are copied by :meth:`load`.
         num_classes: K.
-        plan: density and components.
+        settings: density and components.
     """
 
-    def __init__(self, defenders: Sequence[LatentDefender], num_classes: int, plan: LatentPlan) -> None:
+    def __init__(self, defenders: Sequence[LatentDefender], num_classes: int, settings: LatentSettings) -> None:
         super().__init__()
         self.stack = stack([defender.checkpoints for defender in defenders])
         self.densities = nn.ModuleList(
-            FeatureDensity(len(defenders), num_classes, size, plan.components, plan.density)
+            FeatureDensity(len(defenders), num_classes, size, settings.components, settings.density)
             for size in defenders[0].sizes
         )
 

@@ -1,6 +1,6 @@
-"""Losses of the latent defenders of modular robust redundancy (CuRTAIL): class centres on the unit sphere.
+"""Losses of the latent defenders of modular robust redundancy (CuRTAIL): class centers on the unit sphere.
 
-``features`` are (B, D) of unit length, ``centres`` (K, D), ``y`` (B,) int64 labels.
+``features`` are (B, D) of unit length, ``centers`` (K, D), ``y`` (B,) int64 labels.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ REDUCTIONS = ("mean", "sum")
 REGULARISERS = ("released", "long_text")
 
 
-def squared_centre_distances(features: Tensor, centres: Tensor) -> Tensor:
-    """(B, K) squared Euclidean distance of every feature to every centre."""
-    # differences, not the expanded square, which cancels where features have collapsed onto their centre
-    return (features[:, None] - centres[None]).square().sum(2)
+def squared_center_distances(features: Tensor, centers: Tensor) -> Tensor:
+    """(B, K) squared Euclidean distance of every feature to every center."""
+    # differences, not the expanded square, which cancels where features have collapsed onto their center
+    return (features[:, None] - centers[None]).square().sum(2)
 
 
-def nearest_centre_distance(features: Tensor, centres: Tensor) -> Tensor:
-    """(B,) squared distance to the nearest centre of any class; its gradient in the image pushes the image away."""
-    return squared_centre_distances(features, centres).amin(1)
+def nearest_center_distance(features: Tensor, centers: Tensor) -> Tensor:
+    """(B,) squared distance to the nearest center of any class; its gradient in the image pushes the image away."""
+    return squared_center_distances(features, centers).amin(1)
 
 
-def centre_pull(features: Tensor, centres: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Half the squared distance to the own class's centre, over the batch.
+def center_pull(features: Tensor, centers: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Half the squared distance to the own class's center, over the batch.
 
     Args:
         features: (B, D).
-        centres: (K, D).
+        centers: (K, D).
         y: (B,) labels.
         reduction: ``mean``, or ``sum`` as in the released code, whose weight then grows with the batch.
 
@@ -42,39 +42,39 @@ def centre_pull(features: Tensor, centres: Tensor, y: Tensor, reduction: str = "
     """
     if reduction not in REDUCTIONS:
         raise UserError(f"pull_reduction is '{reduction}': choose one of {', '.join(REDUCTIONS)}.")
-    distance = (features - centres[y]).square().sum(1)
+    distance = (features - centers[y]).square().sum(1)
     return 0.5 * (distance.mean() if reduction == "mean" else distance.sum())
 
 
-def centre_separation(centres: Tensor, y: Tensor) -> Tensor:
-    """mean_b [(C_y . C_n) d - d], d = |C_y - C_n|^2, C_n the centre nearest to C_y.
+def center_separation(centers: Tensor, y: Tensor) -> Tensor:
+    """mean_b [(C_y . C_n) d - d], d = |C_y - C_n|^2, C_n the center nearest to C_y.
 
-    -d drives the two nearest centres apart; the product discourages centres that point the same way.
+    -d drives the two nearest centers apart; the product discourages centers that point the same way.
 
     Args:
-        centres: (K, D), K > 1.
+        centers: (K, D), K > 1.
         y: (B,) labels.
 
     Returns:
         Scalar.
     """
-    between = squared_centre_distances(centres, centres)
-    own = torch.eye(len(centres), dtype=torch.bool, device=centres.device)
+    between = squared_center_distances(centers, centers)
+    own = torch.eye(len(centers), dtype=torch.bool, device=centers.device)
     distance, nearest = between.masked_fill(own, float("inf")).min(1)
-    alike = (centres * centres[nearest]).sum(1)
+    alike = (centers * centers[nearest]).sum(1)
     return (alike * distance - distance)[y].mean()
 
 
-def released_regulariser(
-    features: Tensor, centres: Tensor, y: Tensor, pull_reduction: str = "mean"
+def released_regularizer(
+    features: Tensor, centers: Tensor, y: Tensor, pull_reduction: str = "mean"
 ) -> dict[str, Tensor]:
-    """The regulariser of the released code, term by term, unweighted.
+    """The regularizer of the released code, term by term, unweighted.
 
     1/2 sum_b |phi_b - C_y|^2 + mean_b [(C_y . C_n) d - d] + 100 sum_c |1 - |C_c|^2|.
 
     Args:
         features: (B, D).
-        centres: (K, D).
+        centers: (K, D).
         y: (B,) labels.
         pull_reduction: of the first term; ``sum`` is the code's.
 
@@ -86,29 +86,29 @@ def released_regulariser(
         times the paper's. The default is the mean.
     """
     return {
-        "pull": centre_pull(features, centres, y, pull_reduction),
-        "separation": centre_separation(centres, y),
-        "length": 100 * (1 - centres.square().sum(1)).abs().sum(),
+        "pull": center_pull(features, centers, y, pull_reduction),
+        "separation": center_separation(centers, y),
+        "length": 100 * (1 - centers.square().sum(1)).abs().sum(),
     }
 
 
-def long_text_regulariser(features: Tensor, centres: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The regulariser as the method's longer description prints it, a mean over the batch, unweighted.
+def long_text_regularizer(features: Tensor, centers: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The regularizer as the method's longer description prints it, a mean over the batch, unweighted.
 
     |C_y - phi|^2 - sum_{c != y} |C_c - phi|^2 + sum_c (|C_c| - 1)^2.
 
     Args:
         features: (B, D).
-        centres: (K, D).
+        centers: (K, D).
         y: (B,) labels.
 
     Returns:
         Scalars ``pull``, ``separation`` and ``length``.
     """
-    distances = squared_centre_distances(features, centres)
+    distances = squared_center_distances(features, centers)
     own = distances.gather(1, y[:, None]).squeeze(1)
     return {
         "pull": own.mean(),
         "separation": -(distances.sum(1) - own).mean(),
-        "length": (centres.norm(dim=1) - 1).square().sum(),
+        "length": (centers.norm(dim=1) - 1).square().sum(),
     }

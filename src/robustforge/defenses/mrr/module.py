@@ -13,7 +13,7 @@ from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
-from robustforge.defenses.mrr.plans import FusionPlan, InputPlan, LatentPlan
+from robustforge.defenses.mrr.settings import FusionSettings, InputSettings, LatentSettings
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import mrr_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
@@ -30,7 +30,7 @@ class ModularRobustRedundancy(Defense):
         latent: the defenders on its features.
         input: the defender on patches of the image.
         fusion: how their scores become one risk.
-        undefended_training: how the victim is optimised.
+        undefended_training: how the victim is optimized.
         shape: (C, H, W) of the images.
         num_classes: K.
         penalty_weight: weight of the defenders in the white-box surface's logits.
@@ -49,17 +49,27 @@ class ModularRobustRedundancy(Defense):
     """
 
     def __init__(
-        self, model: Factory, n_defenders: int, latent: LatentPlan, input: InputPlan, fusion: FusionPlan,
-        undefended_training: Training, shape: Sequence[int], num_classes: int, penalty_weight: float = 1.0,
-        paper_literal: bool = False, victim: Defense | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        n_defenders: int,
+        latent: LatentSettings,
+        input: InputSettings,
+        fusion: FusionSettings,
+        undefended_training: Training,
+        shape: Sequence[int],
+        num_classes: int,
+        penalty_weight: float = 1.0,
+        paper_literal: bool = False,
+        victim: Defense | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed)
         if n_defenders < 0:
             raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
         self.n_defenders = n_defenders
         self.victim, self.undefended_training = victim, undefended_training
         self.model_description = describe(model if victim is None else type(victim))
-        self.latent_plan, self.input_plan = latent, input
+        self.latent_settings, self.input_settings = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
         if victim is None:
             self.undefended = build_seeded(model, seed, "undefended")
@@ -98,10 +108,10 @@ class ModularRobustRedundancy(Defense):
     # ---- inference --------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> DefenseOutput:
-        """(B, C, H, W) in [0, 1] -> the victim's logits (B, K), risk (B,) in [0, 1], OR fusion's parts (B, J)."""
-        return self.answer(x)
+        """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,) in [0, 1] and, of OR fusion, detector scores (B, J)."""
+        return self.respond(x)
 
-    def answer(
+    def respond(
         self, x: Tensor, label: Tensor | None = None, logits: Tensor | None = None, *, smooth: bool = False
     ) -> DefenseOutput:
         """The system's answer; ``label`` (B,) is what the defenders judge, by default the answer of the ``logits``.
@@ -112,14 +122,14 @@ class ModularRobustRedundancy(Defense):
         if not self.scores_count:
             return DefenseOutput(logits)
         label = logits.argmax(1) if label is None else label
-        leaked = self.leak.rates if self.fusion.plan.mode == "noisy_or_leaky" else None
-        risk, parts = self.fusion(self.scores(x, label), label, leaked, smooth=smooth)
-        return DefenseOutput(logits, risk, None, parts)
+        leaked = self.leak.rates if self.fusion.settings.mode == "noisy_or_leaky" else None
+        risk, detector_scores = self.fusion(self.scores(x, label), label, leaked, smooth=smooth)
+        return DefenseOutput(logits, risk, None, detector_scores)
 
     def scores(self, x: Tensor, label: Tensor) -> Tensor:
         """(B, J) float32: how unlikely images (B, C, H, W) are as classes ``label`` (B,), latent defenders first."""
         found = [self.latent(x, label)] if self.n_defenders else []
-        found += [self.dictionaries(x, label)[:, None]] if self.input_plan.enabled else []
+        found += [self.dictionaries(x, label)[:, None]] if self.input_settings.enabled else []
         return torch.cat(found, 1)
 
     def detector_scores(self, x: Tensor) -> Tensor | None:

@@ -85,9 +85,15 @@ class ClassDictionaries(nn.Module):
     scales: Tensor
 
     def __init__(
-        self, num_classes: int, channels: int, side: int = 7, stride: int = 7, atoms: int = 225, nonzeros: int = 5,
+        self,
+        num_classes: int,
+        channels: int,
+        side: int = 7,
+        stride: int = 7,
+        atoms: int = 225,
+        nonzeros: int = 5,
         score: str = "residual",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.side, self.stride, self.nonzeros, self.score = side, stride, nonzeros, score
         length = channels * side * side
@@ -105,7 +111,7 @@ class ClassDictionaries(nn.Module):
         """(B,) scores of images (B, C, H, W) under the dictionaries of classes ``label`` (B,); higher fits worse.
 
         Notes:
-            The codes are constants for differentiation. That loses nothing: they minimise the residual on their
+            The codes are constants for differentiation. That loses nothing: they minimize the residual on their
             support, so that its gradient in the image is the residual itself (envelope theorem) wherever the support
             stays the same. The usual identity on the way back would cancel against the image and leave exactly zero.
         """

@@ -109,7 +109,7 @@ class StackedLayers(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 value, groups = _convolve(layer, value, mine, groups), size
             elif isinstance(layer, nn.BatchNorm2d):
-                value, groups = _normalise(layer, value if groups == size else value.repeat(1, size, 1, 1), mine), size
+                value, groups = _normalize(layer, value if groups == size else value.repeat(1, size, 1, 1), mine), size
             elif isinstance(layer, nn.Linear):
                 value = _multiply(value, mine, size)
             elif isinstance(layer, nn.Flatten):
@@ -152,7 +152,7 @@ def _convolve(layer: nn.Conv2d, value: Tensor, mine: dict[str, Tensor], groups: 
     return F.conv2d(value, mine["weight"], mine.get("bias"), layer.stride, layer.padding, layer.dilation, groups)
 
 
-def _normalise(layer: nn.BatchNorm2d, value: Tensor, mine: dict[str, Tensor]) -> Tensor:
+def _normalize(layer: nn.BatchNorm2d, value: Tensor, mine: dict[str, Tensor]) -> Tensor:
     return F.batch_norm(
         value, mine["running_mean"], mine["running_var"], mine.get("weight"), mine.get("bias"), eps=layer.eps
     )

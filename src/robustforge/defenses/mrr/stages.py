@@ -11,7 +11,7 @@ from torch import Tensor
 from robustforge.defenses.mrr.dictionaries import learn_dictionaries
 from robustforge.defenses.mrr.fitting import fit_densities, fit_fusion, fit_leak
 from robustforge.defenses.mrr.latent import LatentDefender, PushAway
-from robustforge.defenses.mrr.plans import CALIBRATIONS
+from robustforge.defenses.mrr.settings import CALIBRATIONS
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, Threat
@@ -39,20 +39,20 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
     stages += _defender_stages(defense, victim)
     fitted: list[str] = []
     if defense.n_defenders:
-        kept = {name: getattr(defense.latent_plan, name) for name in _OF_DENSITY}
+        kept = {name: getattr(defense.latent_settings, name) for name in _OF_DENSITY}
         kept["stack"] = type(defense.latent.stack).__name__  # the product holds its weights
         names = tuple(defense.defender_names)
         stages.append(
             CalibrateStage("densities", ("latent",), partial(fit_densities, defense), names, kept, split="train")
         )
         fitted.append("densities")
-    if defense.input_plan.enabled:
-        plan = defense.input_plan
-        learn = partial(learn_dictionaries, defense.dictionaries, plan=plan, seed=defense.seed)
-        stages.append(CalibrateStage("dictionaries", ("dictionaries",), learn, (), describe(plan), split="train"))
+    if defense.input_settings.enabled:
+        chosen = defense.input_settings
+        learn = partial(learn_dictionaries, defense.dictionaries, settings=chosen, seed=defense.seed)
+        stages.append(CalibrateStage("dictionaries", ("dictionaries",), learn, (), describe(chosen), split="train"))
         fitted.append("dictionaries")
     if fitted:
-        fusion = defense.fusion.plan
+        fusion = defense.fusion.settings
         settings = {"per_class": fusion.per_class, "least": fusion.least, "mixture": fusion.mixture_components}
         uses = (victim, *fitted)
         split = CALIBRATIONS[fusion.calibration]
@@ -65,17 +65,21 @@ def mrr_stages(defense: ModularRobustRedundancy) -> list[Stage]:
 
 
 def _defender_stages(defense: ModularRobustRedundancy, victim: str) -> list[Stage]:
-    plan, stages = defense.latent_plan, []
+    chosen, stages = defense.latent_settings, []
     settings: dict[str, Any] = {
-        "model": defense.model_description, "layers": list(plan.layers), "pool": plan.pool, "gamma": plan.gamma,
-        "regulariser": plan.regulariser, "pull_reduction": plan.pull_reduction,
-    }  # fmt: skip
-    attack = PushAway(mode=plan.push, step=plan.push_step)
+        "model": defense.model_description,
+        "layers": list(chosen.layers),
+        "pool": chosen.pool,
+        "gamma": chosen.gamma,
+        "regularizer": chosen.regularizer,
+        "pull_reduction": chosen.pull_reduction,
+    }
+    attack = PushAway(mode=chosen.push, step=chosen.push_step)
     pushed: str | None = None
     for number, name in enumerate(defense.defender_names, 1):
         uses = (victim,) if pushed is None else (victim, pushed)
         stages.append(_defender_stage(defense, name, settings, uses, pushed))
-        if plan.push == "none" or number == defense.n_defenders:
+        if chosen.push == "none" or number == defense.n_defenders:
             continue
         trained: LatentDefender = getattr(defense, name)
         source, pushed = pushed, f"pushed_{number + 1}"
@@ -91,18 +95,18 @@ def _defender_stage(
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         x = batch.x if batch.x_adv is None else batch.x_adv
-        return defender.terms(x, batch.y, defense.latent_plan)
+        return defender.terms(x, batch.y, defense.latent_settings)
 
     def validate(batch: Batch) -> dict[str, Tensor]:
         output = defender.away(batch.x)
         assert output.risk is not None
-        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "centre_distance": output.risk}
+        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "center_distance": output.risk}
 
     def prepare() -> None:
         with torch.no_grad():
             defender.checkpoints.network.load_state_dict(defense.undefended.state_dict())
 
-    training = defense.latent_plan.training
+    training = defense.latent_settings.training
     return FitStage(
         name, (name,), losses, training, settings, uses, adversarial_set=pushed, validate=validate, prepare=prepare
     )

@@ -1,16 +1,11 @@
 """What an attacker of modular robust redundancy may differentiate.
 
-============== ===================================================== ==============================================
-surface        gradient of                                           who uses it
-============== ===================================================== ==============================================
-``victim``     the victim's logits; knows of no defender             the paper's black-box set (Table 1)
-``end_to_end`` the same logits; ``answer`` adds the fused risk, and  attacks that evade the detector
-               its parts for OR fusion, with a gradient that does
-               not vanish
-``white_box``  the victim's logits, the true class's raised by what  any plain attack, which must then satisfy label
-               the defenders hold against the best wrong class;      and defenders at once (Table 2); ``answer``:
-               ``answer`` scores the image as that class              attacks that evade the detector
-============== ===================================================== ==============================================
+``victim``: gradient of the victim's logits; knows of no defender. The paper's black-box attacks (Table 1).
+``end_to_end``: the same logits; its ``attacker_output`` adds the fused risk, and the detector scores of OR fusion, with
+    a gradient that does not vanish. For attacks that evade the detector.
+``white_box``: the victim's logits, the true class's raised by what the defenders hold against the best wrong class. Any
+    plain attack must then satisfy label and defenders at once (Table 2). Its ``attacker_output`` scores the image as
+    that class.
 
 All are judged by the whole system: the victim's label and the fused risk. Input defenders take part in all of them:
 their codes are constants on the way back, which is exact (see :mod:`robustforge.defenses.mrr.sparse_coding`).
@@ -36,9 +31,9 @@ def mrr_surfaces(defense: ModularRobustRedundancy) -> dict[str, Surface]:
 
     Notes:
         The victim is not changed by the defense: a transfer attack from the undefended classifier *is* ``victim``.
-        With ``paper_literal`` the white-box surface penalises sum_j max(0, distance_j - threshold_j) in units of
-        distance, as the released code does, in place of standard deviations; its ``answer`` then states that excess at
-        the threshold 0.5 that OR fusion has.
+        With ``paper_literal`` the white-box surface penalizes sum_j max(0, distance_j - threshold_j) in units of
+        distance, as the released code does, in place of standard deviations; its ``attacker_output`` then
+        states that excess at the threshold 0.5 that OR fusion has.
     """
 
     def system(x: Tensor, _: Tensor) -> DefenseOutput:
@@ -51,7 +46,7 @@ def mrr_surfaces(defense: ModularRobustRedundancy) -> dict[str, Surface]:
         return DefenseOutput(defense.undefended(x))
 
     def smooth(x: Tensor, _: Tensor) -> DefenseOutput:
-        return defense.answer(x, smooth=True)
+        return defense.respond(x, smooth=True)
 
     def white_box(x: Tensor, y: Tensor) -> tuple[Tensor]:
         victim, label = aimed(x, y)
@@ -64,18 +59,18 @@ def mrr_surfaces(defense: ModularRobustRedundancy) -> dict[str, Surface]:
     def white_box_answer(x: Tensor, y: Tensor) -> DefenseOutput:
         victim, label = aimed(x, y)
         if not defense.paper_literal or not defense.scores_count:
-            return defense.answer(x, label=label, logits=victim, smooth=True)
-        parts = 0.5 * (1 + _excess(defense, x, label))
-        return DefenseOutput(victim, parts.amax(1), None, parts)
+            return defense.respond(x, label=label, logits=victim, smooth=True)
+        detector_scores = 0.5 * (1 + _excess(defense, x, label))
+        return DefenseOutput(victim, detector_scores.amax(1), None, detector_scores)
 
     def aimed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         victim = defense.undefended(x)
         return victim, victim.detach().scatter(1, y[:, None], float("-inf")).argmax(1)
 
     return {
-        "end_to_end": Surface("end_to_end", logits, system, defense, answer=smooth),
-        "victim": Surface("victim", logits, system, defense, answer=without_defenders),
-        "white_box": Surface("white_box", white_box, system, defense, answer=white_box_answer),
+        "end_to_end": Surface("end_to_end", logits, system, defense, attacker_output=smooth),
+        "victim": Surface("victim", logits, system, defense, attacker_output=without_defenders),
+        "white_box": Surface("white_box", white_box, system, defense, attacker_output=white_box_answer),
     }
 
 
@@ -84,5 +79,5 @@ def _excess(defense: ModularRobustRedundancy, x: Tensor, label: Tensor) -> Tenso
     scores = defense.scores(x, label)
     if not defense.paper_literal:
         return defense.fusion.excess(scores, label)
-    thresholds: Tensor = defense.fusion.cdf.thresholds(defense.fusion.plan.security_parameter)
+    thresholds: Tensor = defense.fusion.cdf.thresholds(defense.fusion.settings.security_parameter)
     return scores - torch.as_tensor(thresholds[:, label].T)

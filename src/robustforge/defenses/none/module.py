@@ -11,11 +11,11 @@ from robustforge.types import DefenseOutput
 
 
 class PlainClassifier(Defense):
-    """Empirical risk minimisation on clean images.
+    """Empirical risk minimization on clean images.
 
     Args:
         model: factory of the classifier, (B, C, H, W) in [0, 1] -> (B, K).
-        training: how it is optimised.
+        training: how it is optimized.
         seed: of initial weights and batches.
     """
 
@@ -34,5 +34,5 @@ class PlainClassifier(Defense):
 
     def stages(self) -> list[Stage]:
         """One stage, shared through the store with every defense that starts from the same classifier."""
-        assert self.training_plan is not None
-        return [plain_stage(self, self.model_description, self.training_plan)]
+        assert self.training_settings is not None
+        return [plain_stage(self, self.model_description, self.training_settings)]

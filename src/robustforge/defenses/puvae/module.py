@@ -25,8 +25,8 @@ class PuVAE(Purifier):
     Args:
         model: factory of the classifier.
         vae: factory of the network, see :class:`robustforge.defenses.puvae.networks.ConditionalVAE`.
-        training: how it is optimised, on clean images.
-        undefended_training: how the classifier is optimised.
+        training: how it is optimized, on clean images.
+        undefended_training: how the classifier is optimized.
         weights: of reconstruction, divergence and classification (third-party code: 0.01, 0.1, 10).
         inference_std: factor on the posterior's standard deviation at inference (0.1); 0 takes its mean.
         surface_temperature: T of the surface ``soft_class``'s softmax(-error / T), pixel units.
@@ -42,17 +42,24 @@ class PuVAE(Purifier):
     """
 
     def __init__(
-        self, model: Factory, vae: partial[ConditionalVAE], training: Training, undefended_training: Training,
-        weights: Sequence[float] = (0.01, 0.1, 10.0), inference_std: float = 0.1, surface_temperature: float = 0.05,
-        draws: int = 16, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: Factory,
+        vae: partial[ConditionalVAE],
+        training: Training,
+        undefended_training: Training,
+        weights: Sequence[float] = (0.01, 0.1, 10.0),
+        inference_std: float = 0.1,
+        surface_temperature: float = 0.05,
+        draws: int = 16,
+        seed: int = 0,
+    ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if len(weights) != 3 or min(weights) < 0 or inference_std < 0 or not surface_temperature > 0:
             raise UserError(
                 f"PuVAE has weights={list(weights)}, inference_std={inference_std} and surface_temperature="
                 f"{surface_temperature}: give three weights and a factor of 0 or more, and a temperature above 0."
             )
-        self.training_plan, self.weights, self.inference_std = training, tuple(weights), inference_std
+        self.training_settings, self.weights, self.inference_std = training, tuple(weights), inference_std
         self.surface_temperature = surface_temperature
         self.vae_description = describe(vae)
         self.vae = build_seeded(vae, seed, "vae")
@@ -72,7 +79,7 @@ class PuVAE(Purifier):
         mean, std = self.vae.encode(x, labels)
         z = mean if noise is None else mean + self.inference_std * std * noise
         images = self.vae.decode(z, labels).float().sigmoid()
-        # a floor far below one grey level: the root has no slope at 0
+        # a floor far below one gray level: the root has no slope at 0
         return images, ((images - x[:, None]).square().flatten(2).mean(2) + 1e-8).sqrt()
 
     def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -95,7 +102,7 @@ class PuVAE(Purifier):
             return (self.head(self.soft_rebuild(x, self.noise(x, ATTACKER, draws))),)
 
         end_to_end = found["end_to_end"]
-        return {**found, "soft_class": replace(end_to_end, name="soft_class", views=soft_class, draws=draws)}
+        return {**found, "soft_class": replace(end_to_end, name="soft_class", attacker_logits=soft_class, draws=draws)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction and divergence under the true label, and the classifier's loss on the rebuilt image."""
@@ -111,9 +118,16 @@ class PuVAE(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of the VAE on clean images."""
-        assert self.training_plan is not None
+        assert self.training_settings is not None
         settings = {"vae": self.vae_description, "weights": self.weights}
         return [
-            FitStage("vae", ("vae",), self.losses, self.training_plan, settings, uses=("undefended",),
-                     validate=self.purifier_metrics)
-        ]  # fmt: skip
+            FitStage(
+                "vae",
+                ("vae",),
+                self.losses,
+                self.training_settings,
+                settings,
+                uses=("undefended",),
+                validate=self.purifier_metrics,
+            )
+        ]

@@ -47,10 +47,12 @@ class ConditionalVAE(nn.Module):
         self.spread = nn.Linear(hidden, latent)
         self.decode_dense = nn.Sequential(nn.Linear(latent + num_classes, 512), nn.ReLU())
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(512, width, (rows, columns)), nn.ReLU(),
-            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1), nn.ReLU(),
+            nn.ConvTranspose2d(512, width, (rows, columns)),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+            nn.ReLU(),
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
-        )  # fmt: skip
+        )
 
     def encode(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior of z for every image under each of its labels.

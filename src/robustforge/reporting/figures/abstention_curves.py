@@ -10,7 +10,7 @@ import numpy as np
 
 from robustforge.records.abstention import aurc, auroc, risk_coverage, roc
 from robustforge.records.table import CLEAN, CellKey, Records, read_records
-from robustforge.reporting.figures.style import LINES, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, color, drawing, save
 from robustforge.reporting.text import NORMS, budget
 
 
@@ -28,16 +28,17 @@ def abstention_curves(source: Any, result: Mapping[str, Any], path: str | Path) 
     records = read_records(source)
     rate = (result.get("objective_of") or {}).get("rate")
     cells = {
-        key: part for key, part in records.cells.items()
+        key: part
+        for key, part in records.cells.items()
         if key.system == result["defense"] and key.rate == rate and not key.check and np.isfinite(part["risk"]).all()
-    }  # fmt: skip
+    }
     if not cells:
         return None
     clean = next((part for key, part in cells.items() if key.attack == CLEAN), None)
     with drawing(9.6, 3.6) as figure:
         coverage, detection = figure.subplots(1, 2)
         for place, (key, part) in enumerate(cells.items()):
-            look: Any = {"color": colour(place), "linestyle": LINES[place // 7 % len(LINES)]}
+            look: Any = {"color": color(place), "linestyle": LINES[place // 7 % len(LINES)]}
             wrong = part["prediction"] != part["label"]
             x, y = risk_coverage(part["risk"], wrong)
             label = f"{_words(key)} (AURC {100 * aurc(part['risk'], wrong):.1f})"

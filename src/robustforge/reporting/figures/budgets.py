@@ -14,7 +14,7 @@ from robustforge.reporting.result import read_arrays
 def budgets(run_dir: str | Path) -> Path | None:
     """Draws ``budgets.npz`` as ``figures/budgets.png``: for every attack the image by budget, its changes below.
 
-    The file is that of :func:`robustforge.evaluation.budgets.save_budgets`. Changes are drawn around mid grey, at half
+    The file is that of :func:`robustforge.evaluation.budgets.save_budgets`. Changes are drawn around mid gray, at half
     their size. A red title is a wrong answer.
 
     Returns:

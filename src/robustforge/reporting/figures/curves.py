@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from robustforge.reporting.figures.style import LINES, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, color, drawing, save
 
 Series = dict[str, dict[int, float]]  # metric -> epoch -> mean over the rows of that epoch
 
@@ -102,10 +102,13 @@ def _panel(axes: Axes, kind: str, series: Series, stage: str) -> None:
             quantities.append(quantity)
         split = next((part for part in parts if part in _SPLITS), _SPLITS[0])
         axes.plot(
-            list(epochs), [scale * value for value in epochs.values()], label=f"{split} {quantity}".replace("_", " "),
-            color=colour(quantities.index(quantity)), linestyle=LINES[_SPLITS.index(split)],
+            list(epochs),
+            [scale * value for value in epochs.values()],
+            label=f"{split} {quantity}".replace("_", " "),
+            color=color(quantities.index(quantity)),
+            linestyle=LINES[_SPLITS.index(split)],
             marker="o" if len(epochs) < 25 else None,
-        )  # fmt: skip
+        )
     if kind == "loss" and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.set(title=_TITLES[kind], xlabel="epoch")

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from robustforge.reporting.figures.abstention_curves import abstention_curves
 from robustforge.reporting.figures.curves import read_metrics, training_curves
 from robustforge.reporting.figures.gallery import gallery
-from robustforge.reporting.figures.style import LINES, MARKERS, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, MARKERS, color, drawing, save
 from robustforge.reporting.tables import Grid, Heading, run_grid
 from robustforge.reporting.text import NORMS, budget, percent
 
@@ -75,12 +75,18 @@ def _security_panel(axes: Axes, norm: str, lines: dict[tuple[str, str], Points],
     for (system, surface), points in lines.items():
         worst = surface.startswith("worst case")
         place = 0 if worst else surfaces.index(surface) + 1
-        eps, shade = sorted(points), colour(systems.index(system))
+        eps, shade = sorted(points), color(systems.index(system))
         axes.plot(
-            eps, [points[e]["accuracy"] for e in eps], label=f"{system}, {surface}", color=shade,
-            linestyle=LINES[place % len(LINES)], marker=MARKERS[place % len(MARKERS)],
-            linewidth=2.6 if worst else 1.2, alpha=1.0 if worst else 0.75, zorder=3 if worst else 2,
-        )  # fmt: skip
+            eps,
+            [points[e]["accuracy"] for e in eps],
+            label=f"{system}, {surface}",
+            color=shade,
+            linestyle=LINES[place % len(LINES)],
+            marker=MARKERS[place % len(MARKERS)],
+            linewidth=2.6 if worst else 1.2,
+            alpha=1.0 if worst else 0.75,
+            zorder=3 if worst else 2,
+        )
         if worst:
             low, high = ([points[e]["interval"][k] for e in eps] for k in (0, 1))
             axes.fill_between(eps, low, high, color=shade, alpha=0.15, linewidth=0)
@@ -102,14 +108,14 @@ def accuracy_bars(result: dict[str, Any], path: str | Path) -> Path:
         for heading, systems in zip(grid.headings, groups, strict=True):
             middles.append(y + (len(systems) - 1) / 2)
             for system in systems:
-                _bar(axes, y, grid.cells[system, heading], colour(grid.systems.index(system)))
+                _bar(axes, y, grid.cells[system, heading], color(grid.systems.index(system)))
                 y += 1
             y += 0.7
         axes.set_yticks(middles, [", ".join(heading) for heading in grid.headings])
         axes.set_ylim(y - 1, -0.8)
         axes.grid(axis="y", visible=False)
         axes.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="accuracy (%)", title=str(result["name"]))
-        patches = [Patch(color=colour(k), label=system) for k, system in enumerate(grid.systems)]
+        patches = [Patch(color=color(k), label=system) for k, system in enumerate(grid.systems)]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)))
         return save(figure, path)
 

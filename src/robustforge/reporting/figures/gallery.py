@@ -44,7 +44,7 @@ def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
 
 
 def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Images by heading; the difference is amplified as far as it fits, around mid grey."""
+    """Images by heading; the difference is amplified as far as it fits, around mid gray."""
     difference = data["attacked"].astype(float) - data["clean"].astype(float)
     largest = float(np.abs(difference).max()) or 1.0
     factor = max([f for f in _FACTORS if f * largest <= 0.5], default=1)

@@ -49,10 +49,10 @@ def project(features: NDArray[Any]) -> NDArray[Any]:
 
 
 def _panel(axes: Axes, name: str, points: NDArray[Any], labels: NDArray[Any], anchors: NDArray[Any]) -> None:
-    colours = colormaps["tab10" if labels.max() < 10 else "tab20"]
-    axes.scatter(points[:, 0], points[:, 1], c=colours(labels % colours.N), s=9, linewidths=0)
+    colors = colormaps["tab10" if labels.max() < 10 else "tab20"]
+    axes.scatter(points[:, 0], points[:, 1], c=colors(labels % colors.N), s=9, linewidths=0)
     for k, (x, y) in enumerate(anchors):
-        axes.plot(x, y, marker="*", markersize=13, color=colours(k % colours.N), markeredgecolor="black")
+        axes.plot(x, y, marker="*", markersize=13, color=colors(k % colors.N), markeredgecolor="black")
     for k in np.unique(labels):
         x, y = np.median(points[labels == k], axis=0)
         axes.text(x, y, str(k), fontsize=9, weight="bold", ha="center", va="center")

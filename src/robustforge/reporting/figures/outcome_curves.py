@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 
 from robustforge.records.abstention import triple
 from robustforge.records.table import CLEAN, CellKey, Records, read_records
-from robustforge.reporting.figures.style import LINES, MARKERS, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, MARKERS, color, drawing, save
 from robustforge.reporting.text import NORMS
 
 SHARES = {
     "accepted_correct": "accepted, correct",
     "accepted_wrong": "accepted, wrong",
     "rejected": "rejected",
-}  # fmt: skip
+}
 
 
 def outcome_curves(panels: Sequence[Mapping[str, Any]], sources: Mapping[str, Any], path: str | Path) -> Path | None:
@@ -73,16 +73,18 @@ def _panel(axes: Axes, label: str, points: Mapping[float, Mapping[str, Any]], no
         values = [points[eps][share] for eps in budgets]
         low, high = np.array([value["interval"] for value in values]).T
         axes.plot(
-            budgets, [value["percent"] for value in values], label=words, color=colour(place),
-            linestyle=LINES[place], marker=MARKERS[place],
-        )  # fmt: skip
-        axes.fill_between(budgets, low, high, color=colour(place), alpha=0.15, linewidth=0)
+            budgets,
+            [value["percent"] for value in values],
+            label=words,
+            color=color(place),
+            linestyle=LINES[place],
+            marker=MARKERS[place],
+        )
+        axes.fill_between(budgets, low, high, color=color(place), alpha=0.15, linewidth=0)
     axes.set(ylim=(-2, 102), title=label, xlabel=f"budget ({NORMS.get(norm, norm)}, pixels in [0, 1])")
 
 
-def acceptance_curve(
-    panels: Sequence[Mapping[str, Any]], sources: Mapping[str, Any], path: str | Path
-) -> Path | None:  # fmt: skip
+def acceptance_curve(panels: Sequence[Mapping[str, Any]], sources: Mapping[str, Any], path: str | Path) -> Path | None:
     """Share of attacked images that are wrong and below a threshold, against the clean images that it rejects.
 
     Args:
@@ -112,7 +114,7 @@ def acceptance_curve(
     with drawing(5.6, 3.6) as figure:
         axes = figure.subplots()
         for place, (label, rejected, accepted) in enumerate(lines):
-            axes.plot(100 * rejected, 100 * accepted, label=label, color=colour(place), linestyle=LINES[place // 7 % 4])
+            axes.plot(100 * rejected, 100 * accepted, label=label, color=color(place), linestyle=LINES[place // 7 % 4])
         axes.set(xlabel="clean images rejected (%)", ylabel="attacked images accepted and wrong (%)", ylim=(-2, 102))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, path)

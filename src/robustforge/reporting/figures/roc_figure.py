@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from robustforge.records.abstention import roc
 from robustforge.records.metrics import gather_detection
 from robustforge.records.records import Records, read_records
-from robustforge.reporting.figures.style import LINES, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, color, drawing, save
 
 LEAST = 0.01  # percent: where the logarithmic axis of false alarms begins
 
 
 def roc_figure(spec: Mapping[str, Any], results: Mapping[str, Any], path: Path) -> Path | None:
-    """Draws what the table's ``auroc_flipped`` cells summarise.
+    """Draws what the table's ``auroc_flipped`` cells summarize.
 
     Args:
         spec: of the table; see ``compare``.
@@ -43,9 +43,13 @@ def roc_figure(spec: Mapping[str, Any], results: Mapping[str, Any], path: Path) 
             chance = np.geomspace(LEAST, 100, 100)  # a straight line would be one on linear axes only
             axes.plot(chance, chance, color="#bbbbbb", linewidth=0.8)
             axes.set(
-                title=str(column["label"]), xlabel="clean images rejected (%)", ylabel="turned images rejected (%)",
-                xscale="log", xlim=(LEAST, 100), ylim=(0, 101),
-            )  # fmt: skip
+                title=str(column["label"]),
+                xlabel="clean images rejected (%)",
+                ylabel="turned images rejected (%)",
+                xscale="log",
+                xlim=(LEAST, 100),
+                ylim=(0, 101),
+            )
             axes.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
         return save(figure, path)
 
@@ -56,7 +60,10 @@ def _curve(axes: Axes, place: int, where: Mapping[str, Any], records: Records) -
         return
     false, true = (100 * rates for rates in roc(seen.negative, seen.positive))
     axes.plot(
-        false.clip(min=LEAST), true, drawstyle="steps-post", color=colour(place),
+        false.clip(min=LEAST),
+        true,
+        drawstyle="steps-post",
+        color=color(place),
         linestyle=LINES[place // 7 % len(LINES)],
         label=f"{where['label']} ({seen.auroc:.1f}, n = {len(seen.positive)})",
-    )  # fmt: skip
+    )

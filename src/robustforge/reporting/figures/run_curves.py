@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from robustforge.reporting.figures.curves import Series, read_metrics
-from robustforge.reporting.figures.style import LINES, colour, drawing, save
+from robustforge.reporting.figures.style import LINES, color, drawing, save
 
 SCALES = {"value": (0.0, 1.0), "percent": (0.0, 100.0), "error": (100.0, -100.0)}
 
@@ -44,13 +44,13 @@ def _of_stage(run: Path, stage: str) -> Series:
 
 
 def _draw(figure: Mapping[str, Any], found: Mapping[str, Series], labels: Sequence[str], path: Path) -> Path:
-    """Colours belong to runs, also to those that are missing, so that figures of one table can be compared."""
+    """Colors belong to runs, also to those that are missing, so that figures of one table can be compared."""
     panels = figure["panels"]
     with drawing(4.4 * len(panels), 3.4) as canvas:
         canvas.suptitle(str(figure["title"]), x=0.01, ha="left", fontsize=11, weight="bold")
         for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for label, series in found.items():
-                _lines(axes, panel, series, label, colour(labels.index(label)))
+                _lines(axes, panel, series, label, color(labels.index(label)))
             axes.set(title=str(panel["label"]), xlabel="epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if axes.lines:
@@ -65,7 +65,10 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Series, label: str, ink
         epochs = series.get(metric, {})
         if epochs:
             axes.plot(
-                list(epochs), [offset + factor * value for value in epochs.values()], color=ink,
+                list(epochs),
+                [offset + factor * value for value in epochs.values()],
+                color=ink,
                 label=f"{label}, {metric.replace('/', ' ').replace('_', ' ')}" if several else label,
-                linestyle=LINES[place % len(LINES)], marker="o" if len(epochs) < 25 else None,
-            )  # fmt: skip
+                linestyle=LINES[place % len(LINES)],
+                marker="o" if len(epochs) < 25 else None,
+            )

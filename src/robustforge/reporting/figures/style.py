@@ -1,4 +1,4 @@
-"""One look for all figures: quiet axes, colours that colour-blind readers can tell apart, no display needed."""
+"""One look for all figures: quiet axes, colors that color-blind readers can tell apart, no display needed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def colour(position: int) -> str:
-    """The colour of the n-th thing; they repeat after seven."""
+def color(position: int) -> str:
+    """The color of the n-th thing; they repeat after seven."""
     return PALETTE[position % len(PALETTE)]

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from robustforge.nn.grey_conv import GreyConv2d
+from robustforge.nn.gray_conv import GrayConv2d
 
 SETTINGS = [(4, 2, 1), (3, 1, 1), (5, 3, 0)]
 
 
 def pair(kernel, stride, padding, bias):
     torch.manual_seed(0)
-    ours = GreyConv2d(6, kernel, stride, padding, bias=bias)
+    ours = GrayConv2d(6, kernel, stride, padding, bias=bias)
     theirs = nn.Conv2d(1, 6, kernel, stride=stride, padding=padding, bias=bias)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs

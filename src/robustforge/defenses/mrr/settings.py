@@ -19,17 +19,17 @@ CALIBRATIONS = {"held_out": "calibration", "training": "train"}  # and the split
 
 
 @dataclass(frozen=True)
-class LatentPlan:
-    """Copies of the victim, fine-tuned one after another so that their features gather around class centres.
+class LatentSettings:
+    """Copies of the victim, fine-tuned one after another so that their features gather around class centers.
 
     Attributes:
         training: of each defender.
         layers: checkpointed layers of the victim, by name; each gives every defender one score more.
         pool: maps are averaged down to ``pool`` x ``pool`` positions.
-        gamma: weight of the regulariser (released code: 0.01).
-        regulariser: ``released`` (code) or ``long_text``.
-        pull_reduction: ``mean``, or ``sum`` over the batch (released code); of the released regulariser.
-        push: how the next defender's training images are pushed away from this one's centres: ``normalised`` (a step
+        gamma: weight of the regularizer (released code: 0.01).
+        regularizer: ``released`` (code) or ``long_text``.
+        pull_reduction: ``mean``, or ``sum`` over the batch (released code); of the released regularizer.
+        push: how the next defender's training images are pushed away from this one's centers: ``normalised`` (a step
             of L2 length ``push_step``), ``raw`` (the gradient times ``push_step``; released code, 1) or ``none``:
             defenders that do not know of each other.
         push_step: pixel units for ``normalised``.
@@ -45,7 +45,7 @@ class LatentPlan:
     layers: Sequence[str] = (PENULTIMATE,)
     pool: int = 1
     gamma: float = 0.01
-    regulariser: str = "released"
+    regularizer: str = "released"
     pull_reduction: str = "mean"
     push: str = "normalised"
     push_step: float = 0.5
@@ -54,7 +54,7 @@ class LatentPlan:
     components: int = 64
 
     def __post_init__(self) -> None:
-        _one_of("latent.regulariser", self.regulariser, REGULARISERS)
+        _one_of("latent.regularizer", self.regularizer, REGULARISERS)
         _one_of("latent.pull_reduction", self.pull_reduction, REDUCTIONS)
         _one_of("latent.push", self.push, PUSHES)
         _one_of("latent.density", self.density, KINDS)
@@ -63,7 +63,7 @@ class LatentPlan:
 
 
 @dataclass(frozen=True)
-class InputPlan:
+class InputSettings:
     """Class dictionaries on patches of the image itself.
 
     Attributes:
@@ -103,7 +103,7 @@ class InputPlan:
 
 
 @dataclass(frozen=True)
-class FusionPlan:
+class FusionSettings:
     """How the scores become one risk in [0, 1]. ``mode`` and SP may change on a trained system: no stage has them.
 
     Attributes:

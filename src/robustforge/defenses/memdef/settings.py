@@ -14,13 +14,13 @@ SLOTS = ("label", "selector")
 
 
 @dataclass(frozen=True)
-class SelectorPlan:
+class SelectorSettings:
     """How classifier-A, which opens the slot, is trained.
 
     Attributes:
         kind: ``clean`` (the paper's "ben": no robust training), ``offline`` (the paper's "pgd": retrained on the 50/50
             union of clean images and one static adversarial set) or ``pgd`` (genuine min-max training; ours).
-        training: optimisation of the robust stage; unused for ``clean``.
+        training: optimization of the robust stage; unused for ``clean``.
         attack: crafts the static set (``offline``) or the examples of each step (``pgd``).
         threat: the budget of that attack.
         clean_weight: share of clean cross-entropy in ``pgd``.
@@ -46,11 +46,11 @@ class SelectorPlan:
 
 
 @dataclass(frozen=True)
-class StackPlan:
+class StackSettings:
     """How encoder, memory, decoder and classifier-B are trained (Eq. 13 and the joint cross-entropy).
 
     Attributes:
-        training: optimisation.
+        training: optimization.
         alpha: weight of the addressing entropy (paper: unstated; 2e-4 as in MemAE's code).
         beta: weight of the non-target term (paper: 1e-4).
         gamma: weight of classifier-B's cross-entropy (ours: the paper's Eq. 13 omits it, its text does not).

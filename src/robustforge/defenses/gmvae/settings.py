@@ -17,7 +17,7 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 @dataclass(frozen=True)
-class DetectorPlan:
+class DetectorSettings:
     """How the two thresholds are fitted on held-out images.
 
     Attributes:
@@ -73,7 +73,7 @@ class DetectorPlan:
 
 
 @dataclass(frozen=True)
-class ReclassificationPlan:
+class ReclassificationSettings:
     """The second look at rejected inputs (Eq. 9): which latent decodes to this image?
 
     Attributes:
@@ -109,16 +109,16 @@ class ReclassificationPlan:
 
 
 @dataclass(frozen=True)
-class LabelPlan:
+class LabelSettings:
     """Which labels training may see.
 
     Attributes:
-        per_class: labelled images of each class (paper: 100), or None for all of them.
-        anneal_from: factor on the component variance of the unlabelled term at the beginning.
+        per_class: labeled images of each class (paper: 100), or None for all of them.
+        anneal_from: factor on the component variance of the unlabeled term at the beginning.
         anneal_until: share of training after which that factor is 1.
 
     Raises:
-        UserError: no labelled image, a factor below 1, or a share outside [0, 1].
+        UserError: no labeled image, a factor below 1, or a share outside [0, 1].
     """
 
     per_class: int | None = None

@@ -1,4 +1,4 @@
-"""The first convolution of a network for grey images, with an input gradient that is quick on a CPU."""
+"""The first convolution of a network for gray images, with an input gradient that is quick on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 
-class GreyConv2d(nn.Conv2d):
+class GrayConv2d(nn.Conv2d):
     """A strided convolution of one input channel; weights, answers and gradients are those of ``nn.Conv2d``.
 
     Attacks differentiate it with respect to its input in every step, and the CPU kernel for that is made for many
@@ -34,11 +34,11 @@ class GreyConv2d(nn.Conv2d):
         batch, _, height, width = x.shape
         # one channel fits both layouts; said to be channels-last, all that follows is, and no layer has to reorder
         x = x.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
-        y: Tensor = _GreyConvolution.apply(x, self.weight, self.stride, self.padding)
+        y: Tensor = _GrayConvolution.apply(x, self.weight, self.stride, self.padding)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
 
-class _GreyConvolution(Function):
+class _GrayConvolution(Function):
     """conv2d of one channel; its backward pass is differentiable, and both work under ``torch.func.vmap``."""
 
     generate_vmap_rule = True
@@ -63,8 +63,17 @@ class _GreyConvolution(Function):
             to_x = F.fold(patches, x.shape[-2:], weight.shape[-2:], padding=ctx.padding, stride=ctx.stride).to(x.dtype)
         if ctx.needs_input_grad[1]:
             _, to_weight, _ = torch.ops.aten.convolution_backward(
-                gradient, x.to(gradient.dtype), kernel, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1,
+                gradient,
+                x.to(gradient.dtype),
+                kernel,
+                None,
+                ctx.stride,
+                ctx.padding,
+                (1, 1),
+                False,
+                (0, 0),
+                1,
                 (False, True, False),
-            )  # fmt: skip
+            )
             to_weight = to_weight.to(weight.dtype)
         return to_x, to_weight, None, None

@@ -1,4 +1,4 @@
-"""The labelled part of a training split, for semi-supervised training."""
+"""The labeled part of a training split, for semi-supervised training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 
-def choose_labelled(labels: Tensor, per_class: int, num_classes: int, seed: int) -> Tensor:
+def choose_labeled(labels: Tensor, per_class: int, num_classes: int, seed: int) -> Tensor:
     """Which images keep their labels.
 
     Args:
@@ -32,14 +32,14 @@ def choose_labelled(labels: Tensor, per_class: int, num_classes: int, seed: int)
             f"Class {int(counts.argmin())} has {int(counts.min())} training images and defense.labels.per_class asks "
             f"for {per_class}: ask for fewer."
         )
-    draws = SampleRandom(seed, "gmvae/labelled").uniform(torch.arange(len(labels)), (1,)).flatten()
+    draws = SampleRandom(seed, "gmvae/labeled").uniform(torch.arange(len(labels)), (1,)).flatten()
     chosen = [draws.masked_fill(labels != number, 2.0).argsort()[:per_class] for number in range(num_classes)]
     return torch.cat(chosen).sort().values
 
 
 @dataclass(frozen=True)
 class LabelledPool:
-    """The labelled images, resident.
+    """The labeled images, resident.
 
     Attributes:
         images: (n, C, H, W) uint8.
@@ -52,10 +52,10 @@ class LabelledPool:
     seed: int
 
     def draw(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """One labelled image for each unlabelled one.
+        """One labeled image for each unlabeled one.
 
         Args:
-            index: (B,) sample numbers of the unlabelled images, which address the draw.
+            index: (B,) sample numbers of the unlabeled images, which address the draw.
             epoch: another draw each epoch.
 
         Returns:
