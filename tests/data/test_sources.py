@@ -12,8 +12,9 @@ from scipy.io import savemat
 
 from robustforge.data import torchvision_sources
 from robustforge.data.archives import read_npz
-from robustforge.data.integrity import as_pixels, atomic_write, fingerprint
+from robustforge.data.integrity import as_pixels, fingerprint
 from robustforge.data.sources import data_root, digits, load_arrays
+from robustforge.files import atomic_write
 from robustforge.types import UserError
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from robustforge.files import write_json
 from robustforge.reporting import result as module
-from robustforge.reporting.result import make_result, read_result, write_json
+from robustforge.reporting.result import make_result, read_result
 from robustforge.reporting.tables import markdown_run, render_run, summary_of_runs
 from robustforge.reporting.text import budget, percent
 

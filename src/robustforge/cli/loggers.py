@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.image
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from robustforge.reporting.result import write_text
+from robustforge.files import write_text
 from robustforge.training import distributed
 from robustforge.types import UserError
 

@@ -26,7 +26,8 @@ from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
-from robustforge.reporting.result import make_result, write_json, write_text
+from robustforge.files import write_json, write_text
+from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
 from robustforge.training.runner import StageReport, StageRunner

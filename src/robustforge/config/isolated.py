@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustforge.files import write_json, write_text
+
 # what a rank inherits and a fresh job must not
 RANK_VARIABLES = (
     "LOCAL_RANK",
@@ -56,7 +58,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "FAILED").unlink(missing_ok=True)
-    (folder / "overrides.json").write_text(json.dumps(list(overrides)))
+    write_json(folder / "overrides.json", list(overrides))
     command = [
         sys.executable,
         "-m",
@@ -68,7 +70,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     ]
     code = subprocess.run(command, env=clean_environment(), check=False).returncode
     if code:
-        (folder / "FAILED").write_text(f"exit code {code}\n")
+        write_text(folder / "FAILED", f"exit code {code}\n")
         return float("-inf")
     result = folder / "result.json"  # evaluate=false writes none
     objective = json.loads(result.read_text()).get("objective") if result.exists() else None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from robustforge.reporting.result import write_json, write_text
+from robustforge.files import write_json, write_text
 from robustforge.types import UserError
 
 # what may differ between two runs of one experiment: places, dashboards, how it is shown

@@ -10,7 +10,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from robustforge.reporting.result import read_result, write_text
+from robustforge.files import write_text
+from robustforge.reporting.result import read_result
 from robustforge.reporting.sweep import summary_of_runs
 
 

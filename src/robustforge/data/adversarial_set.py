@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from robustforge.files import write_json
 from robustforge.types import UserError
 
 FORMAT = 1
@@ -76,10 +76,7 @@ def close_set(folder: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def _write(folder: Path, provenance: Mapping[str, Any], digest: str | None) -> None:
-    text = json.dumps({"format": FORMAT, "provenance": dict(provenance), "sha256": digest}, indent=1, sort_keys=True)
-    half = folder / f"manifest.half-{os.getpid()}"
-    half.write_text(text)
-    os.replace(half, folder / "manifest.json")
+    write_json(folder / "manifest.json", {"format": FORMAT, "provenance": dict(provenance), "sha256": digest})
 
 
 def _digest(images: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
 from torchvision.transforms.v2 import functional as image_ops
 
-from robustforge.data.integrity import atomic_write
+from robustforge.files import atomic_write
 from robustforge.types import UserError
 
 CHUNK = 1024

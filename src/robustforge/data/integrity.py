@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from robustforge.files import sha256_of
 from robustforge.types import UserError
 
 SAMPLED_PIXELS = 1 << 20
 """Pixels of each array that the fingerprint reads, evenly spaced; the labels are read whole."""
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` which becomes ``path`` only when the block ends without an error.
-
-    Args:
-        path: the file that is wanted; its folder is created.
-
-    Yields:
-        The temporary path to write to. A reader therefore sees the old file, or the whole new one, or none.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_sha256(path: Path, expected: str | None) -> None:
@@ -44,8 +23,7 @@ def check_sha256(path: Path, expected: str | None) -> None:
     """
     if expected is None:
         return
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected.lower():
         raise UserError(
             f"'{path}' has sha256 {found} where dataset.sha256 says {expected}: fetch it again, or correct the hash."

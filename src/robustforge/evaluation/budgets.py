@@ -9,9 +9,9 @@ import torch
 
 from robustforge.attacks.core.surface import fooled
 from robustforge.data.datamodule import ImageData
-from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.protocol import Protocol
+from robustforge.files import atomic_write
 
 FEWEST = 4  # budgets that make a strip worth drawing
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import Attack
 from robustforge.data.datamodule import ImageData
-from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense
+from robustforge.files import atomic_write
 from robustforge.types import Threat
 
 

@@ -11,8 +11,8 @@ import torch
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, fooled
 from robustforge.data.datamodule import ImageData
-from robustforge.data.integrity import atomic_write
 from robustforge.defenses.base import Defense
+from robustforge.files import atomic_write
 from robustforge.types import Threat
 
 # the strongest first: the picture shows what the adapted attacker does

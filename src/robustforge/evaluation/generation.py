@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustforge.data.datamodule import ImageData
-from robustforge.data.integrity import atomic_write
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
+from robustforge.files import atomic_write
 from robustforge.types import UserError
 
 CHUNK = 512  # images at a time

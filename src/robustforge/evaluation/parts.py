@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
+
+from robustforge.files import read_arrays, write_arrays
 
 
 class Parts:
@@ -26,19 +26,11 @@ class Parts:
 
     def find(self, index: Tensor) -> dict[str, Any] | None:
         """The columns of the batch with these sample numbers (B,), or None."""
-        path = self._path(index)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_arrays(self._path(index))
 
     def keep(self, index: Tensor, columns: dict[str, Any]) -> None:
-        """Keeps one batch's columns; written under another name first, so that no file is ever half there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(index)
-        half = path.with_suffix(f".half-{os.getpid()}.npz")
-        np.savez(half, **columns)
-        os.replace(half, path)
+        """Keeps one batch's columns."""
+        write_arrays(self._path(index), **columns)
 
     def discard(self) -> None:
         """Forgets them all: the cell is finished."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from robustforge.attacks.core.geometry import l2_norm, linf_norm
+from robustforge.files import atomic_write
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat
 
 SCHEMA = pa.schema(
@@ -139,11 +139,9 @@ def join_tables(tables: list[pa.Table]) -> pa.Table:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Writes parquet to a temporary file, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(f".half-{os.getpid()}")
-    pq.write_table(table, half)
-    os.replace(half, path)
+    """Writes parquet, whole or not at all."""
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _numpy(values: Tensor) -> np.ndarray:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from robustforge.files import plain
 from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
 from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarize, worst_case
 
@@ -99,47 +94,6 @@ def _objective(
     }
 
 
-def plain(value: Any) -> Any:
-    """Turns numpy scalars, arrays, paths and dataclasses into plain JSON data; NaN and infinities become null.
-
-    JSON has no NaN: a file that holds one cannot be read by a browser or by strict parsers.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Writes a file whole or not at all: a killed job leaves the old file, never half of a new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; results are there to be shared
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def write_json(path: str | Path, data: Any) -> Path:
-    """Writes ``data`` (see ``plain``) as indented JSON, atomically."""
-    return write_text(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 def read_result(path: str | Path) -> dict[str, Any]:
     """Reads ``result.json``.
 
@@ -158,12 +112,3 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise ValueError(f"'{path}' is not a result of schema {SCHEMA}: evaluate the run again with this version.")
     return result
-
-
-def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
-    """What a run kept for a picture in an ``.npz`` file, by name, or None where there is no such file."""
-    path = Path(path)
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}

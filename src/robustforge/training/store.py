@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from robustforge.files import write_json
 from robustforge.types import UserError
 
 FORMAT = 1  # raise when the meaning of stored products changes
@@ -103,7 +104,7 @@ class ArtifactStore:
         for entry in workspace.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        (workspace / "manifest.json").write_text(json.dumps({"key": key, **description}, indent=1, sort_keys=True))
+        write_json(workspace / "manifest.json", {"key": key, **description})
         target = self.root / f"{name}-{key[:16]}"
         if target.exists():  # without a manifest it is not a product
             shutil.rmtree(target)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from robustforge.files import read_arrays
 from robustforge.reporting.figures.gallery import show
 from robustforge.reporting.figures.style import PALETTE, drawing, save
-from robustforge.reporting.result import read_arrays
 
 
 def budgets(run_dir: str | Path) -> Path | None:

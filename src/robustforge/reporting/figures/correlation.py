@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
-from robustforge.reporting.result import read_arrays
 
 
 def correlation(folder: Path) -> Path | None:

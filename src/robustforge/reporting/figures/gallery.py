@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import PALETTE, drawing, save
-from robustforge.reporting.result import read_arrays
 
 MOST_ROWS = 8
 _FACTORS = (1, 2, 5, 10, 20, 50, 100)

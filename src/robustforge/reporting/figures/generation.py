@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
-from robustforge.reporting.result import read_arrays
 
 
 def class_grid(run_dir: str | Path) -> Path | None:

@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
-from robustforge.reporting.result import read_arrays
 
 
 def geometry(run_dir: str | Path) -> Path | None:

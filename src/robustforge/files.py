@@ -1,0 +1,100 @@
+"""Files that can be trusted: written whole or not at all, plain JSON, hashes of content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` which becomes ``path`` only when the block ends without an error.
+
+    Args:
+        path: the file that is wanted; its folder is created.
+
+    Yields:
+        The temporary path to write to, with the same suffix. A reader therefore sees the old file, or the whole new
+        one, or none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes a text file whole or not at all, also when the machine loses power right afterwards."""
+    path = Path(path)
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Writes ``data`` (see :func:`plain`) as indented JSON, whole or not at all."""
+    return write_text(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Turns numpy scalars, arrays, paths and dataclasses into plain JSON data; NaN and infinities become null.
+
+    JSON has no NaN: a file that holds one cannot be read by a browser or by strict parsers.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Writes named arrays as ``.npz``, whole or not at all."""
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
+    """The named arrays of an ``.npz`` file, or None where there is no such file; no pickle is loaded."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of all files of a folder with their relative names; 64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
