@@ -18,7 +18,7 @@ from robustforge.defenses.gmvae.objective import labeled_terms, unlabeled_terms
 from robustforge.defenses.gmvae.selective import figures, reclassified
 from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
-from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, DefenseOutput, UserError
@@ -62,6 +62,8 @@ class GaussianMixtureVAE(Defense):
         (MNIST, half width, 15 epochs) at about the same accuracy: the decoder's threshold is tighter.
     """
 
+    evaluation_only = ("reclassification", "exponents", "paper_literal", "judge", "fid")
+
     def __init__(
         self,
         model: Factory,
@@ -89,8 +91,8 @@ class GaussianMixtureVAE(Defense):
             raise UserError(f"defense.variance is {variance}: give a number above 0, such as 1/3000.")
         if variable_entropy and labels.per_class is not None:
             raise UserError("Variable entropy needs all labels: set defense.labels.per_class=null.")
-        self.model_description, self.undefended_training = describe(model), undefended_training
-        self.detector_plan, self.reclassification, self.label_settings = detector, reclassification, labels
+        self.undefended_training = undefended_training
+        self.detector_settings, self.reclassification, self.label_settings = detector, reclassification, labels
         self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 100 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
@@ -143,21 +145,19 @@ class GaussianMixtureVAE(Defense):
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
         assert self.training_settings is not None
-        settings = {
-            "layers": self.layers,
-            "variance": self.variance,
-            "alpha": self.alpha,
-            "variable": self.variable_entropy,
-            "labels": describe(self.label_settings),
-        }
+        layers = ("shape", "num_classes", "latent", "width", "batch_norm")
+        objective = ("variance", "alpha", "variable_entropy", "labels", "training")
         return [
-            plain_stage(self, self.model_description, self.undefended_training),
+            plain_stage(self),
             FitStage(
-                "gmvae", ("encoder", "decoder"), self.losses, self.training_settings, settings, validate=self.validate
+                "gmvae",
+                ("encoder", "decoder"),
+                self.losses,
+                self.training_settings,
+                validate=self.validate,
+                takes=layers + objective,
             ),
-            CalibrateStage(
-                "thresholds", ("detector",), self.calibrate, ("gmvae",), {"detector": describe(self.detector_plan)}
-            ),
+            CalibrateStage("thresholds", ("detector",), self.calibrate, ("gmvae",), takes=("detector", "variance")),
         ]
 
     def on_train_start(self) -> None:
@@ -196,7 +196,7 @@ class GaussianMixtureVAE(Defense):
         if not detector_scores:
             raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
         z, residual, y = (torch.cat(values) for values in zip(*detector_scores, strict=True))
-        fit_detector(self.detector, z, residual, y, self.detector_plan, self.variance)
+        fit_detector(self.detector, z, residual, y, self.detector_settings, self.variance)
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

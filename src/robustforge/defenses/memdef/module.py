@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,24 @@ from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.stack import MemoryStack, StackOutput
 from robustforge.defenses.memdef.surfaces import memdef_surfaces
 from robustforge.defenses.robust_loss import robust_metrics
-from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded, describe
-from robustforge.defenses.undefended import plain_stage
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.undefended import offline_stage, plain_stage
 from robustforge.types import Batch, DefenseOutput, UserError
 
+_OF_STACK = (
+    "stack",
+    "shape",
+    "num_classes",
+    "memory_size",
+    "temperature",
+    "shrink",
+    "threshold",
+    "reading",
+    "first_kernel",
+    "sigmoid",
+    "dropout",
+)
+_OF_SURFACE = ("surface_temperature", "selector_weight")  # of the stack that is trained on attacks
 VARIANTS = ("full", "no_memory", "classifier", "selector", "oracle_slot", "random_slot")
 
 
@@ -45,6 +58,8 @@ class MemoryDefense(Defense):
         The slot is classifier-A's argmax, as in the paper. Training opens it by the true label (paper) or by
         classifier-A, see :class:`StackSettings`. The joint cross-entropy term that Eq. 13 omits is included.
     """
+
+    evaluation_only = ("variant", "selector", *_OF_SURFACE)
 
     def __init__(
         self,
@@ -74,7 +89,6 @@ class MemoryDefense(Defense):
         self.selector_settings, self.stack_settings = selector, stack
         self.undefended_training = undefended_training
         self.surface_temperature, self.selector_weight = surface_temperature, selector_weight
-        self.model_description = describe(model)
         self.stack_description = {
             "memory_size": memory_size,
             "temperature": temperature,
@@ -127,49 +141,46 @@ class MemoryDefense(Defense):
 
     def stages(self) -> list[Stage]:
         """Clean classifier-A, its robust copy (with a static adversarial set for ``offline``), the stack."""
-        stages: list[Stage] = [plain_stage(self, self.model_description, self.undefended_training)]
+        stages: list[Stage] = [plain_stage(self)]
         stages += self._selector_stages()
         if self.variant != "selector":
-            settings = {"stack": self.stack_description, "settings": describe(self.stack_settings)}
-            needs_selector = self.stack_settings.attack is not None or self.stack_settings.slot == "selector"
-            uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",) if needs_selector else ()
-            if needs_selector:
-                settings["surface"] = [self.surface_temperature, self.selector_weight]
-            training = self.stack_settings.training
-            stages.append(
-                FitStage("stack", ("stack",), self.stack_losses, training, settings, uses, validate=self.stack_metrics)
-            )
+            stages.append(self._stack_stage())
         return stages
+
+    def _stack_stage(self) -> FitStage:
+        chosen = self.stack_settings
+        needs_selector = chosen.attack is not None or chosen.slot == "selector"
+        return FitStage(
+            "stack",
+            ("stack",),
+            self.stack_losses,
+            chosen.training,
+            {"part": self.stack.part},
+            ("undefended" if self.selector_settings.kind == "clean" else "selector",) if needs_selector else (),
+            validate=self.stack_metrics,
+            takes=_OF_STACK + (_OF_SURFACE if needs_selector else ()),
+        )
 
     def _selector_stages(self) -> list[Stage]:
         chosen = self.selector_settings
-        settings: dict[str, Any] = {"model": self.model_description, "kind": chosen.kind}
         if chosen.kind == "clean":
             return []
         if chosen.kind == "pgd":
-            settings["robust"] = describe(chosen.robust)
-            return [self._selector_fit(settings, ("undefended",), None)]
-        craft = CraftStage(
-            "adversarial_set",
-            lambda: classify(self.undefended)["end_to_end"],
-            chosen.attack,
-            chosen.threat,
-            ("undefended",),
-            {"model": self.model_description},
-        )
-        return [craft, self._selector_fit(settings, ("undefended", "adversarial_set"), "adversarial_set")]
+            return [self._selector_fit(("undefended",), None)]
+        craft = offline_stage(self, chosen.attack, chosen.threat, ("selector",))
+        return [craft, self._selector_fit(("undefended", "adversarial_set"), "adversarial_set")]
 
-    def _selector_fit(self, settings: dict[str, Any], uses: tuple[str, ...], adversarial_set: str | None) -> FitStage:
+    def _selector_fit(self, uses: tuple[str, ...], adversarial_set: str | None) -> FitStage:
         return FitStage(
             "selector",
             ("selector",),
             self.selector_losses,
             self.selector_settings.training,
-            settings,
-            uses,
+            uses=uses,
             adversarial_set=adversarial_set,
             validate=self.selector_metrics,
             prepare=self._copy_selector,
+            takes=("model", "selector"),
         )
 
     def _copy_selector(self) -> None:

@@ -17,7 +17,7 @@ from robustforge.defenses.mrr.settings import FusionSettings, InputSettings, Lat
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import mrr_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
-from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -48,6 +48,18 @@ class ModularRobustRedundancy(Defense):
         2.9 % of test images at SP = 1 %. Without any defender the system accepts everything.
     """
 
+    evaluation_only = (
+        "n_defenders",
+        "latent",
+        "input",
+        "fusion",
+        "penalty_weight",
+        "paper_literal",
+        "victim",
+        "model",
+        "undefended_training",
+    )
+
     def __init__(
         self,
         model: Factory,
@@ -68,7 +80,6 @@ class ModularRobustRedundancy(Defense):
             raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
         self.n_defenders = n_defenders
         self.victim, self.undefended_training = victim, undefended_training
-        self.model_description = describe(model if victim is None else type(victim))
         self.latent_settings, self.input_settings = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
         if victim is None:
