@@ -197,8 +197,8 @@ class Defense(pl.LightningModule):
             bad = ", ".join(name for name, term in terms.items() if not in_range(term))
             raise DivergedError(
                 f"Training diverged in stage {self.active_stage.name}, epoch {self.current_epoch}, step {step}: the "
-                f"loss term {bad} is NaN, infinite or beyond {LARGEST:.0e}. Nothing was stored; the last good epoch is kept. Lower the learning "
-                "rate (optimizer.lr) or clip gradients."
+                f"loss term {bad} is NaN, infinite or beyond {LARGEST:.0e}. Nothing was stored; the last good epoch is "
+                "kept. Lower the learning rate (optimizer.lr) or clip gradients."
             )
 
     def note(self, **figures: Tensor) -> None:
