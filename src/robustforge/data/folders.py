@@ -26,7 +26,10 @@ DECODER = 2
 """Part of the cache's name: raised when files are decoded to other pixels than before."""
 
 COIL_NAME = re.compile(r"obj(\d+)__(\d+)\.(?:png|ppm|jpg)$")
+CACHE = ".robustforge-cache"
 SYSTEM = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
+UNREAD = (".heic", ".heif", ".npy", ".npz")
+"""Images that Pillow does not know by themselves; what it knows beyond torchvision's list is not read either."""
 
 
 def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.ndarray:
@@ -76,44 +79,47 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
     return np.load(target, mmap_mode="c")
 
 
-def _entries(folder: Path, pattern: str = "*") -> list[Path]:
-    """What lies in ``folder``, sorted, without hidden and system files and folders, and without what lies in those."""
-    found, ignored = [], []
-    for path in sorted(folder.glob(pattern)):
-        parts = path.relative_to(folder).parts
-        (ignored if any(part.startswith(".") or part in SYSTEM for part in parts) else found).append(path)
-    if ignored:
-        log.info("%d hidden or system entries are ignored (the first is '%s')", len(ignored), ignored[0])
-    return found
+def _split_off_hidden(paths: Sequence[Path], folder: Path, hidden: set[str]) -> list[Path]:
+    """``paths`` below ``folder`` without those that are, or lie in, hidden or system entries, noted in ``hidden``."""
+    kept = []
+    for path in paths:
+        names = [name for name in path.relative_to(folder).parts if name.startswith(".") or name in SYSTEM]
+        hidden.update(names[:1])
+        if not names:
+            kept.append(path)
+    return kept
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """The names of the class folders, sorted; images beside them get a warning."""
-    entries = _entries(folder)
-    loose = [path for path in entries if not path.is_dir()]
-    if loose:
-        log.warning("%d files in no class folder are ignored (the first is '%s')", len(loose), loose[0])
-    return [path.name for path in entries if path.is_dir()]
-
-
-def _images_of(folder: Path) -> list[Path]:
-    """The image files of one class.
+def _list_classes(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, both sorted; a log line says what is ignored.
 
     Raises:
-        UserError: there are none, or images of a format that is not read.
+        UserError: a class folder without images, or an image of a format that is not read.
     """
-    entries = [path for path in _entries(folder, "**/*") if path.is_file()]
-    images = [path for path in entries if path.suffix.lower() in IMG_EXTENSIONS]
-    others = [path for path in entries if path.suffix.lower() not in IMG_EXTENSIONS]
-    known = {*Image.registered_extensions(), ".heic", ".heif", ".npy", ".npz"}
-    for path in others:
-        if path.suffix.lower() in known:
-            raise UserError(f"'{path}' is of a format that is not read here: convert it to PNG, or move it away.")
-    if others:
-        log.warning("%d files that are no images are ignored (the first is '%s')", len(others), others[0])
-    if not images:
-        raise UserError(f"The class folder '{folder}' holds no images: put some there, or delete the folder.")
-    return images
+    hidden: set[str] = set()
+    entries = _split_off_hidden(sorted(folder.iterdir()), folder, hidden)
+    ignored = [path for path in entries if not path.is_dir()]
+    classes: dict[str, list[Path]] = {}
+    for place in (path for path in entries if path.is_dir()):
+        files = [path for path in _split_off_hidden(sorted(place.rglob("*")), place, hidden) if path.is_file()]
+        classes[place.name] = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+        others = [path for path in files if path.suffix.lower() not in IMG_EXTENSIONS]
+        for path in others:
+            if path.suffix.lower() in Image.registered_extensions() or path.suffix.lower() in UNREAD:
+                raise UserError(f"'{path}' is of a format that is not read here: convert it to PNG, or move it away.")
+        if not classes[place.name]:
+            raise UserError(f"The class folder '{place}' holds no images: put some there, or delete the folder.")
+        ignored += others
+    if hidden:
+        log.info("'%s': hidden and system entries are ignored (%s)", folder, ", ".join(sorted(hidden)[:9]))
+    if ignored:
+        log.warning(
+            "'%s': %d files are ignored, which are no images or lie in no class folder (the first is '%s')",
+            folder,
+            len(ignored),
+            ignored[0],
+        )
+    return classes
 
 
 def read_image_folder(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray]:
@@ -132,23 +138,22 @@ def read_image_folder(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray]
             raise UserError(
                 f"'{folder}' does not exist: set dataset.path to a folder with train/<class>/ and val/<class>/."
             )
-    classes = _class_folders(train)
-    tested = _class_folders(test)
-    strangers = sorted(set(tested) - set(classes))
-    if strangers:
-        raise UserError(
-            f"'{test / strangers[0]}' has no folder of that name in '{train}': name the classes alike in both."
-        )
-    arrays: dict[str, np.ndarray] = {}
-    for part, folder, names in (("train", train, classes), ("test", test, tested)):
+    found = {"train": _list_classes(train), "test": _list_classes(test)}
+    classes = list(found["train"])
+    for folder, names in ((train, classes), (test, list(found["test"]))):
         if not names:
             raise UserError(
                 f"'{folder}' holds no images in class folders: put them at {folder.name}/<class>/<image>.png."
             )
-        images = {name: _images_of(folder / name) for name in names}
-        files = [file for name in names for file in images[name]]
-        arrays[f"x_{part}"] = decode_all(files, shape, root / ".robustforge-cache")
-        arrays[f"y_{part}"] = np.repeat([classes.index(name) for name in names], [len(images[name]) for name in names])
+        strangers = sorted(set(names) - set(classes))
+        if strangers:
+            raise UserError(
+                f"'{folder / strangers[0]}' has no folder of that name in '{train}': name the classes alike in both."
+            )
+    arrays: dict[str, np.ndarray] = {}
+    for part, files in found.items():
+        arrays[f"x_{part}"] = decode_all([path for paths in files.values() for path in paths], shape, root / CACHE)
+        arrays[f"y_{part}"] = np.repeat([classes.index(name) for name in files], [len(p) for p in files.values()])
     return arrays
 
 
@@ -175,6 +180,6 @@ def read_coil100(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray] | No
     ):
         if not chosen:
             raise UserError(f"'{root}' holds no {part} views of COIL-100: unpack all views, 5 degrees apart, into it.")
-        arrays[f"x_{part}"] = decode_all([path for _, _, path in chosen], shape, root / ".robustforge-cache")
+        arrays[f"x_{part}"] = decode_all([path for _, _, path in chosen], shape, root / CACHE)
         arrays[f"y_{part}"] = np.asarray([number - 1 for number, _, _ in chosen], np.int64)
     return arrays

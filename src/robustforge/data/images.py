@@ -161,7 +161,7 @@ def _eight_bits(x: np.ndarray, what: str) -> np.ndarray:
 def _refuse_dark(brightest: float, what: str, reason: str) -> None:
     if brightest == 0:
         raise UserError(f"{what} holds black images only (every pixel is 0): write or fetch it again.")
-    if brightest <= 1:
+    if brightest <= 1.001:  # floats are not exact
         raise UserError(
             f"{what} is nearly black, its brightest pixel is {brightest:.3g} of 255: it is probably {reason}."
         )
