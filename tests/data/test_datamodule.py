@@ -137,7 +137,7 @@ def test_fingerprint_tells_a_small_perturbation(tmp_path):
 
 def test_declared_classes_need_training_images(tmp_path, caplog):
     own = archive(tmp_path, labels=7)
-    with pytest.raises(UserError, match=r"of 7 classes .* set dataset.num_classes=7. .*dataset.limit_train=40"):
+    with pytest.raises(UserError, match=r"of 7 classes .* set dataset.num_classes=7; or keep .*dataset.limit_train=40"):
         make(**own, limit_train=None).prepare_data()
     make(**own, limit_train=40).setup()
     assert "class 7 has none" in caplog.text

@@ -213,10 +213,6 @@ def frames(path):
     first.save(path, "TIFF", save_all=True, append_images=[second])
 
 
-def bomb(path):
-    Image.new("1", (20000, 20000)).save(path, "PNG")
-
-
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -231,14 +227,20 @@ def bomb(path):
         (lambda path: Image.new("LA", (8, 8), (9, 20)).save(path, "PNG"), "has transparent pixels"),
         (lambda path: Image.new("P", (8, 8)).save(path, "PNG", transparency=0), "has transparent pixels"),
         (frames, "holds several frames: save the one"),
-        (bomb, r"has too many pixels \(.*: make it smaller"),
         (lambda path: path.write_bytes(b""), "is not a readable image"),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_images_that_are_refused_are_named(tmp_path, write, message):
     write(tmp_path / "0.png")
     with pytest.raises(UserError, match=f"0.png' .*{message}"):
+        decode(tmp_path / "0.png", (3, 8, 8))
+
+
+def test_decompression_bombs_are_named(tmp_path, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "0.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"0.png' has too many pixels \(.*: make it smaller"):
         decode(tmp_path / "0.png", (3, 8, 8))
 
 

@@ -86,13 +86,19 @@ def test_no_labels_are_no_error_here():
         ([0, 0], [0], "class 1 has none: a classifier needs two classes"),
     ],
 )
-def test_declared_classes_without_training_images(train, test, message):
-    assert message in check_classes(np.array(train), np.array(test), 5)
+def test_declared_classes_without_training_images(train, test, message, caplog):
+    y_train, y_test = np.array(train), np.array(test)
+    with pytest.raises(
+        UserError, match=f"^The training images of 'mine' .*{message}.*; or keep .* dataset.limit_train="
+    ):
+        check_classes(y_train, y_test, 5, "'mine'", limited=False)
+    check_classes(y_train, y_test, 5, "'mine'", limited=True)
+    assert message in caplog.text
 
 
 def test_classes_without_test_images_are_a_warning(caplog):
-    assert check_classes(np.arange(5), np.array([0, 0]), 5) is None
-    assert "no images of 4 of the 5 classes" in caplog.text
+    check_classes(np.arange(5), np.array([0, 0]), 5, "'mine'", limited=False)
+    assert "'mine' has no test images of 4 of 5 classes" in caplog.text
     caplog.clear()
-    assert check_classes(np.arange(5), np.arange(5), 5) is None
+    check_classes(np.arange(5), np.arange(5), 5, "'mine'", limited=False)
     assert not caplog.text

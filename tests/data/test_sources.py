@@ -147,6 +147,11 @@ def test_adversarial_images_come_back_as_they_were_saved(tmp_path):
 def test_python_objects_are_never_loaded(tmp_path):
     ragged = np.empty(12, object)
     ragged[:] = [pixels(n + 1, 4, 3) for n in range(12)]
+    save(tmp_path / "a.npz", y_train=labels(12).astype(object))
+    with pytest.raises(
+        UserError, match=r"^y_train of '.*a.npz' holds pickled Python objects.*: store one array of numb"
+    ):
+        load(tmp_path / "a.npz")
     save(tmp_path / "a.npz", ragged)
     with pytest.raises(UserError, match=r"^x_train of '.*a.npz' holds pickled Python objects.*np.stack"):
         load(tmp_path / "a.npz")

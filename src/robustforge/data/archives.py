@@ -72,9 +72,11 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, map_fro
         shape, fortran, dtype = read_header(member)
         start = member.tell()
     if dtype.hasobject:
+        name = info.filename.removesuffix(".npy")
+        advice = "with np.stack, after bringing the images to one size" if name.startswith("x") else "0 .. classes - 1"
         raise UserError(
-            f"{info.filename.removesuffix('.npy')} of '{path}' holds pickled Python objects, which are never loaded "
-            "(images of different sizes, perhaps): store one array of numbers, with np.stack for images of one size."
+            f"{name} of '{path}' holds pickled Python objects, which are never loaded: "
+            f"store one array of numbers, {advice}."
         )
     if start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise damaged(path, f"the header of {info.filename} promises shape {list(shape)}, its size is another")

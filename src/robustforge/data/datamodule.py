@@ -114,14 +114,8 @@ class ImageData(L.LightningDataModule):
         arrays = load_arrays(
             self.name, self.kind, self.data_dir, self.download, self.shape, self.num_classes, self.sha256, self.path
         )
-        lacking = check_classes(arrays.y_train, arrays.y_test, self.num_classes)
-        if lacking and self.limit_train is None:
-            raise UserError(
-                f"{lacking} (To attack a network that was trained elsewhere on more classes, keep these images with "
-                f"dataset.limit_train={len(arrays.y_train)}.)"
-            )
-        if lacking:
-            log.warning("%s", lacking)
+        what = f"'{self.path or self.name}'"
+        check_classes(arrays.y_train, arrays.y_test, self.num_classes, what, limited=self.limit_train is not None)
         return arrays
 
     def prepare_data(self) -> None:

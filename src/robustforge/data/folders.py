@@ -54,17 +54,8 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
     key = hashlib.sha256(repr((DECODER, tuple(shape), stats)).encode()).hexdigest()[:16]
     target = cache / f"{'x'.join(map(str, shape))}-{key}.npy"
     if not target.is_file():
-        deep: list[Path] = []
         try:
-            with atomic_write(target) as temporary, ThreadPoolExecutor() as pool:
-                out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), *shape))
-                for start in range(0, len(files), CHUNK):
-                    chunk = files[start : start + CHUNK]
-                    decoded = list(pool.map(lambda file: decode(file, shape), chunk))
-                    out[start : start + len(chunk)] = [pixels for pixels, _ in decoded]
-                    deep += [file for file, (_, more) in zip(chunk, decoded, strict=True) if more]
-                out.flush()
-                del out
+            deep = _decode_to(target, files, shape)
         except OSError as error:
             raise UserError(
                 f"'{cache}' cannot be written ({error}): free some disk space or make the folder writable."
@@ -77,6 +68,21 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
                 deep[0],
             )
     return np.load(target, mmap_mode="c")
+
+
+def _decode_to(target: Path, files: Sequence[Path], shape: Sequence[int]) -> list[Path]:
+    """Write the images to a .npy; the files with more than 8 bits a channel."""
+    deep: list[Path] = []
+    with atomic_write(target) as temporary, ThreadPoolExecutor() as pool:
+        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), *shape))
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            decoded = list(pool.map(lambda file: decode(file, shape), chunk))
+            out[start : start + len(chunk)] = [pixels for pixels, _ in decoded]
+            deep += [file for file, (_, more) in zip(chunk, decoded, strict=True) if more]
+        out.flush()
+        del out
+    return deep
 
 
 def _split_off_hidden(paths: Sequence[Path], folder: Path, hidden: set[str]) -> list[Path]:

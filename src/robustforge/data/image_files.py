@@ -28,7 +28,7 @@ def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     channels, height, width = shape
     try:
         with path.open("rb") as handle:
-            image = Image.open(handle)
+            image: Image.Image = Image.open(handle)
             deep = image.mode[0] in "IF" or ";16" in repr(image.tile)  # color of 16 bits: Pillow keeps the upper 8
             image = _eight_bits(image, path).convert("RGB")
     except UserError:

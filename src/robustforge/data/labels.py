@@ -60,7 +60,7 @@ def _one_column(y: np.ndarray, num_classes: int, what: str) -> np.ndarray:
         return y.reshape(-1)
     if y.ndim == 2 and y.shape[1] == num_classes and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
         log.info("%s: one-hot rows are taken as labels", what)
-        return y.argmax(1)
+        return np.argmax(y, 1)
     raise UserError(
         f"{what} has shape {list(y.shape)}: store one label for each image (y.argmax(1) for one-hot rows or "
         f"probabilities of {num_classes} classes)."
@@ -83,39 +83,50 @@ def _check_range(labels: np.ndarray, num_classes: int, what: str, key: str) -> N
     raise UserError(f"{what} has labels from {low:.0f} to {high:.0f} where {key} is {num_classes}: {advice}.")
 
 
-def check_classes(y_train: np.ndarray, y_test: np.ndarray, num_classes: int) -> str | None:
-    """What is wrong with a training set that lacks some of the declared classes; None when it has them all.
+def check_classes(y_train: np.ndarray, y_test: np.ndarray, num_classes: int, what: str, limited: bool) -> None:
+    """Check that all declared classes can be learned, and say which ones are not tested.
 
     Args:
         y_train: (N,) int64 labels in 0 .. num_classes - 1.
         y_test: (M,) int64 likewise. Classes without test images get a warning.
         num_classes: the number of classes.
+        what: the name of the data in messages.
+        limited: whether ``dataset.limit_train`` is set: classes without training images then get a warning only.
 
-    Returns:
-        One sentence that says what to do.
+    Raises:
+        UserError: a class has no training images, and ``limited`` is false.
     """
     trained, tested = (np.bincount(y, minlength=num_classes) > 0 for y in (y_train, y_test))
-    if trained.all():
-        if not tested.all():
-            log.warning(
-                "the test set has no images of %d of the %d classes: results say nothing about these (the first is %d)",
-                (~tested).sum(),
-                num_classes,
-                (~tested).argmax(),
+    if not trained.all():
+        first, advice = _without_training(trained, tested)
+        lacking = (
+            f"The training images of {what} are of {trained.sum()} classes where dataset.num_classes is {num_classes}, "
+            f"and class {first} has none: {advice}"
+        )
+        if not limited:
+            raise UserError(
+                f"{lacking}; or keep them as they are with dataset.limit_train={len(y_train)}, to attack a network "
+                "that was trained elsewhere on more classes."
             )
-        return None
+        log.warning("%s.", lacking)
+    if not (tested | ~trained).all():
+        log.warning(
+            "%s has no test images of %d of %d classes: results say nothing about these (the first is class %d)",
+            what,
+            (trained & ~tested).sum(),
+            num_classes,
+            (trained & ~tested).argmax(),
+        )
+
+
+def _without_training(trained: np.ndarray, tested: np.ndarray) -> tuple[int, str]:
+    """The first class that cannot be learned, and what to do."""
     found, first = int(trained.sum()), int((~trained).argmax())
     orphans = tested & ~trained
+    if orphans.any():
+        return int(orphans.argmax()), "it has test images and would be judged without training, so add training images"
     if found < 2:
-        advice = "a classifier needs two classes or more, so add training images of another class"
-    elif orphans.any():
-        first = int(orphans.argmax())
-        advice = "it has test images and would be judged without training: add training images of it"
-    elif first == found:
-        advice = f"set dataset.num_classes={found}"
-    else:
-        advice = f"renumber the labels without gaps and set dataset.num_classes={found}, or add images of it"
-    return (
-        f"The training images are of {found} classes where dataset.num_classes is {num_classes}, "
-        f"and class {first} has none: {advice}."
-    )
+        return first, "a classifier needs two classes or more, so add training images of another class"
+    if first == found:
+        return first, f"set dataset.num_classes={found}"
+    return first, f"renumber the labels without gaps and set dataset.num_classes={found}, or add images of it"
