@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robustforge.attacks.fgsm import FGSM
+from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.geometry import save_geometry
 from robustforge.types import DefenseOutput, Threat
@@ -30,7 +31,7 @@ class Embedding(Defense):
 def saved(tmp_path, defense):
     torch.manual_seed(0)
     images = torch.randint(0, 256, (9, 1, 4, 4), dtype=torch.uint8)
-    data = SimpleNamespace(test=SimpleNamespace(images=images, labels=torch.arange(9) % 3))
+    data = SimpleNamespace(test=Split(images, torch.arange(9) % 3))
     path = tmp_path / "geometry.npz"
     save_geometry(defense, data, FGSM(early_stop=False), Threat("linf", 0.1), path, torch.device("cpu"), count=5)
     return images, path

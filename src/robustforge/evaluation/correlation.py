@@ -49,7 +49,7 @@ def save_correlation(
     Returns:
         Mean correlation of two different detectors, ``score_correlation_clean`` and ``score_correlation_attacked``.
     """
-    x = data.test.images[:count].to(device).float() / 255
+    x = data.test.pixels(slice(count), device)
     y = data.test.labels[:count].to(device)
     with torch.no_grad():
         clean = defense.detector_scores(x)

@@ -44,7 +44,7 @@ def save_gallery(
     if surface is None:
         surfaces = defense.surfaces()
         surface = next(surfaces[name] for name in _PREFERRED if name in surfaces)
-    x = data.test.images[:count].to(device).float() / 255
+    x = data.test.pixels(slice(count), device)
     y = data.test.labels[:count].to(device)
     x_adv = attack(surface, x, y, threat).x_adv
     _, output = fooled(surface, x_adv, y)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustforge.data.datamodule import ImageData
-from robustforge.data.resident import Split
+from robustforge.data.resident import Split, unit_pixels
 from robustforge.defenses.base import Defense
 from robustforge.files import atomic_write
 from robustforge.types import UserError
@@ -159,7 +159,7 @@ def _index(count: int, device: torch.device) -> Tensor:
 
 def _images(split: Split, count: int, device: torch.device) -> list[Tensor]:
     """The first ``count`` images in parts, [0, 1]; the split's order is arbitrary."""
-    return [part.to(device).float() / 255 for part in torch.split(split.images[:count], CHUNK)]
+    return [unit_pixels(part.to(device)) for part in torch.split(split.images[:count], CHUNK)]
 
 
 def _save(defense: Defense, data: ImageData, path: Path, device: torch.device, seed: int) -> None:

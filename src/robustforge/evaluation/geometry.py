@@ -37,7 +37,7 @@ def save_geometry(
         device: where it runs.
         count: number of images.
     """
-    x = data.test.images[:count].to(device).float() / 255
+    x = data.test.pixels(slice(count), device)
     y = data.test.labels[:count].to(device)
     with torch.no_grad():
         clean = defense.embed(x)
