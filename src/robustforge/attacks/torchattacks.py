@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import random
 import warnings
@@ -36,10 +37,9 @@ def library() -> ModuleType:
         UserError: it is not installed.
     """
     try:
-        import torchattacks
+        return importlib.import_module("torchattacks")
     except ModuleNotFoundError as error:
         raise UserError("torchattacks is not installed: run pip install 'robustforge[torchattacks]'.") from error
-    return torchattacks
 
 
 def attack_names() -> list[str]:

@@ -12,11 +12,46 @@ _LONGEST = 80
 
 # The attack classes of torchattacks 3.5.1. Written down, because importing it takes seconds and it may be absent: every
 # command would wait for it, --help included. Another version's classes: attack=torchattacks/PGD attack.attack=<Name>.
-TORCHATTACKS = (
-    "APGD APGDT AutoAttack BIM CW DIFGSM DeepFool EADEN EADL1 EOTPGD FAB FFGSM FGSM GN JSMA Jitter LGV MIFGSM NIFGSM "
-    "OnePixel PGD PGDL2 PGDRS PGDRSL2 PIFGSM PIFGSMPP Pixle RFGSM SINIFGSM SPSA SparseFool Square TIFGSM TPGD UPGD "
-    "VANILA VMIFGSM VNIFGSM"
-).split()
+TORCHATTACKS = [
+    "APGD",
+    "APGDT",
+    "AutoAttack",
+    "BIM",
+    "CW",
+    "DIFGSM",
+    "DeepFool",
+    "EADEN",
+    "EADL1",
+    "EOTPGD",
+    "FAB",
+    "FFGSM",
+    "FGSM",
+    "GN",
+    "JSMA",
+    "Jitter",
+    "LGV",
+    "MIFGSM",
+    "NIFGSM",
+    "OnePixel",
+    "PGD",
+    "PGDL2",
+    "PGDRS",
+    "PGDRSL2",
+    "PIFGSM",
+    "PIFGSMPP",
+    "Pixle",
+    "RFGSM",
+    "SINIFGSM",
+    "SPSA",
+    "SparseFool",
+    "Square",
+    "TIFGSM",
+    "TPGD",
+    "UPGD",
+    "VANILA",
+    "VMIFGSM",
+    "VNIFGSM",
+]
 
 
 def fraction(numerator: float, denominator: float) -> float:
