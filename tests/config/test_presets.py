@@ -3,7 +3,7 @@
 import pytest
 
 from robustforge.config.locate import config_folder
-from robustforge.config.presets import find_preset
+from robustforge.config.presets import find_preset, for_run
 
 
 def of(*arguments: str) -> dict[str, str]:
@@ -86,3 +86,19 @@ def test_it_says_what_it_sets_and_what_gives_way():
     assert replaced.split() == preset.replaced == ["model=resnet50", "model.stem=cifar_pool"]
     assert max(map(len, str(preset).splitlines())) <= 120
     assert "gives way" not in str(find_preset(["dataset=cifar10"], config_folder()))
+
+
+@pytest.mark.parametrize(
+    ("defense", "dataset", "protocol"),
+    [
+        ("memdef", "cifar10", "paper/memdef_cifar10"),
+        ("memdef", "digits", "paper/memdef"),  # whose preset names none of the paper's
+        ("dynamic", "mnist", "paper/dynamic"),  # a pair without a preset
+    ],
+)
+def test_the_short_form_means_the_same_for_a_trained_run(tmp_path, defense, dataset, protocol):
+    (tmp_path / "config.yaml").write_text(f"defense_name: {defense}\ndataset: {{name: {dataset}}}\n")
+    line = [f"run='{tmp_path}'", "protocol=paper", "seed=1", "--resolve"]
+    assert for_run(line, config_folder()) == [line[0], f"protocol={protocol}", "seed=1", "--resolve"]
+    assert for_run(["run=nowhere", "protocol=paper"], config_folder()) == ["run=nowhere"]  # refused by the command
+    assert for_run(["run=nowhere", "protocol=full"], config_folder()) == ["run=nowhere", "protocol=full"]

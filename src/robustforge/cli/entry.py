@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
-from robustforge.config.presets import Preset, find_preset
+from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.resolvers import register
 from robustforge.types import UserError
 
@@ -56,6 +56,8 @@ def run(task: Callable[[], None], config_name: str) -> None:
         if preset is not None:
             _show(preset, sys.argv[1:])
             sys.argv[1:] = preset.put_into(sys.argv[1:])
+    elif config_name == "evaluate":
+        sys.argv[1:] = for_run(sys.argv[1:], config_folder())
     try:
         task()
     except UserError as error:

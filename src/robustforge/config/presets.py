@@ -14,6 +14,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 _SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+_SHORT = "protocol=paper"
 _OWN = "protocol=paper/"  # the paper's protocol, or its variant for one data set
 
 
@@ -37,7 +38,7 @@ class Preset:
     def put_into(self, arguments: Sequence[str]) -> list[str]:
         """The command line with this preset written out, before the caller's first override."""
         own = any(item.startswith(_OWN) for item in self.applied)
-        written = [item for item in arguments if not (own and item == "protocol=paper")]
+        written = [item for item in arguments if not (own and item == _SHORT)]
         # argparse wants the overrides in one piece, and flags may stand before or after them
         first = (k for k, item in enumerate(written) if item[:1] == "~" or (item[:1] != "-" and "=" in item))
         place = next(first, len(written))
@@ -78,6 +79,29 @@ def find_preset(arguments: Sequence[str], folder: Path) -> Preset | None:
     applied = [item for item in overrides if item not in replaced]
     unnamed = [*root.hydra.job.config.override_dirname.exclude_keys, *map(_key, applied)]
     return Preset(name, applied, replaced, unnamed) if applied else None
+
+
+def for_run(arguments: Sequence[str], folder: Path) -> list[str]:
+    """The command line of evaluate.py with ``protocol=paper`` written out for the run that it names.
+
+    Args:
+        arguments: the command line, without the program's name.
+        folder: of the configs.
+
+    Returns:
+        ``arguments`` with the protocol that the preset of the run's pair names, else ``protocol=paper/<defense>``;
+        without a protocol where there is no such run, which the command refuses itself.
+    """
+    if _SHORT not in arguments:
+        return list(arguments)
+    run = next((item.removeprefix("run=").strip("'\"") for item in arguments if item.startswith("run=")), "")
+    written = []
+    if (Path(run) / "config.yaml").exists():
+        trained = OmegaConf.load(Path(run) / "config.yaml")
+        preset = find_preset([f"defense={trained.defense_name}", f"dataset={trained.dataset.name}"], folder)
+        named = [item for item in preset.applied if item.startswith(_OWN)] if preset else []
+        written = named or [f"{_OWN}{trained.defense_name}"]
+    return [new for item in arguments for new in (written if item == _SHORT else [item])]
 
 
 def _key(override: str) -> str:
