@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line needs UserError and no torch: --help must not wait for it
+    from torch import Tensor
 
 Norm = Literal["linf", "l2"]
 

@@ -9,7 +9,9 @@ from textwrap import dedent
 import pytest
 import yaml
 
+from robustforge.cli import pipeline
 from robustforge.cli import train as entry
+from robustforge.config.presets import find_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -48,7 +50,8 @@ def test_help_shows_examples_groups_and_keys(command):
 )
 def test_cfg_prints_a_composition_and_does_nothing(command, tmp_path, arguments):
     shown = command(*arguments, f"paths.output_dir={tmp_path}") if arguments[0] == "--cfg" else command(*arguments)
-    assert (shown.code, shown.err) == (0, "")
+    preset = find_preset(arguments, ROOT / "conf")
+    assert (shown.code, shown.err) == (0, f"{preset}\n" if preset else "")
     printed = yaml.safe_load(shown.out)
     assert printed["seed"] == 3
     assert printed["defense"]["_target_"].startswith("robustforge.defenses.")
@@ -61,6 +64,30 @@ def test_the_preset_is_part_of_what_is_run(command):
     promised = dict(item.split("=", 1) for item in preset)["dataset.batch_size"]
     assert yaml.safe_load(bare.out)["dataset"]["batch_size"] == int(promised)
     assert yaml.safe_load(mine.out)["dataset"]["batch_size"] == 7
+
+
+def test_the_papers_budgets_are_the_presets(command):
+    shown = command("defense=memdef", "dataset=cifar10", "--cfg", "job", "--resolve")
+    budgets = yaml.safe_load(shown.out)["protocol"]["budgets"]
+    assert [(budget["norm"], round(255 * budget["eps"], 6)) for budget in budgets] == [
+        ("linf", 2), ("linf", 8), ("linf", 16),
+    ]  # fmt: skip
+    assert shown.err.startswith("Preset conf/preset/memdef/cifar10.yaml sets\n")
+    assert "protocol=paper/memdef_cifar10" in shown.err.split()
+
+
+def test_a_run_says_its_preset_once_beside_its_own_lines(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "train", lambda *_: None)
+    place = f"paths.output_dir={tmp_path}"
+    answer = command(place, "dataset=cifar10", "model=small_cnn")
+    assert answer.out.count("Preset conf/preset/memdef/cifar10.yaml sets\n") == 1
+    assert answer.out.split("gives way to the command line in")[1].split() == [
+        "model=resnet50",
+        "model.stem=cifar_pool",
+    ]
+    assert answer.err == ""
+    monkeypatch.setenv("RANK", "1")
+    assert "Preset" not in command(place, "dataset=cifar10").out
 
 
 @pytest.mark.slow
@@ -120,6 +147,17 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command, tmp_path, name):
         assert word in lines[0]
     assert "Traceback" not in answer.out
     assert not files(tmp_path), "something was written before the mistake was found"
+
+
+def test_torchattacks_is_an_extra(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)  # as where it is not installed
+    place = f"paths.output_dir={tmp_path}"
+    answer = command("attack=torchattacks/PGD", place)
+    assert answer.code == 2
+    assert answer.err == "Error: torchattacks is not installed: run pip install 'robustforge[torchattacks]'.\n"
+    assert not files(tmp_path)
+    # its names are listed and composed all the same
+    assert yaml.safe_load(command("attack=torchattacks/PGD", "--cfg", "job").out)["attack"]["attack"] == "PGD"
 
 
 @pytest.mark.parametrize("key", ["paths.output_dir", "paths.store_dir", "hydra.run.dir"])
@@ -270,7 +308,7 @@ def test_interrupting_says_how_to_go_on(command, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(entry, "train", interrupted)
+    monkeypatch.setattr(pipeline, "train", interrupted)
     answer = command(*TINY, f"paths.output_dir={tmp_path}")
     assert answer.code == 130
     assert "same command continues" in answer.err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from robustforge.config.presets import preset_overrides
+from robustforge.config.presets import find_preset
 
 pytestmark = pytest.mark.usefixtures("quiet_figures")
 SMALL = ("defense=gmvae", "model=lenet", "defense.width=0.125", "defense.detector.shared=true")
@@ -22,8 +22,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def preset(*overrides):
     """What train.py runs for these overrides: the preset's first."""
-    kept = [item for item in preset_overrides(list(overrides), CONF) if not item.startswith("hydra.")]
-    return (*kept, *overrides)
+    return (*find_preset(overrides, CONF).applied, *overrides)
 
 
 def triple(run):

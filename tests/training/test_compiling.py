@@ -12,13 +12,24 @@ from robustforge.defenses.stages import Training
 from robustforge.types import DefenseOutput
 
 
+class Network(nn.Module):
+    """Of its own, because torch 2.10 does not compile a bare nn.Sequential in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
 class Linear(Defense):
     """A linear classifier."""
 
     def __init__(self):
         super().__init__(training=Training(1, partial(torch.optim.SGD, lr=0.01), constant))
         torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        self.network = Network()
 
     def forward(self, x):
         return DefenseOutput(self.network(x))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,21 @@ DEFECTS = {
 }
 
 
-def attack_names() -> list[str]:
-    """Names of the attack classes that torchattacks offers for a model."""
-    import torchattacks
+def library() -> ModuleType:
+    """The package torchattacks, which is an extra and imported only where it is used.
 
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torchattacks")
+    except ModuleNotFoundError as error:
+        raise UserError("torchattacks is not installed: run pip install 'robustforge[torchattacks]'.") from error
+
+
+def attack_names() -> list[str]:
+    """Names of the attack classes that the installed torchattacks offers for a model."""
+    torchattacks = library()
     return sorted(
         name
         for name, value in vars(torchattacks).items()
@@ -92,8 +105,7 @@ class TorchAttack:
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        import torchattacks
-
+        torchattacks = library()
         if self.attack not in attack_names():
             raise UserError(f"torchattacks has no attack '{self.attack}'; it has {', '.join(attack_names())}.")
         known = set(inspect.signature(getattr(torchattacks, self.attack)).parameters)
@@ -139,9 +151,7 @@ class TorchAttack:
 
     def _build(self, model: nn.Module, threat: Threat) -> Any:
         """The torchattacks object, with the threat's radius and norm where the class takes them."""
-        import torchattacks
-
-        factory = getattr(torchattacks, self.attack)
+        factory = getattr(library(), self.attack)
         accepts = inspect.signature(factory).parameters
         options = dict(self.options)
         if "eps" in accepts:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
-from robustforge.config.presets import preset_overrides
+from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.resolvers import register
 from robustforge.types import DivergedError, UserError
 
@@ -26,6 +26,7 @@ _EXPECTED = (
     r".*Experiment logs directory",
     r".*Checkpoint directory",
 )
+_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc")
 
 
 @contextmanager
@@ -54,10 +55,12 @@ def run(task: Callable[[], None], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
     register()
     if config_name == "train":
-        # before the caller's first override: argparse wants them in one piece, and flags may stand before or after
-        first = (k for k, item in enumerate(sys.argv) if k and (item[0] == "~" or (item[0] != "-" and "=" in item)))
-        place = next(first, len(sys.argv))
-        sys.argv[place:place] = preset_overrides(sys.argv[1:], config_folder())
+        preset = find_preset(sys.argv[1:], config_folder())
+        if preset is not None:
+            _show(preset, sys.argv[1:])
+            sys.argv[1:] = preset.put_into(sys.argv[1:])
+    elif config_name == "evaluate":
+        sys.argv[1:] = for_run(sys.argv[1:], config_folder())
     try:
         task()
     except UserError as error:
@@ -73,6 +76,17 @@ def run(task: Callable[[], None], config_name: str) -> None:
     except KeyboardInterrupt:
         print("Interrupted. The same command continues where this one stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _show(preset: Preset, arguments: list[str]) -> None:
+    """Says what the preset sets: on stderr beside a printed composition, which is pure YAML; else with the run's lines.
+
+    Not on every rank of a job, and not where Hydra only answers a question (--help, --version, completion).
+    """
+    if os.environ.get("RANK", "0") != "0" or any(argument.startswith(_QUESTIONS) for argument in arguments):
+        return
+    printed = any(argument.startswith(("--cfg", "-c")) for argument in arguments)
+    print(preset, file=sys.stderr if printed else sys.stdout, flush=True)
 
 
 def _say(message: str) -> int:

@@ -79,7 +79,7 @@ class RunLoggers:
         if self.wandb is not None:
             import wandb
 
-            columns = ["system", "attack", "surface", "norm", "eps", "n", "accuracy"]
+            columns: list[str | int] = ["system", "attack", "surface", "norm", "eps", "n", "accuracy"]
             rows = [[cell[column] for column in columns] for cell in (*result["cells"], *result["worst_case"])]
             run = self.wandb.experiment
             run.log({"result": wandb.Table(columns=columns, data=rows)})

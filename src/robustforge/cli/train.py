@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
-from robustforge.cli.pipeline import train
 from robustforge.config.isolated import forwarded, launched_by_us, run_job, run_ranks
 from robustforge.config.locate import config_folder
 
@@ -35,13 +33,17 @@ def _task(cfg: DictConfig) -> float | None:
         if code:
             sys.exit(code)
         return None
+    from robustforge.cli import pipeline  # torch and Lightning: only a job that runs waits for them
+
     with job():
-        return train(cfg, folder)
+        return pipeline.train(cfg, folder)
 
 
 def _processes(cfg: DictConfig) -> int:
     devices = int(cfg.trainer.devices)
     if devices == -1:
+        import torch
+
         devices = torch.cuda.device_count() if cfg.trainer.accelerator == "gpu" else 1
     return devices
 

@@ -72,7 +72,7 @@ def _keys(folder: Path, config_name: str) -> Iterator[str]:
 
 
 def _walk(cfg: DictConfig, prefix: str) -> Iterator[str]:
-    for key in cfg:
+    for key in map(str, cfg):
         yield f"{prefix}{key}"
         node = cfg._get_node(key)
         if isinstance(node, DictConfig) and not OmegaConf.is_interpolation(cfg, key) and not node._is_none():

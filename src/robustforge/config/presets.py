@@ -6,46 +6,106 @@ preset is for. A list of overrides can, says plainly what it does, and gives way
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 _SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+_SHORT = "protocol=paper"
+_OWN = "protocol=paper/"  # the paper's protocol, or its variant for one data set
 
 
-def preset_overrides(arguments: Sequence[str], folder: Path) -> list[str]:
-    """The overrides of the preset that ``arguments`` select, without those that the caller decides otherwise.
+@dataclass(frozen=True)
+class Preset:
+    """What the preset of one command contributes to it.
+
+    Attributes:
+        name: of its file, below the folder of the configs.
+        applied: its overrides that hold.
+        replaced: its overrides that the caller decides otherwise.
+        unnamed: keys whose values have no place in the name of the run folder: those that never have, and the preset's
+            own, because the preset follows from defense and data set.
+    """
+
+    name: str
+    applied: list[str]
+    replaced: list[str]
+    unnamed: list[str]
+
+    def put_into(self, arguments: Sequence[str]) -> list[str]:
+        """The command line with this preset written out, before the caller's first override."""
+        own = any(item.startswith(_OWN) for item in self.applied)
+        written = [item for item in arguments if not (own and item == _SHORT)]
+        # argparse wants the overrides in one piece, and flags may stand before or after them
+        first = (k for k, item in enumerate(written) if item[:1] == "~" or (item[:1] != "-" and "=" in item))
+        place = next(first, len(written))
+        unnamed = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(self.unnamed)}]"
+        return [*written[:place], *self.applied, unnamed, *written[place:]]
+
+    def __str__(self) -> str:
+        lines = [f"Preset conf/{self.name} sets", *_wrapped(self.applied)]
+        if self.replaced:
+            lines += ["and gives way to the command line in", *_wrapped(self.replaced)]
+        return "\n".join(lines)
+
+
+def find_preset(arguments: Sequence[str], folder: Path) -> Preset | None:
+    """The preset that a command line selects.
 
     Args:
         arguments: the command line, without the program's name.
         folder: of the configs.
 
     Returns:
-        Overrides to put before ``arguments``; none for a sweep (each of its jobs asks again), for an experiment (which
-        is complete in itself) and for pairs without a preset.
+        None for a sweep (each of its jobs asks again), for an experiment (which is complete in itself), for pairs
+        without a preset, and where the caller decides all of it.
     """
     given = dict(item.lstrip("+~").split("=", 1) for item in arguments if "=" in item and not item.startswith("-"))
     if "experiment" in given or any(argument in _SWEEPING for argument in arguments):
-        return []
-    defaults = {
-        key: value
-        for entry in OmegaConf.load(folder / "train.yaml").defaults
-        if not isinstance(entry, str)
-        for key, value in entry.items()
-    }
+        return None
+    root = OmegaConf.load(folder / "train.yaml")
+    defaults = {key: value for entry in root.defaults if not isinstance(entry, str) for key, value in entry.items()}
     defense, dataset = (given.get(group, defaults[group]) for group in ("defense", "dataset"))
-    path = folder / "preset" / defense / f"{dataset}.yaml"
-    if not path.exists():
-        return []
-    overrides = [str(item) for item in OmegaConf.load(path).overrides]
-    kept = [item for item in overrides if not _decided(item.split("=", 1)[0], given)]
-    if not kept:
-        return []
-    # the preset follows from defense and dataset: it has no place in the name of the run folder
-    hidden = OmegaConf.load(folder / "train.yaml").hydra.job.config.override_dirname.exclude_keys
-    keys = ",".join([*hidden, *(item.split("=", 1)[0] for item in kept)])
-    return [*kept, f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+    name = f"preset/{defense}/{dataset}.yaml"
+    if not (folder / name).exists():
+        return None
+    overrides = [str(item) for item in OmegaConf.load(folder / name).overrides]
+    if given.get("protocol") == "paper" and any(item.startswith(_OWN) for item in overrides):
+        del given["protocol"]  # the short form asks for what the preset names
+    replaced = [item for item in overrides if _decided(_key(item), given)]
+    applied = [item for item in overrides if item not in replaced]
+    unnamed = [*root.hydra.job.config.override_dirname.exclude_keys, *map(_key, applied)]
+    return Preset(name, applied, replaced, unnamed) if applied else None
+
+
+def for_run(arguments: Sequence[str], folder: Path) -> list[str]:
+    """The command line of evaluate.py with ``protocol=paper`` written out for the run that it names.
+
+    Args:
+        arguments: the command line, without the program's name.
+        folder: of the configs.
+
+    Returns:
+        ``arguments`` with the protocol that the preset of the run's pair names, else ``protocol=paper/<defense>``;
+        without a protocol where there is no such run, which the command refuses itself.
+    """
+    if _SHORT not in arguments:
+        return list(arguments)
+    run = next((item.removeprefix("run=").strip("'\"") for item in arguments if item.startswith("run=")), "")
+    written = []
+    if (Path(run) / "config.yaml").exists():
+        trained = OmegaConf.load(Path(run) / "config.yaml")
+        preset = find_preset([f"defense={trained.defense_name}", f"dataset={trained.dataset.name}"], folder)
+        named = [item for item in preset.applied if item.startswith(_OWN)] if preset else []
+        written = named or [f"{_OWN}{trained.defense_name}"]
+    return [new for item in arguments for new in (written if item == _SHORT else [item])]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0]
 
 
 def _decided(key: str, given: dict[str, str]) -> bool:
@@ -53,3 +113,10 @@ def _decided(key: str, given: dict[str, str]) -> bool:
     group = key.split(".", 1)[0]
     # naming the defense and the data set is what picked this preset: it decides nothing inside them
     return key in given or ("." in key and group in given and group not in ("defense", "dataset"))
+
+
+def _wrapped(overrides: Sequence[str]) -> list[str]:
+    indent = "  "
+    return textwrap.wrap(
+        " ".join(overrides), 120, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
