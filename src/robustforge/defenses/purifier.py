@@ -12,6 +12,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, bpda, eot, transfer
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.figures import Figure, gallery
 from robustforge.defenses.stages import CraftStage, Factory, Stage, Training, build_seeded, describe
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom, image_key
@@ -153,6 +154,11 @@ class Purifier(Defense):
         return CraftStage(
             "adversarial_set", lambda: classify(self.undefended)["end_to_end"], attack, threat, uses=("undefended",)
         )
+
+    def offline_figures(self, attack: Attack, threat: Threat) -> dict[str, Figure]:
+        """The attack that the purifier was trained to undo, where it was made: on the undefended classifier."""
+        surface = self.surfaces()["transfer"]
+        return {"gallery_transfer": lambda scene: gallery(replace(scene, attack=attack, threat=threat), surface)}
 
     def purifier_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Accuracy (B,) of the deployed system on clean held-out images, and the mean squared change of a pixel."""

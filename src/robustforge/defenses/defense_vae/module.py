@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
 from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
+from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
@@ -80,9 +81,9 @@ class DefenseVAE(Purifier):
         if mode == "e2e":
             self.joint_vae = build_seeded(vae, seed, "vae")
 
-    def trained_on(self) -> tuple[Attack, Threat]:
-        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
-        return self.attack, self.threat
+    def figures(self) -> dict[str, Figure]:
+        """Its training images: see :meth:`Purifier.offline_figures`."""
+        return self.offline_figures(self.attack, self.threat)
 
     @property
     def head(self) -> nn.Module:
