@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from robustforge.defenses.base import Defense
-from robustforge.defenses.figures import Scene, gallery
+from robustforge.defenses.figures import Figure, Scene, gallery
 
 # the strongest first: the picture shows what the adapted attacker does
 _PREFERRED = ("soft_slot", "end_to_end")
@@ -26,7 +26,8 @@ def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, floa
     surfaces = defense.surfaces()
     adapted = next(surfaces[name] for name in _PREFERRED if name in surfaces)
     found: dict[str, float] = {}
-    for name, figure in {"gallery": partial(gallery, surface=adapted), **defense.figures()}.items():
+    figures: dict[str, Figure] = {"gallery": partial(gallery, surface=adapted), **defense.figures()}
+    for name, figure in figures.items():
         picture = figure(scene)
         picture.save(folder / f"{name}.npz")
         found |= picture.found
