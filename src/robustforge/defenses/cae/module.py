@@ -137,8 +137,5 @@ class ConvAutoEncoder(Purifier):
         x_adv = self.attack(surface, batch.x, wrong, self.threat, index=batch.index, seed=self.seed).x_adv
         with torch.no_grad():
             answer = self(x_adv).logits.argmax(1)
-        leak = {
-            "wrong_label_decoded": (answer == wrong).float(),
-            "wrong_label_ignored": (answer == batch.y).float(),
-        }
+        leak = {"wrong_label_decoded": (answer == wrong).float(), "wrong_label_ignored": (answer == batch.y).float()}
         return {**super().diagnostics(batch), **leak}

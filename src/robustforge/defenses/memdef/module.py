@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.memdef.objective import attacked_stack_terms, selector_terms, stack_terms
 from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.stack import MemoryStack
@@ -18,7 +19,7 @@ from robustforge.defenses.memdef.system import VARIANTS, MemorySystem
 from robustforge.defenses.robust_loss import robust_metrics
 from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded, describe
 from robustforge.defenses.undefended import plain_stage
-from robustforge.types import Batch, DefenseOutput, UserError
+from robustforge.types import Batch, DefenseOutput
 
 
 class MemoryDefense(Defense):
@@ -65,8 +66,7 @@ class MemoryDefense(Defense):
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
-        if variant not in VARIANTS:
-            raise UserError(f"defense.variant is '{variant}': choose one of {', '.join(VARIANTS)}.")
+        one_of("defense.variant", variant, VARIANTS)
         self.num_classes, self.variant = num_classes, variant
         self.selector_settings, self.stack_settings = selector, stack
         self.undefended_training = undefended_training

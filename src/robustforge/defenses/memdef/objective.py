@@ -19,10 +19,7 @@ def selector_terms(selector: nn.Module, settings: SelectorSettings, batch: Batch
         return settings.robust.terms(selector, batch, seed)
     assert batch.x_adv is not None, "the offline selector trains on pairs of clean and stored images"
     clean, attacked = selector(torch.cat([batch.x, batch.x_adv])).chunk(2)
-    return {
-        "clean": 0.5 * F.cross_entropy(clean, batch.y),
-        "adversarial": 0.5 * F.cross_entropy(attacked, batch.y),
-    }
+    return {"clean": 0.5 * F.cross_entropy(clean, batch.y), "adversarial": 0.5 * F.cross_entropy(attacked, batch.y)}
 
 
 def stack_terms(

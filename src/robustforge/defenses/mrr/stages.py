@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.mrr.dictionaries import learn_dictionaries
@@ -16,7 +15,7 @@ from robustforge.defenses.mrr.latent import LatentDefender, PushAway
 from robustforge.defenses.mrr.settings import CALIBRATIONS, InputSettings, LatentSettings
 from robustforge.defenses.mrr.system import Redundancy
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, describe
-from robustforge.types import Batch, Threat
+from robustforge.types import Threat
 
 ANYWHERE = Threat("linf", 1.0)  # pushed images may go anywhere in [0, 1]
 _OF_DENSITY = ("density", "variance_kept", "components")
@@ -54,37 +53,15 @@ def defender_stages(
     pushed: str | None = None
     for number, (name, defender) in enumerate(defenders.items(), 1):
         after = uses if pushed is None else (*uses, pushed)
-        stages.append(_defender_stage(name, defender, chosen, victim, settings, after, pushed))
+        losses, start = partial(defender.losses, chosen), partial(defender.start_from, victim)
+        validate, training = defender.metrics, chosen.training
+        stages.append(FitStage(name, (name,), losses, training, settings, after, pushed, validate, start))
         if chosen.push == "none" or number == len(defenders):
             continue
         source, pushed = pushed, f"pushed_{number + 1}"
         of = (name,) if source is None else (name, source)
         stages.append(CraftStage(pushed, defender.surface, attack, ANYWHERE, of, {}, source))
     return stages
-
-
-def _defender_stage(
-    name: str,
-    defender: LatentDefender,
-    chosen: LatentSettings,
-    victim: nn.Module,
-    settings: dict[str, Any],
-    uses: tuple[str, ...],
-    pushed: str | None,
-) -> FitStage:
-    def losses(batch: Batch) -> dict[str, Tensor]:
-        return defender.terms(batch.x if batch.x_adv is None else batch.x_adv, batch.y, chosen)
-
-    def validate(batch: Batch) -> dict[str, Tensor]:
-        output = defender.away(batch.x)
-        assert output.risk is not None
-        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "center_distance": output.risk}
-
-    def prepare() -> None:
-        with torch.no_grad():
-            defender.checkpoints.network.load_state_dict(victim.state_dict())
-
-    return FitStage(name, (name,), losses, chosen.training, settings, uses, pushed, validate, prepare)
 
 
 def fitted_stages(
