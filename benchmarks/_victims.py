@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustforge.attacks.core.geometry import inside
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
+from robustforge.data.resident import unit_pixels
 from robustforge.defenses.base import classify
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.resnet import resnet18
@@ -151,5 +152,5 @@ def _fit(name: str, network: nn.Module, data: ImageData, eps: float, robust_epoc
 
 def _images(images: Tensor, channels: int) -> Tensor:
     """uint8 (N, 1, 28, 28) -> float32 in [0, 1], of 3 x 32 x 32 when three channels are wanted."""
-    x = images.float() / 255
+    x = unit_pixels(images)
     return x if channels == 1 else F.pad(x, (2, 2, 2, 2)).repeat(1, 3, 1, 1)

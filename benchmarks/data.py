@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from benchmarks import BenchRow
 from robustforge.data.augment import Augment
-from robustforge.data.resident import ResidentLoader, Split
+from robustforge.data.resident import ResidentLoader, Split, unit_pixels
 
 IMAGES, THEIR_IMAGES, BATCH, ERASING, WORKERS = 50_000, 10_000, 128, 0.5, 2
 
@@ -46,7 +46,7 @@ class _PilImages(Dataset[tuple[Tensor, int]]):
 def _ours(images: Tensor, labels: Tensor) -> Iterable[Tensor]:
     augment = Augment(crop=4, flip=True, erasing=ERASING)
     for batch in ResidentLoader(Split(images, labels), BATCH, shuffle=True):
-        yield augment(batch["x"].float().div_(255), torch.Generator().manual_seed(batch["batch"]))
+        yield augment(unit_pixels(batch["x"]), torch.Generator().manual_seed(batch["batch"]))
 
 
 def _images_per_second(batches: Iterable[Any], count: int) -> float:

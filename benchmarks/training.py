@@ -27,6 +27,7 @@ from robustforge.attacks.core.session import fast_bf16
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
 from robustforge.data.datamodule import ImageData
+from robustforge.data.resident import unit_pixels
 from robustforge.defenses.adversarial_training import AdversarialTraining
 from robustforge.defenses.base import classify
 from robustforge.defenses.robust_loss import AdversarialLoss
@@ -243,7 +244,7 @@ def ordinary(network: nn.Module) -> nn.Module:
 
 def _losses(case: Case, network: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Mean cross-entropy of (our, their) attacked images on our trained network."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    x = unit_pixels(torch.from_numpy(images).permute(0, 3, 1, 2))
     y = torch.from_numpy(labels).long()
     ours = PGD(steps=STEPS, early_stop=False)(classify(network)["end_to_end"], x, y, Threat("linf", case.eps)).x_adv
     theirs = torchattacks.PGD(network, eps=case.eps, alpha=2.5 * case.eps / STEPS, steps=STEPS)(x, y)

@@ -60,6 +60,23 @@ def compose():
 
 
 @pytest.fixture
+def described_stages():
+    """described_stages(defense): stage name -> all that its product depends on, but for the products it consumes."""
+    from robustforge.data.augment import Augment
+    from robustforge.training.keys import describe_stage
+
+    data = SimpleNamespace(fingerprint="data", batch_size=32, augment=Augment(), seed=0)
+
+    def call(defense):
+        stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
+        keys = {stage.name: stage.name for _, stage in stages}
+        found = {stage.name: describe_stage(stage, owner, data, keys, {}) for owner, stage in stages}
+        return {name: {k: v for k, v in one.items() if k not in ("uses", "seed")} for name, one in found.items()}
+
+    return call
+
+
+@pytest.fixture
 def quiet_figures(monkeypatch):
     """No pictures: matplotlib is most of a tiny run's time, and has its own tests."""
     from robustforge.cli import pictures

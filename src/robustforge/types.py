@@ -14,6 +14,10 @@ class UserError(Exception):
     """Something the person at the keyboard can mend. The message is one sentence that says what to do; exit code 2."""
 
 
+class DivergedError(Exception):
+    """A loss or weight became NaN or infinite. The message names stage, epoch, step and term; exit code 1."""
+
+
 @dataclass(frozen=True)
 class Threat:
     """What the attacker may do: a ball of radius ``eps`` around the clean image, intersected with [0, 1].

@@ -14,13 +14,13 @@ def asked(tmp_path, monkeypatch):
     }  # fmt: skip
     OmegaConf.save(OmegaConf.create(trained), tmp_path / "config.yaml")
     calls = []
-    monkeypatch.setattr(evaluate, "evaluate_run", lambda cfg, out: calls.append((cfg, out)))
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda cfg, out, overwrite: calls.append((cfg, out)))
 
     def call(**defense):
         evaluate._evaluate(OmegaConf.create({
             "run": str(tmp_path), "defense": defense, "dataset": {"eps": None}, "threat": {"eps": 0.2}, "attack": {},
             "protocol": {"name": "mrr"}, "seed": 0, "paths": {"data_dir": ""}, "device": "cpu", "progress": False,
-            "overwrite": False,
+            "overwrite": False, "store": {"made_by_other_code": "warn"},
         }))  # fmt: skip
         return calls[-1]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
+from robustforge.data.adversarial_set import begin_images, begin_set, close_set, model_hash, open_set
 from robustforge.types import UserError
 
 MADE_WITH = {"model": "abc", "attack": {"steps": 5}, "seed": 0, "versions": {"torch": "2.15"}}
@@ -48,6 +48,74 @@ def test_images_that_were_changed_are_refused(finished):
     images[3, 0, 0, 0] += 0.5
     np.save(finished / "images.npy", images)
     with pytest.raises(UserError, match="not those that were written"):
+        open_set(finished, MADE_WITH)
+
+
+@pytest.mark.parametrize("value", [7.5, -0.5, float("nan")])
+def test_pixels_of_no_image_are_refused_when_closed_and_when_opened(tmp_path, monkeypatch, value):
+    begin_set(tmp_path, MADE_WITH)
+    images = np.zeros((5, 1, 4, 4), np.float32)
+    images[3, 0, 1, 1] = value
+    np.save(tmp_path / "images.npy", images)
+    with pytest.raises(UserError, match=r"The adversarial set in .* has (pixels from|NaN)"):
+        close_set(tmp_path, MADE_WITH)
+    with monkeypatch.context() as patch:  # as a set that another program declared finished
+        patch.setattr("robustforge.data.adversarial_set.check_adversarial", lambda *_: None)
+        close_set(tmp_path, MADE_WITH)
+    with pytest.raises(UserError, match=r"The adversarial set in .* has (pixels from|NaN)"):
+        open_set(tmp_path, MADE_WITH)
+
+
+@pytest.mark.parametrize("done", [[True] * 4 + [False], [True] * 3])
+def test_a_set_that_is_not_wholly_attacked_is_not_closed(tmp_path, done):
+    begin_set(tmp_path, MADE_WITH)
+    np.save(tmp_path / "images.npy", np.zeros((5, 1, 4, 4), np.float32))
+    np.save(tmp_path / "done.npy", np.array(done))
+    with pytest.raises(UserError, match=f"{sum(done)} of the 5 images in .* are attacked"):
+        close_set(tmp_path, MADE_WITH)
+    assert open_set(tmp_path, MADE_WITH) is None
+
+
+def test_an_interrupted_set_goes_on_and_a_cut_or_foreign_one_is_refused(tmp_path):
+    shape = (5, 1, 4, 4)
+    images, done = tmp_path / "images.npy", tmp_path / "done.npy"
+    begin_images(tmp_path, shape)
+    np.save(done, np.array([True, True, False, False, False]))
+    begin_images(tmp_path, shape)
+    assert np.load(done).sum() == 2
+    with pytest.raises(UserError, match=r"images.npy' has shape \[5, 1, 4, 4\] .*, not \[6, 1, 4, 4\]"):
+        begin_images(tmp_path, (6, 1, 4, 4))
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-40])
+    with pytest.raises(UserError, match="images.npy' is missing, cut short or damaged"):
+        begin_images(tmp_path, shape)
+    images.unlink()
+    begin_images(tmp_path, shape)
+    assert not np.load(done).any()  # the images that were done are gone
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format": 1}', "is damaged"),
+        ('{"format": 2, "provenance": {}, "sha256": null}', "is of format 2, not 1"),
+    ],
+)
+def test_damaged_manifests_are_refused(finished, manifest, message):
+    (finished / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=f"manifest.json' {message}"):
+        open_set(finished, MADE_WITH)
+
+
+def test_images_that_are_gone_or_cut_are_refused(finished):
+    content = (finished / "images.npy").read_bytes()
+    (finished / "images.npy").write_bytes(content[:-10])
+    with pytest.raises(UserError, match="images.npy' is missing, cut short or damaged"):
+        open_set(finished, MADE_WITH)
+    (finished / "images.npy").unlink()
+    with pytest.raises(UserError, match="images.npy' is missing, cut short or damaged"):
         open_set(finished, MADE_WITH)
 
 

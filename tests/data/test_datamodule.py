@@ -88,6 +88,62 @@ def test_batches_are_plain_pixels_in_order():
         next(data.batches("validation"))
 
 
+def archive(folder, x_test=None, labels=10):
+    """An archive of 8-bit training images and whatever test images, with its path."""
+    x = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8)
+    x_test = x[:20] if x_test is None else x_test
+    np.savez(
+        folder / "own.npz", x_train=x, y_train=np.arange(40) % labels, x_test=x_test, y_test=np.arange(20) % labels
+    )
+    return {"name": "npz", "kind": "npz", "shape": (1, 6, 6), "path": folder / "own.npz"}
+
+
+def test_float_images_reach_every_batch_unrounded(tmp_path):
+    x = np.random.default_rng(1).random((20, 1, 6, 6), dtype=np.float32)
+    data = make(**archive(tmp_path, x), limit_train=None)
+    assert torch.equal(torch.cat([b.x for b in data.batches("test", 8)]), torch.from_numpy(x))
+    assert torch.equal(data.test.pixels(), torch.from_numpy(x))
+    assert torch.equal(data.test.pixels(torch.tensor([3, 1])), torch.from_numpy(x[[3, 1]]))
+    for batch in data.batches("test"):
+        batch.x.zero_()
+    data.test.pixels(slice(5)).zero_()
+    assert torch.equal(data.test.images, torch.from_numpy(x))  # batches are copies: writing into one spoils nothing
+    assert data.train.images.dtype == torch.uint8
+    assert torch.equal(data.train.pixels(slice(4)), data.train.images[:4].float() / 255)
+
+
+def test_float_images_can_be_trained_on(tmp_path):
+    x = np.random.default_rng(1).random((40, 1, 6, 6), dtype=np.float32)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=np.arange(40) % 10, x_test=x, y_test=np.arange(40) % 10)
+    own = {"name": "npz", "kind": "npz", "shape": (1, 6, 6), "path": tmp_path / "own.npz", "limit_train": None}
+    data = make(**own)
+    module = fit(data, Recorder(), tmp_path, epochs=1)
+    for _, _, batch in module.seen:
+        assert torch.equal(batch.x, data.train.images[batch.index])
+    assert len(data.train) + len(data.calibration) == 40
+    pixels = torch.cat([data.train.images, data.calibration.images])
+    assert torch.equal(pixels.flatten(1).sum(1).sort().values, torch.from_numpy(x).flatten(1).sum(1).sort().values)
+
+
+def test_fingerprint_tells_a_small_perturbation(tmp_path):
+    x = np.random.default_rng(1).random((20, 1, 6, 6), dtype=np.float32)
+    found = set()
+    for shift in (0, 1e-5):
+        data = make(**archive(tmp_path, x * np.float32(0.9) + np.float32(shift)), limit_train=None)
+        data.setup()
+        found.add(data.fingerprint)
+    assert len(found) == 2
+
+
+def test_declared_classes_need_training_images(tmp_path, caplog):
+    own = archive(tmp_path, labels=7)
+    with pytest.raises(UserError, match=r"of 7 classes .* set dataset.num_classes=7; or keep .*dataset.limit_train=40"):
+        make(**own, limit_train=None).prepare_data()
+    make(**own, limit_train=40).setup()
+    assert "class 7 has none" in caplog.text
+    make(**own, limit_train=None, num_classes=7).setup()
+
+
 def test_batches_are_sharded_over_ranks(monkeypatch):
     monkeypatch.setattr("robustforge.data.datamodule._ranks", lambda: (1, 3))
     assert torch.cat([b.index for b in make().batches("test")]).tolist() == list(range(1, 20, 3))
@@ -144,7 +200,10 @@ def test_one_statistic_serves_all_channels():
     ("changed", "message"),
     [
         ({"shape": (28, 28)}, "dataset.shape is"),
+        ({"shape": (28, 28, 1)}, "channels last"),
         ({"num_classes": 1}, "dataset.num_classes is 1"),
+        ({"num_classes": 2.5}, "dataset.num_classes is 2.5"),
+        ({"mean": (33.3,)}, "dataset.mean is"),
         ({"mean": (0.1, 0.2)}, "dataset.mean has 2 values"),
         ({"std": (0.0,)}, "dataset.std is"),
         ({"batch_size": 0}, "dataset.batch_size is 0"),

@@ -96,6 +96,15 @@ def test_adversarial_partners_of_another_split_are_refused():
         ResidentLoader(make(20), 6, adversarial=torch.zeros(19, 1, 2, 2))
 
 
+@pytest.mark.parametrize("value", [7.5, -0.1, float("nan")])
+@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy])
+def test_adversarial_partners_are_images(kind, value):
+    partners = torch.zeros(20, 1, 2, 2)
+    partners[7, 0, 1, 1] = value
+    with pytest.raises(UserError, match="The adversarial set has"):
+        ResidentLoader(make(20), 6, adversarial=kind(partners))
+
+
 def test_batch_size_is_checked():
     with pytest.raises(UserError, match="batch_size is 0"):
         ResidentLoader(make(20), 0)

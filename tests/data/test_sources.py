@@ -4,10 +4,10 @@ import gzip
 import hashlib
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from robustforge.data import torchvision_sources
@@ -103,12 +103,28 @@ def test_named_archive_goes_first_and_environment_names_the_folder(tmp_path, mon
         ({}, {"shape": (1, 28, 28)}, r"x_train of '.*a.npz' holds images of shape \[5, 4, 3\].*set dataset.shape"),
         ({}, {"num_classes": 5}, "labels from 0 to 9 where dataset.num_classes is 5: set dataset.num_classes=10"),
         ({"y_train": labels(12) - np.int64(1)}, {}, "labels from -1 to 8"),
-        ({"y_test": labels(6).astype(float)}, {}, "y_test of .* is of type float64: store labels as integers"),
+        ({"y_test": labels(6) + 0.5}, {}, "y_test of .* is of type float64 .* not whole: store labels as integers"),
         ({"y_train": np.eye(12, dtype=int)}, {}, "store one label for each image"),
         ({"y_train": labels(11)}, {}, "for 12 images"),
-        ({"x_train": pixels(12, 5, 4, 3).astype(np.int32)}, {}, "int32: store pixels as uint8"),
+        ({"x_train": pixels(12, 5, 4, 3).astype(np.int32) * 9}, {}, "int32 with values from 0 to .*: store pixels"),
         ({"x_train": pixels(12, 5, 4, 3).astype(float)}, {}, "divide by 255"),
-        ({"x_train": np.full((12, 5, 4, 3), np.nan)}, {}, "divide by 255"),
+        ({"x_train": np.full((12, 5, 4, 3), np.nan)}, {}, "NaN or infinite pixels"),
+        (
+            {"x_test": pixels(0, 5, 4, 3), "y_test": labels(0)},
+            {},
+            r"x_test of .* shape \[0, 5, 4, 3\], which is no image",
+        ),
+        ({"x_train": pixels(0, 5, 4, 3), "y_train": labels(0)}, {}, "x_train of .* no image"),
+        (
+            {"x_test": pixels(6, 5, 4)},
+            {},
+            r"images of shape \[5, 4\] .*: set dataset.shape=\[1,5,4\], or repeat the gray",
+        ),
+        ({}, {"shape": (1, 5, 4)}, r"images of shape \[5, 4, 3\] .*: set dataset.shape=\[3,5,4\], or make .* gray"),
+        ({}, {"shape": (3, 4, 5)}, r": set dataset.shape=\[3,5,4\], or resize"),
+        ({"x_train": pixels(12, 5, 8, 6)}, {}, r": set dataset.shape=\[5,8,6\], or resize"),
+        ({"x_train": pixels(12, 60)}, {}, r"images of shape \[60\] .*: store them as \(N, C, H, W\), with x.reshape"),
+        ({"x_train": pixels(12, 1, 5, 4, 3)}, {}, r": store them as \(N, C, H, W\)\."),
         ({}, {"sha256": "0" * 64}, "has sha256 [0-9a-f]{64} where dataset.sha256 says 0000"),
         ({}, {"kind": "zip"}, "dataset.kind is 'zip': choose one of digits"),
     ],
@@ -117,6 +133,69 @@ def test_wrong_arrays_are_named(tmp_path, changed, arguments, message):
     save(tmp_path / "a.npz", **changed)
     with pytest.raises(UserError, match=message):
         load(tmp_path / "a.npz", **arguments)
+
+
+def test_adversarial_images_come_back_as_they_were_saved(tmp_path):
+    adversarial = (pixels(6, 5, 4, 3) / 255 * 0.9 + 0.01).astype(np.float32)
+    save(tmp_path / "a.npz", x_test=adversarial)
+    found = load(tmp_path / "a.npz")
+    assert found.x_train.dtype == np.uint8
+    assert found.x_test.dtype == np.float32
+    assert np.array_equal(found.x_test, adversarial.transpose(0, 3, 1, 2))
+
+
+def test_python_objects_are_never_loaded(tmp_path):
+    ragged = np.empty(12, object)
+    ragged[:] = [pixels(n + 1, 4, 3) for n in range(12)]
+    save(tmp_path / "a.npz", y_train=labels(12).astype(object))
+    with pytest.raises(
+        UserError, match=r"^y_train of '.*a.npz' holds pickled Python objects.*: store one array of numb"
+    ):
+        load(tmp_path / "a.npz")
+    save(tmp_path / "a.npz", ragged)
+    with pytest.raises(UserError, match=r"^x_train of '.*a.npz' holds pickled Python objects.*np.stack"):
+        load(tmp_path / "a.npz")
+
+
+def lying_archive(path, shape, compression=zipfile.ZIP_STORED):
+    """x_train's header promises ``shape``; its data are 12 images."""
+    arrays = save(path)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape if name == "x_train" else array.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                member.write(array.tobytes())
+
+
+@pytest.mark.parametrize("shape", [(12, 5, 4, 2), (13, 5, 4, 3), (10**12, 5, 4, 3)])
+@pytest.mark.parametrize("mapped_from", [1, 1 << 30])
+def test_headers_that_lie_about_the_size(tmp_path, shape, mapped_from):
+    lying_archive(tmp_path / "a.npz", shape)
+    with pytest.raises(UserError, match=r"a.npz' is truncated or damaged \(the header of x_train.npy promises"):
+        read_npz(tmp_path / "a.npz", map_from_bytes=mapped_from)
+
+
+def test_other_things_than_archives(tmp_path):
+    with pytest.raises(UserError, match="is a folder: use dataset=imagefolder"):
+        load(tmp_path)
+    np.save(tmp_path / "one.npy", pixels(3, 4))
+    with pytest.raises(UserError, match="one.npy' holds a single array: save all four"):
+        load(tmp_path / "one.npy")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(UserError, match="text.npz' is truncated or damaged"):
+        load(tmp_path / "text.npz")
+
+
+def test_an_archive_larger_than_the_memory_names_the_way_out(tmp_path, monkeypatch):
+    save(tmp_path / "a.npz")
+
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(np.lib.format, "read_array", full)
+    with pytest.raises(UserError, match=r"a.npz' does not fit in memory \(Unable .*: save it uncompressed"):
+        load(tmp_path / "a.npz")
 
 
 def test_missing_truncated_and_unknown_archives(tmp_path):
@@ -175,6 +254,9 @@ def test_svhn_files_and_their_digit_ten(tmp_path):
     found = load_arrays("svhn", "torchvision", tmp_path, False, (3, 32, 32), 10)
     assert np.array_equal(found.x_train, x["train"].transpose(3, 2, 0, 1))
     assert found.y_train.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    savemat(tmp_path / "test_32x32.mat", {"X": x["test"], "y": np.arange(5)[:, None] + 9})
+    with pytest.raises(UserError, match="labels from 0 to 13"):
+        load_arrays("svhn", "torchvision", tmp_path, False, (3, 32, 32), 10)
     mat = tmp_path / "test_32x32.mat"
     mat.write_bytes(mat.read_bytes()[:-1000])
     with pytest.raises(UserError, match="truncated or damaged"):
@@ -235,65 +317,6 @@ def test_download_moves_finished_files(tmp_path, monkeypatch):
     assert load_arrays("svhn", "torchvision", tmp_path, True, (3, 32, 32), 10).x_train.shape == (4, 3, 32, 32)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["test_32x32.mat", "train_32x32.mat"]
     assert torchvision_sources.read_torchvision_files("svhn", tmp_path) is not None
-
-
-# --- folders of images -----------------------------------------------------------------------------------------------
-
-
-def write_image(path, value, size=(8, 8)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
-
-
-def make_folder(root):
-    for part, count in (("train", 3), ("val", 2)):
-        for label, name in enumerate(("ape", "bee")):
-            for i in range(count):
-                write_image(root / part / name / f"{i}.png", 100 * label + i, (12, 20) if i else (8, 8))
-    return root
-
-
-def test_image_folder_resizes_numbers_classes_and_caches(tmp_path):
-    root = make_folder(tmp_path / "own")
-    found = load(root, kind="imagefolder", num_classes=2, shape=(3, 6, 6))
-    assert found.x_train.shape == (6, 3, 6, 6)
-    assert found.x_train[:, 0, 3, 3].tolist() == [0, 1, 2, 100, 101, 102]
-    assert found.y_test.tolist() == [0, 0, 1, 1]
-    cached = sorted((root / ".robustforge-cache").iterdir())
-    assert len(cached) == 2
-    times = [path.stat().st_mtime_ns for path in cached]
-    load(root, kind="imagefolder", num_classes=2, shape=(3, 6, 6))
-    assert [path.stat().st_mtime_ns for path in cached] == times
-    assert load(root, kind="imagefolder", num_classes=2, shape=(1, 6, 6)).x_train.shape == (6, 1, 6, 6)
-    write_image(root / "train" / "bee" / "9.png", 9)
-    assert len(load(root, kind="imagefolder", num_classes=2, shape=(3, 6, 6)).x_train) == 7
-
-
-def test_image_folder_messages(tmp_path):
-    with pytest.raises(UserError, match=r"train' does not exist: set dataset.path"):
-        load(tmp_path / "none", kind="imagefolder")
-    root = make_folder(tmp_path / "own")
-    with pytest.raises(UserError, match="1 or 3 channels"):
-        load(root, kind="imagefolder", shape=(4, 6, 6))
-    (root / "train" / "ape" / "0.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"0.png' is not a readable image"):
-        load(root, kind="imagefolder", shape=(3, 6, 6))
-    assert not any((root / ".robustforge-cache").iterdir())
-    write_image(root / "val" / "cat" / "0.png", 1)
-    with pytest.raises(UserError, match=r"cat' has no folder of that name"):
-        load(root, kind="imagefolder", shape=(3, 6, 6))
-
-
-def test_coil100_folder_tests_every_fourth_view(tmp_path):
-    for number in (1, 2):
-        for angle in range(0, 60, 5):
-            write_image(tmp_path / "coil-100" / f"obj{number}__{angle}.png", number * 60 + angle)
-    found = load_arrays("coil100", "coil100", tmp_path, False, (3, 4, 4), 100)
-    assert found.x_test[:, 0, 0, 0].tolist() == [60, 80, 100, 120, 140, 160]
-    assert found.y_test.tolist() == [0, 0, 0, 1, 1, 1]
-    assert len(found.x_train) == 18
-    with pytest.raises(UserError, match="unpack COIL-100"):
-        load_arrays("coil100", "coil100", tmp_path / "none", False, (3, 4, 4), 100)
 
 
 # --- digits, writing, fingerprint ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What the base class gives a defense of ten lines."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,11 +50,38 @@ def test_default_stage(training, batch):
     assert torch.equal(stage.validate(batch)["accuracy"], right.float())
 
 
-def test_default_stages_of_different_classes_are_kept_apart(training):
-    # or the store would hand one defense the other's weights
-    stages = [kind(training=training).stages()[0] for kind in (Ten, OtherTen)]
-    assert stages[0].settings != stages[1].settings
-    assert stages[0].settings == Ten(seed=3, training=training).stages()[0].settings
+class WidthTen(Ten):
+    def __init__(self, width=8, *, dropout=0.0, **others):
+        super().__init__(**others)
+
+
+def test_what_the_default_stage_depends_on(training, described_stages):
+    """Whatever the constructor takes, unless the class says otherwise: or the store would hand out other weights."""
+    first = described_stages(WidthTen(training=training))
+    assert first == described_stages(WidthTen(8, seed=3, training=training))
+    for changed in (WidthTen(9, training=training), WidthTen(dropout=0.5, training=training)):
+        assert described_stages(changed) != first
+
+    class Careless(WidthTen):
+        evaluation_only = ("dropout",)
+
+    one, two = (described_stages(Careless(dropout=d, training=training)) for d in (0.0, 0.5))
+    assert one == two
+    assert one != described_stages(Careless(9, training=training))
+
+
+def test_a_live_network_counts_by_its_weights(training, described_stages):
+    class Wrapped(Ten):
+        def __init__(self, network, **others):
+            super().__init__(**others)
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    first = described_stages(Wrapped(network, training=training))
+    assert first == described_stages(Wrapped(copy.deepcopy(network), training=training))
+    with torch.no_grad():
+        network.bias += 1e-3
+    assert first != described_stages(Wrapped(network, training=training))
 
 
 def test_default_surface(training, batch):

@@ -13,7 +13,8 @@ from robustforge.attacks.pgd import PGD
 from robustforge.attacks.torchattacks import TorchAttack
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant, cosine, step
-from robustforge.defenses.stages import Training, build_seeded, derive_seed, describe, seed_everywhere
+from robustforge.defenses.stages import Training, build_seeded, derive_seed, seed_everywhere
+from robustforge.fingerprint import describe
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import Threat, UserError
 
@@ -77,9 +78,8 @@ def test_every_setting_shows_in_the_description(changed):
 @pytest.mark.parametrize(
     "value",
     [
-        lambda: 1, nn.Linear(1, 1), nn.Linear(1, 1).forward, torch.zeros(2), object(), {1, 2}, [lambda: 1],
-        Outer(Inner(1), nn.ReLU()), partial(lambda: 1), partial(nn.Linear(1, 1).forward), partial(nn.Linear(1, 1)),
-        partial(small_cnn, shape=nn.ReLU()), functools.lru_cache(lambda: 1),
+        lambda: 1, object(), {1, 2}, [lambda: 1], partial(lambda: 1), functools.lru_cache(lambda: 1),
+        Outer(Inner(1), lambda: 1),
     ],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip

@@ -81,16 +81,16 @@ def defense(data):
 
 @pytest.fixture
 def evaluate(defense, data, tmp_path, watched):
-    """evaluate(folder="run", data=..., settings={}, **protocol): an Evaluation, ready to run."""
+    """evaluate(folder="run", data=..., overwrite=False, **protocol): an Evaluation, ready to run."""
 
-    def call(folder="run", data=data, settings=None, cells=None, **changed):
+    def call(folder="run", data=data, defense=defense, cells=None, overwrite=False, **changed):
         protocol = Protocol(**{
             "name": "test", "suites": {"all": Suite({"a": Watched()})},
             "budgets": (Threat("linf", 0.05), Threat("linf", 0.15)), **changed,
         })  # fmt: skip
         return Evaluation(
             name="detector", defense=defense, data=data, protocol=protocol, folder=tmp_path / folder,
-            cells=tmp_path / (cells or folder) / "cells", stages={"body": "k" * 64}, settings=settings or {},
+            cells=tmp_path / (cells or folder) / "cells", stages={"body": "k" * 64}, overwrite=overwrite,
             device=torch.device("cpu"), quiet=True,
         )  # fmt: skip
 

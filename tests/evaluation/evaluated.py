@@ -37,9 +37,7 @@ def evaluation(folder: Path, batch_size: int, steps: int = 10) -> Evaluation:
     }
     protocol = Protocol("test", {"all": Suite(attacks)}, [Threat("linf", 0.05)])
     cells = folder / "cells"
-    return Evaluation(
-        "none", defense, data, protocol, folder, cells, {"classifier": "k"}, {}, torch.device("cpu"), True
-    )
+    return Evaluation("none", defense, data, protocol, folder, cells, {"classifier": "k"}, torch.device("cpu"), True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Evaluations end to end: records, thresholds, cells that are kept, and a kill in the middle."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.figures import Picture, Scene
+from robustforge.evaluation import records, runner
 from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.figures import save_figures
 from robustforge.evaluation.protocol import Protocol, Suite
@@ -97,11 +99,43 @@ def test_kept_cells_answer_the_same_question_only(evaluate, watched):
         rows = 1 if "false_positive_rate" in changed else 2  # the undefended row has no risk, so no threshold
         assert len(watched.calls) == rows * len(changed.get("budgets", (1, 2))) * (2 if "n_test" in changed else 3)
     watched.calls.clear()
-    evaluate(settings={"temperature": 2}).run()
-    assert len(watched.calls) > 0
-    watched.calls.clear()
     evaluate(budgets=(Threat("linf", 0.15),)).run()
     assert watched.calls == []
+
+
+def test_other_weights_are_another_system(evaluate, watched, defense):
+    evaluate().run()
+    calls, other = len(watched.calls), copy.deepcopy(defense)
+    evaluate(defense=copy.deepcopy(defense)).run()
+    assert len(watched.calls) == calls
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.001)
+    evaluate(defense=other).run()
+    assert len(watched.calls) == 2 * calls
+
+
+def test_overwrite_attacks_again(evaluate, watched):
+    evaluate().run()
+    calls = len(watched.calls)
+    evaluate(overwrite=True).run()
+    assert len(watched.calls) == 2 * calls
+
+
+@pytest.mark.parametrize("word", ["warn", "remake"])
+def test_cells_of_other_code_are_told_or_measured_again(evaluate, watched, monkeypatch, caplog, word):
+    evaluate().run()
+    calls = len(watched.calls)
+    monkeypatch.setattr(records, "code_state", lambda: {"source": "other"})
+    monkeypatch.setattr(runner, "code_state", lambda: {"source": "other"})
+    again = evaluate()
+    again.made_by_other_code = word
+    again.run()
+    assert len(watched.calls) == (calls if word == "warn" else 2 * calls)
+    assert ("6 of 6 cells were measured by other code" in caplog.text) == (word == "warn")
+    assert len(again.reused_from_other_code) == (6 if word == "warn" else 0)
+    if word == "remake":  # what has been measured again is this code's
+        evaluate().run()
+        assert len(watched.calls) == 2 * calls
 
 
 @pytest.mark.parametrize("dies_at", [0, 4, 10])

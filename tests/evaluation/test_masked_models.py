@@ -51,7 +51,7 @@ def judge(digits, tmp_path):
             "checks": True, "strict": True, **changed,
         })  # fmt: skip
         evaluation = Evaluation(
-            "d", defense, digits, protocol, tmp_path, tmp_path / "cells", {}, {}, torch.device("cpu"), quiet=True
+            "d", defense, digits, protocol, tmp_path, tmp_path / "cells", {}, torch.device("cpu"), quiet=True
         )
         path, _ = evaluation.run()
         return make_result(path, {"defense": "d", "strict": protocol.strict, "norm": "linf", "eps": EPS})

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from robustforge.training.store import ArtifactStore, key_of, save_modules
+from robustforge.fingerprint import code_state, key_of
+from robustforge.training.store import ArtifactStore, save_modules
 from robustforge.types import UserError
 
 KEY = key_of({"stage": "a"})
@@ -31,7 +32,9 @@ def test_only_the_committed_is_found(store):
     assert found == artifact
     assert found.key == KEY
     assert sorted(p.name for p in found.folder.iterdir()) == ["manifest.json", "weights.safetensors"]
-    assert json.loads((found.folder / "manifest.json").read_text()) == {"key": KEY, "stage": "a"}
+    manifest = json.loads((found.folder / "manifest.json").read_text())
+    assert manifest == {"key": KEY, "stage": "a", "code": code_state()}
+    assert not found.by_other_code
     assert not workspace.exists()
     assert store.find("b", KEY) is None
     assert store.find("a", key_of({"stage": "b"})) is None

@@ -16,7 +16,8 @@ from robustforge.config.locate import config_folder
 from robustforge.config.run_folder import environment
 from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
 from robustforge.data.datamodule import SPLITS
-from robustforge.defenses.stages import CraftStage, describe
+from robustforge.defenses.stages import CraftStage
+from robustforge.fingerprint import describe
 from robustforge.training.craft import craft
 from robustforge.types import UserError
 

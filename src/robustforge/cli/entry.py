@@ -15,7 +15,7 @@ from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
 from robustforge.config.presets import preset_overrides
 from robustforge.config.resolvers import register
-from robustforge.types import UserError
+from robustforge.types import DivergedError, UserError
 
 # Lightning's remarks about what is meant here: frozen networks in eval mode, small data sets, resident loaders
 _EXPECTED = (
@@ -39,6 +39,9 @@ def job() -> Iterator[None]:
         sys.exit(_say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_say(explain(error, config_folder(), "train")))
+    except DivergedError as error:
+        _say(str(error))
+        sys.exit(1)
 
 
 def run(task: Callable[[], None], config_name: str) -> None:

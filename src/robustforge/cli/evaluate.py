@@ -50,7 +50,7 @@ def _evaluate(cfg: DictConfig) -> None:
     out = folder / "evaluations" / f"{merged.protocol.name}-{digest}"
     if cfg.overwrite and out.exists():
         shutil.rmtree(out)
-    evaluate_run(merged, out)
+    evaluate_run(merged, out, overwrite=bool(cfg.overwrite))
 
 
 def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
@@ -66,6 +66,7 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         merged.trainer.devices = 1
         merged.trainer.enable_progress_bar = cfg.progress
         merged.logger = {"kind": "csv"}
+        merged.store = cfg.store
     return merged
 
 

@@ -27,6 +27,7 @@ from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import write_json, write_text
+from robustforge.fingerprint import code_state
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -101,12 +102,13 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective
 
 
-def evaluate_run(cfg: DictConfig, folder: Path) -> float | None:
+def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
+        overwrite: attack again although finished cells are in the store.
 
     Raises:
         UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
@@ -118,7 +120,7 @@ def evaluate_run(cfg: DictConfig, folder: Path) -> float | None:
     claim(folder, cfg)
     loggers = _loggers(cfg, folder)
     reports = _stages(cfg, job, store, loggers, only_reuse=True)
-    return _evaluate(cfg, job, folder, reports, loggers, started)
+    return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
 
 
 def restore(cfg: DictConfig) -> Job:
@@ -163,16 +165,22 @@ def _stages(
 
     limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
     limits |= {"precision": precision, "processes": distributed.world_size()}
-    return StageRunner(job.data, store, trainer, limits, job.device, job.quiet, only_reuse).run(job.defense)
+    runner = StageRunner(
+        job.data, store, trainer, limits, job.device, job.quiet, only_reuse, str(cfg.store.made_by_other_code)
+    )
+    return runner.run(job.defense)
 
 
 def _evaluate(
-    cfg: DictConfig, job: Job, folder: Path, reports: list[StageReport], loggers: RunLoggers, started: float
+    cfg: DictConfig,
+    job: Job,
+    folder: Path,
+    reports: list[StageReport],
+    loggers: RunLoggers,
+    started: float,
+    overwrite: bool = False,
 ) -> float | None:
     stages = {report.name: report.key for report in reports}
-    # some of the defense's configuration (surfaces, variants) matters to its records but to no stage
-    settings = OmegaConf.to_container(cfg.defense, resolve=True)
-    assert isinstance(settings, dict)
     cells = Path(str(cfg.paths.store_dir)) / "cells"
     evaluation = Evaluation(
         job.name,
@@ -182,9 +190,10 @@ def _evaluate(
         folder,
         cells,
         stages,
-        {str(key): value for key, value in settings.items()},
         job.device,
         job.quiet,
+        overwrite=overwrite,
+        made_by_other_code=str(cfg.store.made_by_other_code),
     )
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
@@ -209,6 +218,8 @@ def _evaluate(
         "stages": [asdict(report) for report in reports],
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
+        "code": code_state(),
+        "reused_from_other_code": evaluation.reused_from_other_code,
     }
     return report(records, meta, folder, loggers)
 

@@ -12,10 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from robustforge.files import write_json, write_text
+from robustforge.fingerprint import code_state
 from robustforge.types import UserError
 
 # what may differ between two runs of one experiment: places, dashboards, how it is shown
-_PRESENTATION = ("paths", "logger", "callbacks", "tags", "name")
+_PRESENTATION = ("paths", "store", "logger", "callbacks", "tags", "name")
 _PACKAGES = (
     "robustforge",
     "torch",
@@ -85,6 +86,7 @@ def environment() -> dict[str, Any]:
             packages[name] = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
+        "code": code_state(),
         "python": platform.python_version(),
         "packages": packages,
         "cpu": platform.machine(),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from robustforge.data.images import check_adversarial
 from robustforge.files import write_json
 from robustforge.types import UserError
 
@@ -43,23 +44,31 @@ def open_set(folder: Path, provenance: Mapping[str, Any]) -> np.ndarray | None:
         provenance: what it must have been made with: plain JSON values.
 
     Raises:
-        UserError: what is there was made with something else, or its images are not what was written.
+        UserError: what is there was made with something else, cannot be read, is not what was written, or holds pixels
+            that are no image's.
     """
     path = folder / "manifest.json"
     if not path.exists():
         return None
-    manifest = json.loads(path.read_text())
-    wrong = differences(manifest["provenance"], json.loads(json.dumps(dict(provenance))))
+    try:
+        manifest = json.loads(path.read_text())
+        form, made_with, digest = manifest["format"], dict(manifest["provenance"]), manifest["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged ({error}): remove the folder and make the set again.") from error
+    if form != FORMAT:
+        raise UserError(f"'{path}' is of format {form}, not {FORMAT}: remove the folder and make the set again.")
+    wrong = differences(made_with, json.loads(json.dumps(dict(provenance))))
     if wrong:
         raise UserError(
             f"The adversarial set in {folder} was made with something else: {'; '.join(wrong)}. "
             "Give another folder, or remove that one."
         )
-    if manifest["sha256"] is None:
+    if digest is None:
         return None
-    images: np.ndarray = np.load(folder / "images.npy", mmap_mode="r")
-    if _digest(images) != manifest["sha256"]:
+    images = _whole(folder / "images.npy")
+    if _digest(images) != digest:
         raise UserError(f"The images in {folder} are not those that were written there: remove it and make it again.")
+    check_adversarial(images, f"The adversarial set in {folder}")
     return images
 
 
@@ -70,9 +79,61 @@ def begin_set(folder: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def close_set(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Declares ``<folder>/images.npy`` finished."""
-    _write(folder, provenance, _digest(np.load(folder / "images.npy", mmap_mode="r")))
-    (folder / "done.npy").unlink(missing_ok=True)
+    """Declares ``<folder>/images.npy`` finished.
+
+    Raises:
+        UserError: some of its images were not attacked yet, or it holds pixels that are no image's.
+    """
+    images = _whole(folder / "images.npy")
+    done = folder / "done.npy"
+    if done.exists():
+        finished = _whole(done)
+        if len(finished) != len(images) or not finished.all():
+            raise UserError(
+                f"{int(finished.sum())} of the {len(images)} images in {folder} are attacked: make the set again, "
+                "which continues it."
+            )
+    check_adversarial(images, f"The adversarial set in {folder}")
+    _write(folder, provenance, _digest(images))
+    done.unlink(missing_ok=True)
+
+
+def begin_images(folder: Path, shape: Sequence[int]) -> None:
+    """Makes ``images.npy`` (zeros) and ``done.npy`` (False) in ``folder``, or checks those of an interrupted attempt.
+
+    A file that was cut short must not be opened for writing, which would fill it up with zeros: black images that
+    ``done.npy`` calls finished.
+
+    Args:
+        folder: of the set in the making.
+        shape: (N, C, H, W) of its images.
+
+    Raises:
+        UserError: what is there is cut short, or belongs to a set of another size.
+    """
+    images, done = folder / "images.npy", folder / "done.npy"
+    if not images.exists():
+        done.unlink(missing_ok=True)  # says what was finished in images that are gone
+    for path, dtype, wanted in ((images, "<f4", tuple(shape)), (done, "|b1", tuple(shape[:1]))):
+        if not path.exists():
+            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=wanted).flush()
+        found = _whole(path)
+        if found.shape != wanted or found.dtype != np.dtype(dtype):
+            raise UserError(
+                f"'{path}' has shape {list(found.shape)} and type {found.dtype}, not {list(wanted)} and "
+                f"{np.dtype(dtype)}: remove the folder and make the set again."
+            )
+
+
+def _whole(path: Path) -> np.ndarray:
+    """A .npy file, mapped for reading."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"'{path}' is missing, cut short or damaged ({error}): remove its folder and make the set again."
+        ) from error
+    return array
 
 
 def _write(folder: Path, provenance: Mapping[str, Any], digest: str | None) -> None:

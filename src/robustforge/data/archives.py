@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
@@ -15,10 +16,13 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 MAP_FROM_BYTES = 256 << 20
 """Arrays from this size on stay on the disk, when the archive stores them uncompressed (np.savez does)."""
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
+# RuntimeError: an encrypted archive, or a compression that Python does not know.
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+
+_SAVE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: object) -> UserError:
     """The message for a file that stops in the middle, or is not what its name says."""
     return UserError(f"'{path}' is truncated or damaged ({error}): delete it and fetch it again.")
 
@@ -31,37 +35,59 @@ def read_npz(path: Path, map_from_bytes: int = MAP_FROM_BYTES) -> dict[str, np.n
         map_from_bytes: arrays at least this large are mapped copy-on-write, never written back.
 
     Raises:
-        UserError: no such file, an unreadable one, or one with other array names.
+        UserError: no such file, an unreadable one, one with other array names, with Python objects, with an array whose
+            header does not fit its size, or one that does not fit in memory.
     """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder: use dataset=imagefolder for image files, or give an .npz archive.")
     if not path.is_file():
         raise UserError(
             f"'{path}' does not exist: set dataset.path to an .npz with the arrays x_train, y_train, x_test, y_test."
         )
     try:
+        with path.open("rb") as handle:
+            if handle.read(6) == b"\x93NUMPY":
+                raise UserError(f"'{path}' holds a single array: save all four in one archive with {_SAVE}.")
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        missing = [name for name in NAMES if name not in members]
-        if missing:
-            raise UserError(
-                f"'{path}' lacks {', '.join(missing)} (it holds {', '.join(sorted(members)) or 'nothing'}): "
-                "save it with np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
-            )
-        return {name: _member(path, members[name], map_from_bytes) for name in NAMES}
+            missing = [name for name in NAMES if name not in members]
+            if missing:
+                raise UserError(
+                    f"'{path}' lacks {', '.join(missing)} (it holds {', '.join(sorted(members)) or 'nothing'}): "
+                    f"save it with {_SAVE}."
+                )
+            return {name: _member(path, archive, members[name], map_from_bytes) for name in NAMES}
+    except MemoryError as error:
+        raise UserError(
+            f"'{path}' does not fit in memory ({error}): save it uncompressed, with np.savez, so that it is mapped."
+        ) from error
     except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
-def _member(path: Path, info: zipfile.ZipInfo, map_from_bytes: int) -> np.ndarray:
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, map_from_bytes: int) -> np.ndarray:
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(member)
+        start = member.tell()
+    if dtype.hasobject:
+        name = info.filename.removesuffix(".npy")
+        advice = "with np.stack, after bringing the images to one size" if name.startswith("x") else "0 .. classes - 1"
+        raise UserError(
+            f"{name} of '{path}' holds pickled Python objects, which are never loaded: "
+            f"store one array of numbers, {advice}."
+        )
+    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise damaged(path, f"the header of {info.filename} promises shape {list(shape)}, its size is another")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size < map_from_bytes:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[info.filename.removesuffix(".npy")]
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+    if info.compress_size != info.file_size:
+        raise damaged(path, f"the two sizes of {info.filename} differ")
     with path.open("rb") as handle:
         # A local header is 30 bytes, of which the last two pairs give the lengths of the name and the extra field.
         handle.seek(info.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", handle.read(4))
-        handle.seek(name_length + extra_length, 1)
-        version = np.lib.format.read_magic(handle)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(handle)
-        offset = handle.tell()
+    offset = info.header_offset + 30 + name_length + extra_length + start
     return np.memmap(path, dtype, "c", offset, shape, order="F" if fortran else "C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from robustforge.data.augment import Augment
 from robustforge.data.integrity import fingerprint
-from robustforge.data.resident import ResidentLoader, Split, hold_out
+from robustforge.data.labels import check_classes
+from robustforge.data.resident import ResidentLoader, Split, hold_out, unit_pixels
 from robustforge.data.sources import Arrays, load_arrays
+from robustforge.data.values import image_shape, per_channel, whole
 from robustforge.types import Batch, UserError
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "calibration", "test")
 
@@ -25,11 +30,6 @@ def _ranks() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]; floats, which are adversarial images, pass."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 class ImageData(L.LightningDataModule):
@@ -53,7 +53,8 @@ class ImageData(L.LightningDataModule):
         held_out: training images set apart to calibrate thresholds, at most 10 % of the training set.
         split_seed: decides which images are held out, and which ones the limits keep.
         seed: decides the order of the batches and the augmentation.
-        limit_train: for quick runs, the number of training images (and the most calibration images) to keep.
+        limit_train: for quick runs, the number of training images (and the most calibration images) to keep. With a
+            limit, classes without training images are a warning, not an error.
         limit_test: likewise for the test images.
 
     Attributes:
@@ -94,47 +95,28 @@ class ImageData(L.LightningDataModule):
         limit_test: int | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.kind, self.num_classes, self.eps = name, kind, int(num_classes), float(eps)
-        self.shape = tuple(int(size) for size in shape)
-        self.mean, self.std = self._per_channel(mean), self._per_channel(std)
+        self.name, self.kind, self.eps = name, kind, float(eps)
+        self.shape = image_shape(shape)
+        self.num_classes = whole("num_classes", num_classes, 2)
+        self.mean, self.std = per_channel("mean", mean, self.shape[0]), per_channel("std", std, self.shape[0])
         self.data_dir, self.download, self.path, self.sha256 = data_dir, download, path, sha256
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size = whole("batch_size", batch_size, 1)
+        self.eval_batch_size = whole("eval_batch_size", eval_batch_size, 1)
         self.augment = augment or Augment()
-        self.held_out, self.split_seed, self.seed = held_out, split_seed, seed
-        self.limit_train, self.limit_test = limit_train, limit_test
+        self.held_out = whole("held_out", held_out, 0)
+        self.split_seed, self.seed = whole("split_seed", split_seed, 0), whole("seed", seed, 0)
+        self.limit_train = None if limit_train is None else whole("limit_train", limit_train, 1)
+        self.limit_test = None if limit_test is None else whole("limit_test", limit_test, 1)
         self.adversarial: np.ndarray | Tensor | None = None
         self._arrays: Arrays | None = None
-        self._check()
-
-    def _per_channel(self, values: Sequence[float]) -> tuple[float, ...]:
-        found = tuple(float(value) for value in values)
-        return found * self.shape[0] if len(found) == 1 and self.shape else found
-
-    def _check(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise UserError(
-                f"dataset.shape is {list(self.shape)}: give [channels, height, width], for example [3,32,32]."
-            )
-        if self.num_classes < 2:
-            raise UserError(f"dataset.num_classes is {self.num_classes}: give 2 or more.")
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.shape[0]:
-                raise UserError(
-                    f"dataset.{key} has {len(values)} values: give one, or one for each of {self.shape[0]} channels."
-                )
-        if min(self.std) <= 0:
-            raise UserError(f"dataset.std is {list(self.std)}: give values above 0.")
-        if self.held_out < 0 or self.seed < 0 or self.split_seed < 0:
-            raise UserError("dataset.held_out, dataset.seed and dataset.split_seed must be 0 or more.")
-        for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"dataset.{key} is {value}: give 1 or more.")
 
     def _load(self) -> Arrays:
-        return load_arrays(
+        arrays = load_arrays(
             self.name, self.kind, self.data_dir, self.download, self.shape, self.num_classes, self.sha256, self.path
         )
+        what = f"'{self.path or self.name}'"
+        check_classes(arrays.y_train, arrays.y_test, self.num_classes, what, limited=self.limit_train is not None)
+        return arrays
 
     def prepare_data(self) -> None:
         """Download and cache on one process, so that the others find the files."""
@@ -215,7 +197,7 @@ class ImageData(L.LightningDataModule):
         split: Split = getattr(self, split_name)
         loader = self._evaluation(split, batch_size)
         for raw in loader if shard else ResidentLoader(split, batch_size or self.eval_batch_size):
-            yield Batch(_pixels(raw["x"].to(device)), raw["y"].to(device), raw["index"].to(device))
+            yield Batch(unit_pixels(raw["x"].to(device)), raw["y"].to(device), raw["index"].to(device))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn the loader's dictionary into a :class:`Batch` on its device; augment it while training.
@@ -224,7 +206,7 @@ class ImageData(L.LightningDataModule):
         """
         if not isinstance(batch, dict):
             return batch
-        x, x_adv = _pixels(batch["x"]), batch.get("x_adv")
+        x, x_adv = unit_pixels(batch["x"]), batch.get("x_adv")
         if self.trainer is not None and self.trainer.training:
             key = [self.seed, self._epoch(), batch["batch"], self.rank]
             seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
-from torchvision.transforms.v2 import functional as image_ops
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from robustforge.data.image_files import decode
 from robustforge.files import atomic_write
 from robustforge.types import UserError
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Images decoded before the next ones are queued."""
 
+DECODER = 2
+"""Part of the cache's name: raised when files are decoded to other pixels than before."""
+
 COIL_NAME = re.compile(r"obj(\d+)__(\d+)\.(?:png|ppm|jpg)$")
-
-
-def _decode(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """One image as uint8 (C, H, W): resized so that it covers (H, W) with antialiasing, then cropped at the center."""
-    channels, height, width = shape
-    try:
-        image = default_loader(str(path)).convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"'{path}' is not a readable image ({error}): delete it or fetch it again.") from error
-    scale = max(height / image.height, width / image.width)
-    size = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
-    image = image_ops.center_crop(image_ops.resize(image, size, antialias=True), [height, width])
-    pixels = np.asarray(image, np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+CACHE = ".robustforge-cache"
+SYSTEM = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
+UNREAD = (".heic", ".heif", ".npy", ".npz")
+"""Images that Pillow does not know by themselves; what it knows beyond torchvision's list is not read either."""
 
 
 def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.ndarray:
@@ -43,6 +40,9 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
         shape: (C, H, W) of the result; C is 1 (gray) or 3.
         cache: folder for the .npy, whose name holds a hash of the shape and of the files' names, sizes and dates.
 
+    Returns:
+        (N, C, H, W) uint8. Files with more than 8 bits a channel are rounded to 8, and a warning says so.
+
     Raises:
         UserError: an unreadable image, a channel count other than 1 or 3, or a folder that cannot be written.
     """
@@ -51,38 +51,91 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
             f"dataset.shape is {list(shape)}: image files have 1 or 3 channels, so set dataset.shape=[3,H,W]."
         )
     stats = [(str(file.relative_to(cache.parent)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr((tuple(shape), stats)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((DECODER, tuple(shape), stats)).encode()).hexdigest()[:16]
     target = cache / f"{'x'.join(map(str, shape))}-{key}.npy"
     if not target.is_file():
         try:
-            with atomic_write(target) as temporary, ThreadPoolExecutor() as pool:
-                out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), *shape))
-                for start in range(0, len(files), CHUNK):
-                    chunk = files[start : start + CHUNK]
-                    out[start : start + len(chunk)] = list(pool.map(lambda file: _decode(file, shape), chunk))
-                out.flush()
-                del out
+            deep = _decode_to(target, files, shape)
         except OSError as error:
             raise UserError(
                 f"'{cache}' cannot be written ({error}): free some disk space or make the folder writable."
             ) from error
+        if deep:
+            log.warning(
+                "%d images have more than 8 bits a channel and are rounded to 8 (the first is '%s'); an .npz of floats "
+                "keeps all bits, which adversarial images need",
+                len(deep),
+                deep[0],
+            )
     return np.load(target, mmap_mode="c")
 
 
-def _list_classes(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-        files += found
-        labels += [label] * len(found)
-    return files, np.asarray(labels, np.int64)
+def _decode_to(target: Path, files: Sequence[Path], shape: Sequence[int]) -> list[Path]:
+    """Write the images to a .npy; the files with more than 8 bits a channel."""
+    deep: list[Path] = []
+    with atomic_write(target) as temporary, ThreadPoolExecutor() as pool:
+        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), *shape))
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            decoded = list(pool.map(lambda file: decode(file, shape), chunk))
+            out[start : start + len(chunk)] = [pixels for pixels, _ in decoded]
+            deep += [file for file, (_, more) in zip(chunk, decoded, strict=True) if more]
+        out.flush()
+        del out
+    return deep
+
+
+def _split_off_hidden(paths: Sequence[Path], folder: Path, hidden: set[str]) -> list[Path]:
+    """``paths`` below ``folder`` without those that are, or lie in, hidden or system entries, noted in ``hidden``."""
+    kept = []
+    for path in paths:
+        names = [name for name in path.relative_to(folder).parts if name.startswith(".") or name in SYSTEM]
+        hidden.update(names[:1])
+        if not names:
+            kept.append(path)
+    return kept
+
+
+def _list_classes(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, both sorted; a log line says what is ignored.
+
+    Raises:
+        UserError: a class folder without images, or an image of a format that is not read.
+    """
+    hidden: set[str] = set()
+    entries = _split_off_hidden(sorted(folder.iterdir()), folder, hidden)
+    ignored = [path for path in entries if not path.is_dir()]
+    classes: dict[str, list[Path]] = {}
+    for place in (path for path in entries if path.is_dir()):
+        files = [path for path in _split_off_hidden(sorted(place.rglob("*")), place, hidden) if path.is_file()]
+        classes[place.name] = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+        others = [path for path in files if path.suffix.lower() not in IMG_EXTENSIONS]
+        for path in others:
+            if path.suffix.lower() in Image.registered_extensions() or path.suffix.lower() in UNREAD:
+                raise UserError(f"'{path}' is of a format that is not read here: convert it to PNG, or move it away.")
+        if not classes[place.name]:
+            raise UserError(f"The class folder '{place}' holds no images: put some there, or delete the folder.")
+        ignored += others
+    if hidden:
+        log.info("'%s': hidden and system entries are ignored (%s)", folder, ", ".join(sorted(hidden)[:9]))
+    if ignored:
+        log.warning(
+            "'%s': %d files are ignored, which are no images or lie in no class folder (the first is '%s')",
+            folder,
+            len(ignored),
+            ignored[0],
+        )
+    return classes
 
 
 def read_image_folder(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray]:
     """Read ``root/train/<class>/*`` and ``root/val/<class>/*`` (or ``root/test``); classes are numbered by name.
 
+    Hidden and system files and folders (``.ipynb_checkpoints``, ``__MACOSX`` ..) are ignored, and a log line says so.
+
     Raises:
-        UserError: folders are missing or empty, or a class of the test images has no training folder.
+        UserError: folders are missing or empty, a file is no image that can be read, or a class of the test images has
+            no training folder.
     """
     train = root / "train"
     test = next((root / name for name in ("val", "test") if (root / name).is_dir()), root / "val")
@@ -91,21 +144,22 @@ def read_image_folder(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray]
             raise UserError(
                 f"'{folder}' does not exist: set dataset.path to a folder with train/<class>/ and val/<class>/."
             )
-    classes = sorted(path.name for path in train.iterdir() if path.is_dir())
-    strangers = sorted({path.name for path in test.iterdir() if path.is_dir()} - set(classes))
-    if strangers:
-        raise UserError(
-            f"'{test / strangers[0]}' has no folder of that name in '{train}': name the classes alike in both."
-        )
-    arrays: dict[str, np.ndarray] = {}
-    for part, folder in (("train", train), ("test", test)):
-        files, labels = _list_classes(folder, classes)
-        if not files:
+    found = {"train": _list_classes(train), "test": _list_classes(test)}
+    classes = list(found["train"])
+    for folder, names in ((train, classes), (test, list(found["test"]))):
+        if not names:
             raise UserError(
                 f"'{folder}' holds no images in class folders: put them at {folder.name}/<class>/<image>.png."
             )
-        arrays[f"x_{part}"] = decode_all(files, shape, root / ".robustforge-cache")
-        arrays[f"y_{part}"] = labels
+        strangers = sorted(set(names) - set(classes))
+        if strangers:
+            raise UserError(
+                f"'{folder / strangers[0]}' has no folder of that name in '{train}': name the classes alike in both."
+            )
+    arrays: dict[str, np.ndarray] = {}
+    for part, files in found.items():
+        arrays[f"x_{part}"] = decode_all([path for paths in files.values() for path in paths], shape, root / CACHE)
+        arrays[f"y_{part}"] = np.repeat([classes.index(name) for name in files], [len(p) for p in files.values()])
     return arrays
 
 
@@ -117,6 +171,9 @@ def read_coil100(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray] | No
 
     Returns:
         The four arrays, or None where ``root`` has no such file.
+
+    Raises:
+        UserError: all views are test views or all are training views, or an image cannot be read.
     """
     names = sorted(root.iterdir()) if root.is_dir() else []
     views = sorted((int(m[1]), int(m[2]), path) for path in names if (m := COIL_NAME.fullmatch(path.name)))
@@ -127,6 +184,8 @@ def read_coil100(root: Path, shape: Sequence[int]) -> dict[str, np.ndarray] | No
         ("train", [view for view in views if view[1] % 20]),
         ("test", [view for view in views if not view[1] % 20]),
     ):
-        arrays[f"x_{part}"] = decode_all([path for _, _, path in chosen], shape, root / ".robustforge-cache")
+        if not chosen:
+            raise UserError(f"'{root}' holds no {part} views of COIL-100: unpack all views, 5 degrees apart, into it.")
+        arrays[f"x_{part}"] = decode_all([path for _, _, path in chosen], shape, root / CACHE)
         arrays[f"y_{part}"] = np.asarray([number - 1 for number, _, _ in chosen], np.int64)
     return arrays

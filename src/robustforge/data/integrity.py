@@ -1,4 +1,4 @@
-"""Files and arrays that can be trusted: atomic writes, hashes, pixel layout and label checks."""
+"""Files and arrays that can be trusted: hashes, pixel layout, one label for each image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from robustforge.data.images import check_images
+from robustforge.data.labels import check_labels
 from robustforge.files import sha256_of
 from robustforge.types import UserError
 
@@ -31,59 +33,60 @@ def check_sha256(path: Path, expected: str | None) -> None:
 
 
 def as_pixels(array: np.ndarray, shape: Sequence[int], what: str) -> np.ndarray:
-    """Bring images to uint8 (N, C, H, W); a view where that is possible.
+    """Bring images to (N, C, H, W), uint8 or float32; a view where that is possible.
 
     Args:
-        array: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floats in [0, 1], which are rounded to 1/255.
+        array: (N, H, W), (N, H, W, C) or (N, C, H, W), of what :func:`robustforge.data.images.check_images` takes.
         shape: the (C, H, W) wanted, which also tells the two layouts with a channel apart.
         what: the name of the array in messages.
 
     Raises:
-        UserError: another size, another type, or floats outside [0, 1].
+        UserError: another size, or pixels that are refused.
     """
+    array = check_images(array, what)
     channels, height, width = shape
     found = tuple(array.shape[1:])
-    if found == (height, width) and channels == 1:
-        array = array[:, None]
-    elif found == (height, width, channels) and found != (channels, height, width):
-        array = array.transpose(0, 3, 1, 2)
-    elif found != (channels, height, width):
-        raise UserError(
-            f"{what} holds images of shape {list(found)} where dataset.shape (C, H, W) is {list(shape)}: "
-            "set dataset.shape to what the file holds, or resize the images."
-        )
-    if array.dtype == np.uint8:
+    if found == (channels, height, width):
         return array
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{what} is of type {array.dtype}: store pixels as uint8, or as floats in [0, 1].")
-    # The negated form also refuses NaN, which every comparison calls false.
-    if array.size and not (array.min() >= 0 and array.max() <= 1):
-        raise UserError(f"{what} has floats outside [0, 1]: divide by 255, or store uint8.")
-    return np.rint(array * 255).astype(np.uint8)
+    if found == (height, width) and channels == 1:
+        return array[:, None]
+    if found == (height, width, channels):
+        return array.transpose(0, 3, 1, 2)
+    raise UserError(
+        f"{what} holds images of shape {list(found)} where dataset.shape (C, H, W) is {list(shape)}: "
+        f"{_reshaping(found, (channels, height, width))}."
+    )
+
+
+def _reshaping(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    if len(found) == 1:
+        return "store them as (N, C, H, W), with x.reshape(len(x), C, H, W)"
+    if len(found) not in (2, 3):
+        return "store them as (N, C, H, W)"
+    last = len(found) == 3 and found[2] in (1, 3, 4) and found[0] not in (1, 3, 4)
+    right = (1, *found) if len(found) == 2 else (found[2], *found[:2]) if last else found
+    advice = f"set dataset.shape={list(right)}".replace(", ", ",")
+    if right[1:] != shape[1:]:
+        return f"{advice}, or resize the images"
+    change = {(3, 1): "make the images gray", (1, 3): "repeat the gray channel"}.get((right[0], shape[0]))
+    return f"{advice}, or {change}" if change else advice
 
 
 def as_labels(array: np.ndarray, count: int, num_classes: int, what: str) -> np.ndarray:
     """Bring labels to int64 (N,).
 
     Args:
-        array: integers, (N,) or (N, 1).
+        array: what :func:`robustforge.data.labels.check_labels` takes.
         count: the number of images they belong to.
         num_classes: labels are 0 .. num_classes - 1.
         what: the name of the array in messages.
 
     Raises:
-        UserError: not integers, not one for an image, or out of range.
+        UserError: no labels, not one for an image, or out of range.
     """
-    if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{what} is of type {array.dtype}: store labels as integers 0 .. {num_classes - 1}.")
-    if array.size != count or array.shape[:1] != (count,):
+    labels = check_labels(array, num_classes, what, "dataset.num_classes")
+    if len(labels) != count:
         raise UserError(f"{what} has shape {list(array.shape)} for {count} images: store one label for each image.")
-    labels = array.reshape(-1).astype(np.int64)
-    if count and not (labels.min() >= 0 and labels.max() < num_classes):
-        raise UserError(
-            f"{what} has labels from {labels.min()} to {labels.max()} where dataset.num_classes is {num_classes}: "
-            f"set dataset.num_classes={int(labels.max()) + 1}, or renumber the labels from 0."
-        )
     return labels
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustforge.data.images import check_adversarial
 from robustforge.types import UserError
+
+
+def unit_pixels(images: Tensor) -> Tensor:
+    """8-bit or float images as new float32 in [0, 1]: the only place where the library divides by 255."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Split:
     """A part of a data set.
 
     Attributes:
-        images: (N, C, H, W) uint8 on the CPU; may be a view of a memory map.
+        images: (N, C, H, W) on the CPU, uint8 or float32 in [0, 1]; may be a view of a memory map.
         labels: (N,) int64.
     """
 
@@ -27,6 +33,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pixels(self, rows: Tensor | slice = slice(None), device: torch.device | str = "cpu") -> Tensor:
+        """The images of ``rows`` as new float32 (n, C, H, W) in [0, 1] on ``device``; they travel there as stored."""
+        return unit_pixels(self.images[rows].to(device))
 
     def first(self, count: int | None, seed: int) -> Split:
         """The first ``count`` images of a seeded permutation, or all of them for None or a count that is too large."""
@@ -43,7 +53,7 @@ def hold_out(images: Tensor, labels: Tensor, count: int, seed: int) -> tuple[Spl
     larger than the memory (mapped copy-on-write) is never copied.
 
     Args:
-        images: (N, C, H, W) uint8; reordered.
+        images: (N, C, H, W) of any type; reordered.
         labels: (N,) int64; reordered.
         count: images to hold out, 0 .. N.
         seed: of the draw.
@@ -64,7 +74,7 @@ def hold_out(images: Tensor, labels: Tensor, count: int, seed: int) -> tuple[Spl
 class ResidentLoader:
     """Batches of a split, by index.
 
-    Yields dictionaries: ``x`` (B, C, H, W) uint8, ``y`` (B,) int64, ``index`` (B,) int64 positions in the split,
+    Yields dictionaries: ``x`` (B, C, H, W) as stored, ``y`` (B,) int64, ``index`` (B,) int64 positions in the split,
     ``batch`` the number of the batch in the epoch, and, where there are adversarial partners, ``x_adv`` (B, C, H, W)
     float32.
 
@@ -82,7 +92,7 @@ class ResidentLoader:
         adversarial: (N, C, H, W) floats in [0, 1] aligned with the split: an array, a tensor or a memory map.
 
     Raises:
-        UserError: a batch size below 1, or adversarial images that do not belong to this split.
+        UserError: a batch size below 1, or adversarial images that do not belong to this split or lie outside [0, 1].
     """
 
     def __init__(
@@ -106,6 +116,8 @@ class ResidentLoader:
                 f"The adversarial set has shape {list(adversarial.shape)} where the split has "
                 f"{list(split.images.shape)}: craft it again for this data set and this held-out part."
             )
+        if adversarial is not None:
+            check_adversarial(np.asarray(adversarial), "The adversarial set")
         self.split, self.batch_size, self.shuffle, self.seed, self.epoch = split, batch_size, shuffle, seed, epoch
         self.drop_last, self.rank, self.world_size, self.even = drop_last, rank, world_size, even
         self.adversarial = adversarial

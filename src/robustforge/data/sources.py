@@ -28,9 +28,10 @@ class Arrays:
     """A data set.
 
     Attributes:
-        x_train: (N, C, H, W) uint8; may be a copy-on-write memory map.
+        x_train: (N, C, H, W) uint8, or float32 in [0, 1] for floats that are no 8-bit pixels; may be a copy-on-write
+            memory map.
         y_train: (N,) int64.
-        x_test: (M, C, H, W) uint8.
+        x_test: (M, C, H, W) likewise, for itself.
         y_test: (M,) int64.
     """
 
@@ -84,7 +85,8 @@ def load_arrays(
             f"dataset.sha256 is set and '{name}' does not come from an .npz archive: set dataset.sha256=null."
         )
     else:
-        raw, origin = _from_files(name, kind, data_root(data_dir), place, download, shape), f"data set '{name}'"
+        raw = _from_files(name, kind, data_root(data_dir), place, download, shape)
+        origin = f"data set '{name}'" + (f" in '{place}'" if place else "")
     return _checked(raw, shape, num_classes, origin)
 
 

@@ -48,7 +48,7 @@ def _cifar(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as handle:
             batch = _ArraysOnly(handle, encoding="latin1").load()
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        images.append(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32))
+        images.append(np.asarray(batch["data"]).reshape(-1, 3, 32, 32))
         labels.append(np.asarray(batch["labels"]))
     return np.concatenate(images), np.concatenate(labels)
 
@@ -58,7 +58,8 @@ def _svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     from scipy.io import loadmat  # scikit-learn brings scipy; only this format needs it
 
     content = loadmat(str(path))
-    return np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)), content["y"].reshape(-1).astype(np.int64) % 10
+    labels = content["y"].reshape(-1)
+    return np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)), np.where(labels == 10, 0, labels)
 
 
 def _read_idx_folder(files: Sequence[Path]) -> Raw:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface, end_to_end
 from robustforge.defenses.figures import Figure
-from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, describe, seed_everywhere
-from robustforge.types import Batch, DefenseOutput
+from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, seed_everywhere
+from robustforge.types import Batch, DefenseOutput, DivergedError
+
+LARGEST = float(torch.finfo(torch.float32).max) ** 0.5
 
 
 class Defense(pl.LightningModule):
@@ -25,7 +28,21 @@ class Defense(pl.LightningModule):
     Args:
         seed: of initial weights and of every random draw in training.
         training: how the single default stage is optimized; None for subclasses that write ``stages()``.
+
+    Attributes:
+        evaluation_only: names of constructor arguments that no stage depends on unless it names them in ``takes``. All
+            others are part of the keys under which products are stored.
+        arguments: the constructor's arguments by name, defaults included.
     """
+
+    evaluation_only: ClassVar[tuple[str, ...]] = ()
+    arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Notes the constructor's arguments, whatever the subclass calls them: products are kept under them."""
+        made = super().__new__(cls)
+        made.__dict__["arguments"] = bound_arguments(cls.__init__, made, *args, **kwargs)
+        return made
 
     def __init__(self, *, seed: int = 0, training: Training | None = None) -> None:
         super().__init__()
@@ -33,6 +50,7 @@ class Defense(pl.LightningModule):
         self.training_settings = training
         self.stage: FitStage | None = None
         self._noted: dict[str, Tensor] = {}
+        self._previous: tuple[int, dict[str, Tensor]] | None = None  # step and loss terms
 
     # ---- what a subclass writes -------------------------------------------------------------------------------------
 
@@ -44,17 +62,12 @@ class Defense(pl.LightningModule):
         """Weighted loss terms of the default stage, each a scalar."""
         raise NotImplementedError(f"{type(self).__name__} must define losses(batch) or stages().")
 
-    def settings(self) -> dict[str, Any]:
-        """What the default stage's product depends on besides its optimization; part of its key in the store."""
-        return {}
-
     def stages(self) -> list[Stage]:
         """The stages in order; by default one fit of every submodule on :meth:`losses`."""
         if self.training_settings is None:
             raise ValueError(f"{type(self).__name__} was given no training settings and declares no stages.")
         trains = tuple(name for name, _ in self.named_children())
-        settings = {"defense": describe(type(self)), **self.settings()}
-        return [FitStage("fit", trains, self.losses, self.training_settings, settings, validate=self.validate)]
+        return [FitStage("fit", trains, self.losses, self.training_settings, validate=self.validate)]
 
     def built_on(self) -> Sequence[Defense]:
         """Defenses whose stages are run, or found in the store, before its own; no two stages may have one name."""
@@ -79,6 +92,10 @@ class Defense(pl.LightningModule):
     def figures(self) -> dict[str, Figure]:
         """Pictures that only this defense has, by file name; every defense has a gallery besides."""
         return {}
+
+    def describe(self) -> dict[str, Any]:
+        """What it is made of, for keys: the constructor's arguments."""
+        return self.arguments
 
     # ---- what the base does -----------------------------------------------------------------------------------------
 
@@ -137,12 +154,31 @@ class Defense(pl.LightningModule):
         stage = self.active_stage
         terms = stage.losses(batch)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self._stop_if_diverged()
+        self._previous = batch_idx, {name: term.detach() for name, term in terms.items()}
         figures = {**terms, "loss": loss, **self._noted}
         self._noted = {}
         logged = {f"{stage.name}/train/{name}": value.detach() for name, value in figures.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.y))
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.y))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """The last step's loss terms are looked at too."""
+        self._stop_if_diverged()
+
+    def _stop_if_diverged(self) -> None:
+        """Looks at the previous step's terms, which are there by now: the device need not be waited for."""
+        if self._previous is None:
+            return
+        (step, terms), self._previous = self._previous, None
+        if not in_range(torch.stack([term.float() for term in terms.values()])):
+            bad = ", ".join(name for name, term in terms.items() if not in_range(term))
+            raise DivergedError(
+                f"Training diverged in stage {self.active_stage.name}, epoch {self.current_epoch}, step {step}: the "
+                f"loss term {bad} is NaN, infinite or beyond {LARGEST:.0e}. Nothing was stored; the last good epoch is "
+                "kept. Lower the learning rate (optimizer.lr) or clip gradients."
+            )
 
     def note(self, **figures: Tensor) -> None:
         """Scalars of the training step under way that are logged beside its loss without being part of it."""
@@ -155,6 +191,22 @@ class Defense(pl.LightningModule):
             return
         metrics = {f"{stage.name}/val/{name}": value.float().mean() for name, value in stage.validate(batch).items()}
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(batch.y))
+
+
+def in_range(values: Tensor) -> bool:
+    """Whether all values are numbers whose squares are finite in float32: training beyond that has diverged."""
+    return bool((values.abs() <= LARGEST).all())  # NaN is not
+
+
+def bound_arguments(function: Callable[..., Any], owner: object, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call of ``function(owner, ...)`` by name, defaults included, ``**others`` among them."""
+    bound = inspect.signature(function).bind_partial(owner, *args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        gathers = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        found.update(value if gathers else {name: value})
+    return found
 
 
 def classify(network: nn.Module) -> dict[str, Surface]:

@@ -40,7 +40,7 @@ class Scene:
     def images(self, count: int) -> tuple[Tensor, Tensor]:
         """The first ``count`` test images (n, C, H, W) in [0, 1], and their labels (n,)."""
         test = self.data.test
-        return test.images[:count].to(self.device).float() / 255, test.labels[:count].to(self.device)
+        return test.pixels(slice(count), self.device), test.labels[:count].to(self.device)
 
     def attacked(self, surface: Surface, x: Tensor, y: Tensor) -> Tensor:
         """Images (n, C, H, W) under the attack."""

@@ -13,7 +13,7 @@ from robustforge.attacks.core.surface import Surface, bpda, eot, transfer
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.figures import Figure, gallery
-from robustforge.defenses.stages import CraftStage, Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom, image_key
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
@@ -45,7 +45,7 @@ class Purifier(Defense):
         super().__init__(seed=seed)
         if draws < 1:
             raise UserError(f"defense.draws is {draws}: give at least 1.")
-        self.model_description, self.undefended_training, self.draws = describe(model), undefended_training, draws
+        self.undefended_training, self.draws = undefended_training, draws
         self.undefended = build_seeded(model, seed, "undefended")
 
     # ---- what a subclass writes -------------------------------------------------------------------------------------
@@ -146,14 +146,7 @@ class Purifier(Defense):
 
     def stages(self) -> list[Stage]:
         """The classifier on clean images (the same as ``defense=none``), then the purifier's own."""
-        plain = plain_stage(self, self.model_description, self.undefended_training)
-        return [plain, *self.purifier_stages()]
-
-    def offline_set(self, attack: Attack, threat: Threat) -> CraftStage:
-        """The attack on the undefended classifier's training images, made once."""
-        return CraftStage(
-            "adversarial_set", lambda: classify(self.undefended)["end_to_end"], attack, threat, uses=("undefended",)
-        )
+        return [plain_stage(self), *self.purifier_stages()]
 
     def offline_figures(self, attack: Attack, threat: Threat) -> dict[str, Figure]:
         """The attack that the purifier was trained to undo, where it was made: on the undefended classifier."""

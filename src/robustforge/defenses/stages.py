@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +52,12 @@ class FitStage:
         trains: attribute names of the defense's submodules that this stage trains; they are its product.
         losses: batch -> weighted loss terms, summed into the loss and logged apart.
         training: epochs, optimizer, schedule.
-        settings: everything else the product depends on; part of its key.
+        takes: constructor arguments of the defense that the product depends on (``fusion.per_class``: a field of one),
+            part of its key; None for all but the evaluation-only ones. Arguments that no stage names and that are not
+            evaluation-only count for every stage.
+        settings: what the product depends on besides them, such as values that are derived from arguments.
+        shared: the stage is the same for every defense that has it: its key holds ``settings`` alone, no argument and
+            no source of the defense.
         uses: names of earlier stages it consumes.
         adversarial_set: name of the crafting stage whose images are paired with the batches, or None.
         validate: batch -> per-sample metrics (B,), averaged over the held-out split after each epoch.
@@ -80,6 +83,8 @@ class FitStage:
     best: str | None = None
     average: float | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    takes: tuple[str, ...] | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         check_average(self.average)
@@ -101,8 +106,12 @@ class CraftStage:
         attack: which attack.
         threat: its budget.
         uses: names of earlier stages it consumes.
-        settings: everything else the product depends on.
+        takes: constructor arguments of the defense that the product depends on (``fusion.per_class``: a field of one),
+            part of its key; None for all but the evaluation-only ones. Arguments that no stage names and that are not
+            evaluation-only count for every stage.
+        settings: what the product depends on besides them, such as values that are derived from arguments.
         source: an earlier crafting stage, also in ``uses``, whose images are attacked in place of the clean ones.
+        shared: as in :class:`FitStage`.
     """
 
     name: str
@@ -112,6 +121,8 @@ class CraftStage:
     uses: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    takes: tuple[str, ...] | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,10 @@ class CalibrateStage:
         fits: attribute names of the defense's submodules whose buffers it fills; they are its product.
         fit: batches of the whole split, in order and unaugmented -> fills them.
         uses: names of earlier stages it consumes.
-        settings: everything else the product depends on.
+        takes: constructor arguments of the defense that the product depends on (``fusion.per_class``: a field of one),
+            part of its key; None for all but the evaluation-only ones. Arguments that no stage names and that are not
+            evaluation-only count for every stage.
+        settings: what the product depends on besides them, such as values that are derived from arguments.
         split: ``calibration``, held-out training images; or ``train``, or ``test`` (only to reproduce a leak).
     """
 
@@ -133,35 +147,10 @@ class CalibrateStage:
     uses: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     split: str = "calibration"
+    takes: tuple[str, ...] | None = None
 
 
 Stage = FitStage | CraftStage | CalibrateStage
-
-
-def describe(value: Any) -> Any:
-    """Turns what configs build (partials, dataclasses, scalars, containers) into plain JSON values.
-
-    Raises:
-        TypeError: a value has no stable description, such as a live module or a lambda.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, functools.partial):
-        return {"_target_": describe(value.func), "args": describe(value.args), **describe(value.keywords)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"_target_": _qualified(type(value)), **fields}
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [describe(item) for item in value]
-    if isinstance(value, type) or (callable(value) and getattr(value, "__qualname__", "<").isidentifier()):
-        return _qualified(value)
-    raise TypeError(f"{value!r} has no stable description; pass a partial, a dataclass or plain values instead.")
-
-
-def _qualified(function: Any) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
 
 
 def derive_seed(seed: int, *path: object) -> int:

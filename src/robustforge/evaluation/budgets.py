@@ -28,7 +28,7 @@ def save_budgets(defense: Defense, data: ImageData, protocol: Protocol, path: Pa
     if len(protocol.budgets) < FEWEST:
         return
     surface = defense.surfaces()["end_to_end"]
-    x = data.test.images[:1].to(device).float() / 255
+    x = data.test.pixels(slice(1), device)
     y = data.test.labels[:1].to(device)
     attacks = list(next(iter(protocol.suites.values())).attacks.values())
     rows = [[attack(surface, x, y, threat).x_adv for threat in protocol.budgets] for attack in attacks]

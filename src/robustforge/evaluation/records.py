@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.geometry import l2_norm, linf_norm
 from robustforge.files import atomic_write
+from robustforge.fingerprint import code_state
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat
 
 SCHEMA = pa.schema(
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
     ]
 )
 SECONDS = b"robustforge.seconds"  # kept beside the table, so that equal evaluations have equal columns
+CODE = b"robustforge.code"  # metadata: which code measured it, as JSON; of joined tables all of them
 _CELL = ("system", "attack", "surface", "norm", "eps", "false_positive_rate", "check")
 
 
@@ -124,7 +126,7 @@ def cell_table(
         "evades": [evades] * count,
     }
     table = pa.table({**constants, **merged}, schema=SCHEMA)
-    return table.replace_schema_metadata({SECONDS: str(seconds).encode()})
+    return table.replace_schema_metadata({SECONDS: str(seconds).encode(), CODE: json.dumps(code_state()).encode()})
 
 
 def join_tables(tables: list[pa.Table]) -> pa.Table:
@@ -135,7 +137,20 @@ def join_tables(tables: list[pa.Table]) -> pa.Table:
             values = [table[name][0].as_py() for name in _CELL]
             spent.append([None if value != value else value for value in values])  # NaN, which JSON lacks
             spent[-1].append(float((table.schema.metadata or {}).get(SECONDS, b"0")))
-    return pa.concat_tables(tables).replace_schema_metadata({SECONDS: json.dumps(spent).encode()})
+    made_by = {json.dumps(code, sort_keys=True): code for table in tables if (code := _code(table))}
+    metadata = {SECONDS: json.dumps(spent).encode(), CODE: json.dumps(list(made_by.values())).encode()}
+    return pa.concat_tables(tables).replace_schema_metadata(metadata)
+
+
+def measured_by(table: pa.Table) -> str | None:
+    """Hash of the source of the package that measured a cell, or None for records that do not tell."""
+    source = _code(table).get("source")
+    return None if source is None else str(source)
+
+
+def _code(table: pa.Table) -> dict[str, Any]:
+    code: dict[str, Any] = json.loads((table.schema.metadata or {}).get(CODE, b"{}"))
+    return code
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from robustforge.attacks.core.batching import batch_within
 from robustforge.attacks.core.surface import Surface, compiled, fooled
@@ -23,14 +21,17 @@ from robustforge.attacks.none import NoAttack
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import describe
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
+from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import SCHEMA, batch_columns, cell_table, join_tables, write_table
+from robustforge.evaluation.records import batch_columns, cell_table, join_tables, measured_by, write_table
+from robustforge.fingerprint import code_state
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 
+log = logging.getLogger(__name__)
 MOST = 4096  # images a batch, however much memory there is
 
 
@@ -45,10 +46,12 @@ class Evaluation:
         protocol: what is run.
         folder: all records go to ``<folder>/records.parquet``.
         cells: finished cells go here, under a hash of all they depend on; runs may share the folder.
-        stages: key of every stage's product. A row named like a stage depends on that stage alone.
-        settings: evaluation-time settings that the defense's own row depends on besides.
+        stages: key of every stage's product, by stage name; empty for a defense that was not trained here.
         device: where it runs.
         quiet: no progress bar.
+        overwrite: attack again although finished cells are there.
+        made_by_other_code: ``warn`` uses cells that another version of the package measured, ``remake`` measures again.
+        reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
     """
 
     name: str
@@ -58,9 +61,11 @@ class Evaluation:
     folder: Path
     cells: Path
     stages: Mapping[str, str]
-    settings: Mapping[str, Any]
     device: torch.device
     quiet: bool = False
+    overwrite: bool = False
+    made_by_other_code: str = "warn"
+    reused_from_other_code: list[str] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -71,23 +76,21 @@ class Evaluation:
         """
         self.defense.eval().to(self.device)
         cells = self._cells()
+        keys = CellKeys(self.defense, self.data, self.protocol, self.stages)
         tables: list[pa.Table] = []
-        columns = (
-            TextColumn("{task.description:<42}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, disable=self.quiet or distributed.rank() != 0) as progress:
-            everything = progress.add_task("evaluating: cells", total=len(cells), note="")
-            inner = progress.add_task("", total=0, note="")
+        with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
-                progress.reset(inner, total=len(rows), description=f"  {_label(cell)}", note="")
-                tables.append(self._cell(cell, rows, progress, inner))
-                progress.advance(everything)
+                progress.begin(_label(cell), len(rows))
+                path = self.cells / f"{keys(cell, self._asked(cell))}.parquet"
+                tables.append(self._reused(cell, path) or self._measured(cell, rows, path, progress))
+                progress.end()
+        if self.reused_from_other_code and distributed.rank() == 0:
+            log.warning(
+                "%d of %d cells were measured by other code; store.made_by_other_code=remake measures them again",
+                len(self.reused_from_other_code),
+                len(cells),
+            )
         path = self.folder / "records.parquet"
         if distributed.rank() == 0:
             write_table(join_tables(tables), path)
@@ -119,48 +122,47 @@ class Evaluation:
         found = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
         return [cell for number, cell in enumerate(found) if cell not in found[:number]]
 
-    def _cell(self, cell: Cell, rows: np.ndarray, progress: Progress, task: Any) -> pa.Table:
-        path = self.cells / f"{self._key(cell)}.parquet"
-        if distributed.agree(path.exists()):
-            return pq.read_table(path)
-        fitted = cell.system, cell.rate
-        if fitted not in self.thresholds:
-            self.thresholds[fitted] = self._threshold(cell)
-        threshold, started = self.thresholds[fitted], time.perf_counter()
-        attack = cell.attack or NoAttack()
-        threat = cell.threat or Threat(eps=0.0)
+    def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
+        """The cell's records where they are there and may be used."""
+        if self.overwrite or not distributed.agree(path.exists()):
+            return None
+        table = pq.read_table(path)
+        if measured_by(table) == code_state()["source"]:
+            return table
+        if self.made_by_other_code == "remake":
+            return None
+        self.reused_from_other_code.append(_label(cell))
+        return table
+
+    def _measured(self, cell: Cell, rows: np.ndarray, path: Path, progress: CellProgress) -> pa.Table:
+        """Attacks the images at ``rows`` (n,), keeps what is finished batch by batch, and writes the cell."""
+        if (cell.system, cell.rate) not in self.thresholds:
+            self.thresholds[cell.system, cell.rate] = self._threshold(cell)
+        threshold, started = self.thresholds[cell.system, cell.rate], time.perf_counter()
         surface = compiled(cell.surface) if self.protocol.compile else cell.surface
-        seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
         kept = Parts(self.cells / ".partial" / path.stem)
-        parts, done, standing = [], 0, 0
+        if self.overwrite and distributed.rank() == 0:
+            kept.discard()
+        distributed.barrier()
+        parts = []
         for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
             columns = kept.find(batch.index)
             if columns is None:
-                result = attack(
-                    seen, batch.x, batch.y, threat, index=batch.index, seed=self.protocol.seed, threshold=threshold
-                )
-                success, output = fooled(surface, result.x_adv, batch.y, threshold)
-                result = replace(result, success=success) if cell.blind else result
-                columns = batch_columns(batch, result, output, threshold)
+                columns = self._attack(cell, surface, batch, threshold)
                 kept.keep(batch.index, columns)
             parts.append(columns)
-            done, standing = done + len(batch.y), standing + int((~columns["success"]).sum())
-            speed = done * distributed.world_size() / (time.perf_counter() - started)
-            note = f"{100 * standing / done:.1f} % stand, {speed:,.0f} images/s"
-            progress.update(task, completed=done * distributed.world_size(), note=note)
-        gathered = _gather(parts)
-        name = cell.surface.name if cell.attack else "none"
+            progress.advance(columns["success"])
         table = cell_table(
-            gathered,
+            _gather(parts),
             cell.system,
-            attack.name,
-            name,
+            (cell.attack or NoAttack()).name,
+            "none" if cell.attack is None else cell.surface.name,
             cell.threat,
             self.protocol.seed,
             rate=cell.rate,
             threshold=threshold,
             check=cell.check,
-            evades=getattr(attack, "evades", False),
+            evades=getattr(cell.attack, "evades", False),
             seconds=time.perf_counter() - started,
         )
         if distributed.rank() == 0:
@@ -169,32 +171,29 @@ class Evaluation:
         distributed.barrier()
         return table
 
+    def _attack(self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None) -> dict[str, Any]:
+        """One batch attacked and judged, as columns of records."""
+        attack = cell.attack or NoAttack()
+        seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
+        result = attack(
+            seen,
+            batch.x,
+            batch.y,
+            cell.threat or Threat(eps=0.0),
+            index=batch.index,
+            seed=self.protocol.seed,
+            threshold=threshold,
+        )
+        success, output = fooled(surface, result.x_adv, batch.y, threshold)
+        result = replace(result, success=success) if cell.blind else result
+        return batch_columns(batch, result, output, threshold)
+
     def _batch_size(self, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
         if self.protocol.memory_gb is None:
             return self.data.eval_batch_size
         (two,) = self._batches(self.data.test, np.arange(2), shard=False)
         return batch_within(surface, two.x, two.y, self.protocol.memory_gb * 2**30, MOST)
-
-    def _key(self, cell: Cell) -> str:
-        one = None if cell.system == self.name else self.stages.get(cell.system)  # the defense's own row has settings
-        identity = {"stage": one} if one else {"stages": dict(self.stages), "settings": dict(self.settings)}
-        description = {
-            "system": cell.system,
-            "surface": cell.surface.name,
-            "attack": describe(cell.attack),
-            "threat": describe(cell.threat),
-            "n": self._asked(cell),
-            "seed": self.protocol.seed,
-            "fpr": cell.rate,
-            "threshold": self.protocol.threshold,
-            "check": cell.check and [cell.check, self.protocol.checks_n],
-            "data": self.data.fingerprint,
-            "identity": identity,
-            "columns": SCHEMA.names,
-            **({"blind": True} if cell.blind else {}),
-        }
-        return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
@@ -217,7 +216,7 @@ class Evaluation:
         size = size or self.data.eval_batch_size
         for start in range(0, len(rows), size):
             index = torch.as_tensor(rows[start : start + size])
-            x = split.images[index].to(self.device).float() / 255
+            x = split.pixels(index, self.device)
             yield Batch(x, split.labels[index].to(self.device), index.to(self.device))
 
     def _diagnostics(self, rows: np.ndarray) -> dict[str, float]:

@@ -10,19 +10,22 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from robustforge.data.adversarial_set import begin_images
 from robustforge.data.datamodule import ImageData
+from robustforge.data.resident import Split
 from robustforge.defenses.stages import CraftStage
 from robustforge.training import distributed
 
 log = logging.getLogger(__name__)
 
 
-def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A writable memory map, made by rank 0 when it is not there yet."""
-    if distributed.rank() == 0 and not path.exists():
-        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
+def _maps(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Writable memory maps of the images and of what is done, made by rank 0 when they are not there yet."""
+    if distributed.rank() == 0:
+        begin_images(folder, shape)
     distributed.barrier()
-    return np.lib.format.open_memmap(path, mode="r+")
+    images, done = (np.lib.format.open_memmap(folder / name, mode="r+") for name in ("images.npy", "done.npy"))
+    return images, done
 
 
 def craft(
@@ -52,8 +55,7 @@ def craft(
     surface = stage.surface()
     surface.modules.to(device)
     count = len(getattr(data, split).labels)
-    images = _map(folder / "images.npy", "<f4", (count, *data.shape))
-    done = _map(folder / "done.npy", "|b1", (count,))
+    images, done = _maps(folder, (count, *data.shape))
     batches = data.batches(split, data.batch_size if limit else None, device=device)
     total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
     hidden = quiet or distributed.rank() != 0
@@ -69,13 +71,13 @@ def craft(
         done.flush()
     if limit and distributed.rank() == 0:
         log.warning("%s: the limits of the trainer apply, so that only %d batches were attacked", stage.name, limit)
-        _fill_clean(images, done, getattr(data, split).images, data.eval_batch_size)
+        _fill_clean(images, done, getattr(data, split), data.eval_batch_size)
     distributed.barrier()
 
 
-def _fill_clean(images: np.ndarray, done: np.ndarray, clean: torch.Tensor, batch_size: int) -> None:
+def _fill_clean(images: np.ndarray, done: np.ndarray, clean: Split, batch_size: int) -> None:
     """Clean images where nothing was crafted, so that a limited run can go on."""
     for start in range(0, len(done), batch_size):
         rows = np.arange(start, min(start + batch_size, len(done)))
         rows = rows[~np.asarray(done[rows])]
-        images[rows] = clean[torch.as_tensor(rows)].float().numpy() / 255
+        images[rows] = clean.pixels(torch.as_tensor(rows)).numpy()

@@ -8,6 +8,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from robustforge.defenses.stages import FitStage
+from robustforge.training.store import check_finite
+
 
 class ResumePoint(Callback):
     """Keeps ``<folder>/resume.ckpt`` at the end of the last finished epoch.
@@ -15,8 +18,8 @@ class ResumePoint(Callback):
     Lightning's own checkpoint callback writes in place: killed at the wrong moment, it leaves half a file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "resume.ckpt"
+    def __init__(self, folder: Path, stage: FitStage) -> None:
+        self.path, self.stage = folder / "resume.ckpt", stage
 
     @property
     def found(self) -> str | None:
@@ -24,7 +27,11 @@ class ResumePoint(Callback):
         return str(self.path) if self.path.exists() else None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replaces the checkpoint; every rank takes part, rank 0 writes."""
+        """Replaces the checkpoint, unless the epoch ended with weights that are not finite.
+
+        Every rank takes part, rank 0 writes.
+        """
+        check_finite(pl_module, self.stage.trains, f"in stage {self.stage.name}, epoch {trainer.current_epoch}")
         half = self.path.with_suffix(".half")
         trainer.save_checkpoint(half)
         if trainer.is_global_zero:

@@ -17,24 +17,19 @@ from filelock import FileLock
 
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import (
-    CalibrateStage,
-    CraftStage,
-    FitStage,
-    Stage,
-    derive_seed,
-    describe,
-    seed_everywhere,
-)
+from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, derive_seed, seed_everywhere
+from robustforge.fingerprint import key_of
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.final_weights import FinalWeights
+from robustforge.training.keys import craft_limit, describe_stage
 from robustforge.training.resume import ResumePoint
-from robustforge.training.store import Artifact, ArtifactStore, key_of, save_modules
+from robustforge.training.store import Artifact, ArtifactStore, save_modules
 from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 TrainerFactory = Callable[..., pl.Trainer]
+OTHER_CODE = ("warn", "remake")
 
 
 @dataclass(frozen=True)
@@ -46,12 +41,14 @@ class StageReport:
         key: of its product in the store.
         reused: whether the store already had it.
         seconds: spent on it in this run.
+        other_code: whether the package's source was another one when it was made.
     """
 
     name: str
     key: str
     reused: bool
     seconds: float
+    other_code: bool = False
 
 
 @dataclass
@@ -67,6 +64,11 @@ class StageRunner:
         device: where crafting runs.
         quiet: no progress bars.
         only_reuse: refuse to make what the store lacks (evaluation must not train).
+        made_by_other_code: ``warn`` uses products that another version of the package made, ``remake`` makes them
+            again.
+
+    Raises:
+        UserError: another word for that.
     """
 
     data: ImageData
@@ -76,83 +78,75 @@ class StageRunner:
     device: torch.device
     quiet: bool = False
     only_reuse: bool = False
+    made_by_other_code: str = "warn"
+
+    def __post_init__(self) -> None:
+        if self.made_by_other_code not in OTHER_CODE:
+            raise UserError(
+                f"store.made_by_other_code is '{self.made_by_other_code}': choose one of {', '.join(OTHER_CODE)}."
+            )
 
     def run(self, defense: Defense) -> list[StageReport]:
         """Runs every stage; afterwards the defense holds all products, frozen and in eval mode.
 
         The stages of the defenses that it is built on come first.
+
+        Raises:
+            UserError: the store lacks a stage that may not be made.
+            DivergedError: a loss or weight became NaN or infinite; nothing of that stage is stored.
         """
         artifacts: dict[str, Artifact] = {}
-        reports = []
         stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
+        reports = []
         for number, (owner, stage) in enumerate(stages, 1):
-            started = time.perf_counter()
-            description = self._describe(stage, owner.seed, artifacts)
-            key = key_of(description)
-            label = f"stage {number}/{len(stages)} {stage.name}"
-            held = distributed.rank() == 0
-            with FileLock(self.store.lock_path(stage.name, key)) if held else nullcontext():
-                artifact = self.store.find(stage.name, key)
-                reused = distributed.agree(artifact is not None)
-                if not reused and self.only_reuse:
-                    raise UserError(
-                        f"The store {self.store.root} lacks this run's stage {stage.name}: give the same command to "
-                        "train.py again, which makes it."
-                    )
-                if not reused:
-                    log.info("%s: making %s", label, key[:16])
-                    self._make(stage, owner, key, artifacts)
-                    distributed.barrier()
-                    if held:
-                        keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
-                        self.store.commit(stage.name, key, description, keep)
-                    distributed.barrier()
-            artifact = self.store.find(stage.name, key)
-            assert artifact is not None
-            if not isinstance(stage, CraftStage):
-                artifact.load_modules(owner, _modules(stage))
-            artifacts[stage.name] = artifact
-            seconds = time.perf_counter() - started
-            log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
-            reports.append(StageReport(stage.name, key, reused, seconds))
+            report = self._run_stage(f"stage {number}/{len(stages)} {stage.name}", stage, owner, artifacts)
+            reports.append(report)
         defense.leave()
         return reports
 
-    @property
-    def craft_limit(self) -> int | None:
-        """Batches that a crafting pass is limited to, when the trainer is limited to a number of batches."""
-        if self.limits.get("fast_dev_run"):
-            return 1
-        batches = self.limits.get("limit_train_batches")
-        return batches if isinstance(batches, int) and not isinstance(batches, bool) else None
+    def _run_stage(self, label: str, stage: Stage, owner: Defense, artifacts: dict[str, Artifact]) -> StageReport:
+        started = time.perf_counter()
+        keys = {name: artifact.key for name, artifact in artifacts.items()}
+        description = describe_stage(stage, owner, self.data, keys, self.limits)
+        key = key_of(description)
+        main = distributed.rank() == 0
+        with FileLock(self.store.lock_path(stage.name, key)) if main else nullcontext():
+            reused = distributed.agree(main and self._reusable(label, stage, key))
+            if not reused and self.only_reuse:
+                raise UserError(
+                    f"The store {self.store.root} lacks this run's stage {stage.name}: give the same command to "
+                    "train.py again, which makes it."
+                )
+            if not reused:
+                log.info("%s: making %s", label, key[:16])
+                self._make(stage, owner, key, artifacts)
+                distributed.barrier()
+                if main:
+                    keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
+                    self.store.commit(stage.name, key, description, keep)
+                distributed.barrier()
+        artifact = self.store.find(stage.name, key)
+        assert artifact is not None
+        if not isinstance(stage, CraftStage):
+            artifact.load_modules(owner, _modules(stage))
+        artifacts[stage.name] = artifact
+        seconds = time.perf_counter() - started
+        log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
+        return StageReport(stage.name, key, reused, seconds, artifact.by_other_code)
 
-    def _describe(self, stage: Stage, seed: int, artifacts: dict[str, Artifact]) -> dict[str, Any]:
-        """All that the product depends on, in plain values."""
-        description: dict[str, Any] = {
-            "stage": stage.name,
-            "seed": seed,
-            "data": self.data.fingerprint,
-            "settings": describe(stage.settings),
-            "uses": {name: artifacts[name].key for name in stage.uses},
-        }
-        if isinstance(stage, CraftStage):
-            limited = {"limit": self.craft_limit} if self.craft_limit else {}
-            return {**description, "attack": describe(stage.attack), "threat": describe(stage.threat), **limited}
-        if isinstance(stage, CalibrateStage):
-            return description if stage.split == "calibration" else {**description, "split": stage.split}
-        batches: dict[str, Any] = {"batch_size": self.data.batch_size, "augment": describe(self.data.augment)}
-        if self.data.seed != seed:  # the order of the batches has the run's seed unless told otherwise
-            batches["seed"] = self.data.seed
-        adversarial = artifacts[stage.adversarial_set].key if stage.adversarial_set else None
-        final = {"best": stage.best, "average": stage.average, "rates": dict(stage.rates)}
-        return {
-            **description,
-            "training": describe(stage.training),
-            "batches": batches,
-            "limits": self.limits,
-            "adversarial": adversarial,
-            **{name: value for name, value in final.items() if value},
-        }
+    def _reusable(self, label: str, stage: Stage, key: str) -> bool:
+        """Whether the store has the product, made by code that may be trusted to make the same."""
+        found = self.store.find(stage.name, key)
+        if found is None or not found.by_other_code:
+            return found is not None
+        made = found.code.get("commit") or found.code.get("version")
+        if self.made_by_other_code == "remake" and not self.only_reuse:
+            log.info("%s: in the store, but made by other code (%s); it is made again", label, made)
+            return False
+        log.warning(
+            "%s: made by other code (%s); store.made_by_other_code=remake makes it again with this one", label, made
+        )
+        return True
 
     def _make(self, stage: Stage, defense: Defense, key: str, artifacts: dict[str, Artifact]) -> None:
         workspace = self.store.workspace(stage.name, key)
@@ -160,7 +154,7 @@ class StageRunner:
         if isinstance(stage, CraftStage):
             seed = derive_seed(defense.seed, stage.name)
             source = _images(artifacts, stage.source)
-            craft(stage, self.data, workspace, seed, self.device, self.quiet, self.craft_limit, source=source)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, craft_limit(self.limits), source=source)
             return
         if isinstance(stage, CalibrateStage):
             self._calibrate(stage, defense, workspace)
@@ -168,7 +162,7 @@ class StageRunner:
         if stage.prepare is not None:
             stage.prepare()
         self.data.adversarial = _images(artifacts, stage.adversarial_set)
-        resume = ResumePoint(workspace)
+        resume = ResumePoint(workspace, stage)
         defense.enter(stage)
         final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
         extra = [*(final if stage.best or stage.average else []), resume]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,10 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from robustforge.defenses.base import LARGEST, in_range
 from robustforge.files import write_json
-from robustforge.types import UserError
-
-FORMAT = 1  # raise when the meaning of stored products changes
-
-
-def key_of(description: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of a description, as 64 hexadecimal digits."""
-    text = json.dumps({"format": FORMAT, **description}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+from robustforge.fingerprint import code_state
+from robustforge.types import DivergedError, UserError
 
 
 @dataclass(frozen=True)
@@ -33,10 +27,17 @@ class Artifact:
     Attributes:
         folder: where it lies.
         key: of its description.
+        code: which code made it, see :func:`robustforge.fingerprint.code_state`.
     """
 
     folder: Path
     key: str
+    code: Mapping[str, Any]
+
+    @property
+    def by_other_code(self) -> bool:
+        """Whether the package's source was another one when it was made."""
+        return bool(self.code.get("source") != code_state()["source"])
 
     def load_modules(self, owner: nn.Module, names: tuple[str, ...]) -> None:
         """Loads the stored weights into ``owner``'s submodules ``names``."""
@@ -78,7 +79,8 @@ class ArtifactStore:
     def find(self, name: str, key: str) -> Artifact | None:
         """The finished product, or None."""
         folder = self.root / f"{name}-{key[:16]}"
-        return Artifact(folder, key) if (folder / "manifest.json").exists() else None
+        manifest = folder / "manifest.json"
+        return Artifact(folder, key, json.loads(manifest.read_text())["code"]) if manifest.exists() else None
 
     def workspace(self, name: str, key: str) -> Path:
         """Folder of the product in the making; what an interrupted run left there is found again."""
@@ -104,19 +106,35 @@ class ArtifactStore:
         for entry in workspace.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        write_json(workspace / "manifest.json", {"key": key, **description})
+        write_json(workspace / "manifest.json", {"key": key, "code": code_state(), **description})
         target = self.root / f"{name}-{key[:16]}"
-        if target.exists():  # without a manifest it is not a product
+        if target.exists():  # without a manifest it is not a product; with one it is made again
             shutil.rmtree(target)
         os.replace(workspace, target)
-        return Artifact(target, key)
+        return Artifact(target, key, code_state())
 
 
 def save_modules(path: Path, owner: nn.Module, names: tuple[str, ...]) -> None:
-    """Writes the weights of ``owner``'s submodules ``names`` as safetensors."""
+    """Writes the weights of ``owner``'s submodules ``names`` as safetensors.
+
+    Raises:
+        DivergedError: a weight is not finite.
+    """
+    check_finite(owner, names)
     tensors: dict[str, Tensor] = {}
     for name in names:
         for key, value in getattr(owner, name).state_dict().items():
             # a copy: safetensors refuses tied weights that share memory
             tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
     save_file(tensors, path)
+
+
+def check_finite(owner: nn.Module, names: tuple[str, ...], when: str = "at its end") -> None:
+    """Raises DivergedError where a parameter of ``owner``'s submodules ``names`` is not in range."""
+    for name in names:
+        for key, value in getattr(owner, name).named_parameters():
+            if not in_range(value):
+                raise DivergedError(
+                    f"Training diverged {when}: the weights {name}.{key} are NaN, infinite or beyond {LARGEST:.0e}. "
+                    "Nothing was stored; lower the learning rate (optimizer.lr) or clip gradients."
+                )

@@ -8,6 +8,7 @@ from torch import nn
 
 from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.fgsm import FGSM
+from robustforge.data.resident import Split
 from robustforge.defenses.dfl_pcl.figures import dfl_pcl_figures
 from robustforge.defenses.figures import Scene
 from robustforge.types import DefenseOutput, Threat
@@ -18,7 +19,7 @@ def test_clean_and_attacked_features_of_the_first_images_with_anchors_where_ther
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     surface = end_to_end(lambda x: DefenseOutput(network(x)), network)
     images = torch.randint(0, 256, (320, 1, 4, 4), dtype=torch.uint8)
-    data = SimpleNamespace(test=SimpleNamespace(images=images, labels=torch.arange(320) % 3))
+    data = SimpleNamespace(test=Split(images, torch.arange(320) % 3))
     scene = Scene(data, FGSM(early_stop=False), Threat("linf", 0.1), torch.device("cpu"))
     for anchors in (torch.ones(3, 16), None):
         space = SimpleNamespace(embed=lambda x: x.flatten(1), anchors=anchors)

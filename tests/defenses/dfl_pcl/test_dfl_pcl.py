@@ -158,7 +158,7 @@ def test_validation(dfl, batch):
     assert set(dfl(attack=NoAttack(), feature_loss=None).validate(batch)) == {"accuracy", "loss", "feature_norm"}
 
 
-def test_stages(dfl):
+def test_stages(dfl, described_stages):
     plain, network = dfl().stages()
     assert (plain.name, plain.trains) == ("undefended", ("undefended",))
     assert (network.name, network.trains) == ("network", ("network", "class_means", "points"))
@@ -166,7 +166,7 @@ def test_stages(dfl):
     assert dfl(attack=NoAttack()).stages()[1].best == "accuracy"
     assert dfl(keep_best=False).stages()[1].best is None
     assert dfl(feature_loss=None).stages()[1].trains == ("network", "class_means")
-    settings = [dfl(**changed).stages()[1].settings for changed in (
+    settings = [described_stages(dfl(**changed))["network"] for changed in (
         {}, {"attack": FGSM(early_stop=False)}, {"feature_loss": None}, {"dfl": False}, {"dfl_channels": 2},
         {"clean_weight": 0.2}, {"feature_loss": PolarizedContrastive("signed_raw")}, {"pool_size": 2},
     )]  # fmt: skip

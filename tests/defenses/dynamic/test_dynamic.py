@@ -73,11 +73,11 @@ def test_weights_are_each_images_own_loss_from_the_second_epoch(dynamic, batch, 
     assert not np.isclose(found[1, True], found[1, False])
 
 
-def test_stages(dynamic):
+def test_stages(dynamic, described_stages):
     plain, robust = dynamic(average=0.9).stages()
     assert (plain.name, robust.name) == ("undefended", "classifier")
     assert (robust.best, robust.average) == ("robust_accuracy", 0.9)
-    assert robust.settings["convergence"]["largest"] == 0.5
+    assert described_stages(dynamic())["classifier"]["arguments"]["convergence"]["largest"] == 0.5
     assert dynamic(keep_best=False).stages()[1].best is None
 
 

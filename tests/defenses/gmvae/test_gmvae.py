@@ -120,11 +120,11 @@ def test_stages(gmvae, batch):
     )
 
 
-def test_thresholds_are_a_stage_of_their_own(gmvae):
+def test_thresholds_are_a_stage_of_their_own(gmvae, described_stages):
     """Another rule makes other thresholds and the same networks."""
-    one, two = gmvae().stages(), gmvae(detector={"encoder_rule": "chi2"}).stages()
-    assert one[1].settings == two[1].settings
-    assert one[2].settings != two[2].settings
+    one, two = described_stages(gmvae()), described_stages(gmvae(detector={"encoder_rule": "chi2"}))
+    assert one["gmvae"] == two["gmvae"]
+    assert one["thresholds"] != two["thresholds"]
 
 
 def test_noise_has_the_constant_variance(gmvae, batch, monkeypatch):
@@ -140,12 +140,12 @@ def test_noise_has_the_constant_variance(gmvae, batch, monkeypatch):
     assert abs(noise.mean().item()) < 0.01
 
 
-def test_variable_entropy_answers_its_own_variances(gmvae, batch):
+def test_variable_entropy_answers_its_own_variances(gmvae, batch, described_stages):
     defense = gmvae(variable_entropy=True)
     assert defense.encoder(batch.x).shape == (16, 20)
     assert defense.classifier.encode(batch.x).shape == (16, 10)
     assert set(defense.losses(batch)) == {"reconstruction", "latent"}
-    assert gmvae().stages()[1].settings != defense.stages()[1].settings
+    assert described_stages(gmvae())["gmvae"] != described_stages(defense)["gmvae"]
 
 
 # ---- semi-supervised ------------------------------------------------------------------------------------------------

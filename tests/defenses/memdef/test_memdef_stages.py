@@ -10,7 +10,7 @@ from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.memdef import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.losses import memory_defense_terms
 from robustforge.defenses.memdef.objective import selector_terms, training_slots
-from robustforge.defenses.stages import CraftStage, describe
+from robustforge.defenses.stages import CraftStage
 from robustforge.types import AttackResult, Threat, UserError
 
 VARIANTS = ("full", "no_memory", "classifier", "selector", "oracle_slot", "random_slot")
@@ -36,18 +36,18 @@ def test_a_stack_that_sees_the_selector_depends_on_it(memdef):
         assert outline(memdef(selector, {"slot": "selector"}))[-1] == ("stack", (source,))
 
 
-def test_the_stacks_key_does_not_depend_on_who_attacks_it_later(memdef):
-    settings = [describe(memdef(kind, surface_temperature=t).stages()[-1].settings) for kind, t in
-                (("clean", 1.0), ("pgd", 1.0), ("pgd", 0.5))]  # fmt: skip
+def test_the_stacks_key_does_not_depend_on_who_attacks_it_later(memdef, described_stages):
+    def stack(*arguments, **changed):
+        return described_stages(memdef(*arguments, **changed))["stack"]
+
+    settings = [stack(kind, surface_temperature=t) for kind, t in (("clean", 1.0), ("pgd", 1.0), ("pgd", 0.5))]
     assert settings[0] == settings[1] == settings[2]
-    adversarial = [
-        describe(memdef("pgd", "adversarial", surface_temperature=t).stages()[-1].settings) for t in (1.0, 0.5)
-    ]
+    adversarial = [stack("pgd", "adversarial", surface_temperature=t) for t in (1.0, 0.5)]
     assert adversarial[0] != adversarial[1]
     for changed in ({"memory_size": 30}, {"shrink": "hard"}, {"first_kernel": 3}, {"dropout": 0.1}, {"sigmoid": True},
                     {"temperature": 0.1}, {"variant": "no_memory"}, {"variant": "classifier"}, {"threshold": 0.1},
                     {"stack": {"alpha": 0.1}}, {"stack": {"noise": 0.0}}, {"stack": {"wrong_slot": 0.1}}):  # fmt: skip
-        assert describe(memdef("pgd", **changed).stages()[-1].settings) != settings[0]
+        assert stack("pgd", **changed) != settings[0]
 
 
 @pytest.mark.parametrize("stack", [None, "adversarial", {"slot": "selector", "noise": 0.0}], ids=str)
@@ -170,7 +170,7 @@ def test_every_variant_trains_adversarially(memdef, batch, variant):
     assert any(p.grad is not None for p in getattr(defense, stage.trains[0]).parameters())
 
 
-def test_bounds_are_measured_on_the_same_trained_stack(memdef, batch):
+def test_bounds_are_measured_on_the_same_trained_stack(memdef, batch, described_stages):
     # full, oracle_slot and random_slot share the stack in the store, so that its training must not differ either
     losses = []
     for variant in ("full", "oracle_slot", "random_slot"):
@@ -178,7 +178,7 @@ def test_bounds_are_measured_on_the_same_trained_stack(memdef, batch):
         stage = defense.stages()[-1]
         defense.enter(stage)
         torch.manual_seed(0)
-        losses.append((describe(stage.settings), {k: float(v) for k, v in stage.losses(batch).items()}))
+        losses.append((described_stages(defense)["stack"], {k: float(v) for k, v in stage.losses(batch).items()}))
     assert losses[0] == losses[1] == losses[2]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.fgsm import FGSM
+from robustforge.data.resident import Split
 from robustforge.defenses.figures import Scene
 from robustforge.defenses.mrr.figures import mrr_figures, pearson
 from robustforge.types import DefenseOutput, Threat
@@ -24,7 +25,7 @@ def test_pearson_is_numpys_and_a_constant_correlates_with_nothing():
 def test_the_figure_is_of_clean_and_attacked_images(model, batch):
     network = model().eval()
     scene = Scene(
-        SimpleNamespace(test=SimpleNamespace(images=(batch.x * 255).byte(), labels=batch.y)),
+        SimpleNamespace(test=Split((batch.x * 255).byte(), batch.y)),
         FGSM(early_stop=False), Threat("linf", 0.1), torch.device("cpu"),
     )  # fmt: skip
     surface = end_to_end(lambda x: DefenseOutput(network(x)), network)

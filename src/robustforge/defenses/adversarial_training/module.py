@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.robust_loss import AdversarialLoss, robust_metrics
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput
 
@@ -37,7 +37,6 @@ class AdversarialTraining(Defense):
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
-        self.model_description = describe(model)
         self.robust, self.warm_start = robust, warm_start
         self.undefended_training = undefended_training
         self.undefended = build_seeded(model, seed, "undefended")
@@ -62,17 +61,16 @@ class AdversarialTraining(Defense):
     def stages(self) -> list[Stage]:
         """The undefended row, then the robust classifier."""
         assert self.training_settings is not None
-        plain = plain_stage(self, self.model_description, self.undefended_training)
-        settings = {"model": self.model_description, "robust": describe(self.robust), "warm_start": self.warm_start}
+        plain = plain_stage(self)
         robust = FitStage(
             "classifier",
             ("classifier",),
             self.losses,
             self.training_settings,
-            settings,
             uses=("undefended",) if self.warm_start else (),
             validate=self.validate,
             prepare=self._copy_weights if self.warm_start else None,
+            takes=("model", "robust", "warm_start", "training"),
         )
         return [plain, robust]
 

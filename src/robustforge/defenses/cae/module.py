@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,11 @@ from robustforge.defenses.base import classify
 from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.undefended import offline_stage
 from robustforge.types import Batch, Threat, UserError
+
+_TRAIN_ATTACK = ("train_attacks", "train_budgets", "threat")
 
 
 class ConvAutoEncoder(Purifier):
@@ -47,6 +49,8 @@ class ConvAutoEncoder(Purifier):
         small one of the label.
     """
 
+    evaluation_only = ("infer_noise", "draws")
+
     def __init__(
         self,
         model: Factory,
@@ -70,7 +74,6 @@ class ConvAutoEncoder(Purifier):
         self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
         self.training_settings, self.mix_clean, self.infer_noise = training, mix_clean, infer_noise
         self.guidance = guidance
-        self.denoiser_description = describe(denoiser)
         self.denoiser = build_seeded(denoiser, seed, "denoiser")
 
     def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -101,22 +104,17 @@ class ConvAutoEncoder(Purifier):
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set on the classifier, then the denoiser."""
         assert self.training_settings is not None
-        settings: dict[str, Any] = {
-            "denoiser": self.denoiser_description,
-            "mix_clean": self.mix_clean,
-            "guidance": self.guidance,
-        }
         fit = FitStage(
             "denoiser",
             ("denoiser",),
             self.losses,
             self.training_settings,
-            settings,
+            takes=("denoiser", "mix_clean", "guidance", "training"),
             uses=("undefended",),
             adversarial_set="adversarial_set",
             validate=self.purifier_metrics,
         )
-        return [self.offline_set(self.attack, self.threat), fit]
+        return [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), fit]
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """Whether the denoiser reads a label out of the perturbation (label leaking).

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustforge.defenses.defense_gan.latent_search import LatentSearch, one_more_step, search
 from robustforge.defenses.defense_gan.networks import Critic, Generator
 from robustforge.defenses.purifier import Purifier
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.losses.purification import critic_loss, gradient_penalty
 from robustforge.types import Batch, UserError
 
@@ -39,6 +39,8 @@ class DefenseGAN(Purifier):
         generator and critic; whichever is not on turn has no gradient and is left alone by it.
     """
 
+    evaluation_only = ("search", "draws")
+
     def __init__(
         self,
         model: Factory,
@@ -57,7 +59,6 @@ class DefenseGAN(Purifier):
             raise UserError(f"defense.critic_steps is {critic_steps}: give at least 1.")
         self.search, self.training_settings = search, training
         self.critic_steps, self.penalty = critic_steps, penalty
-        self.gan_description = {"generator": describe(generator), "critic": describe(critic)}
         self.generator = build_seeded(generator, seed, "generator")
         self.critic = build_seeded(critic, seed, "critic")
 
@@ -105,14 +106,13 @@ class DefenseGAN(Purifier):
     def purifier_stages(self) -> list[Stage]:
         """One fit of generator and critic on clean images, independent of the classifier."""
         assert self.training_settings is not None
-        settings = {**self.gan_description, "critic_steps": self.critic_steps, "penalty": self.penalty}
         return [
             FitStage(
                 "gan",
                 ("generator", "critic"),
                 self.losses,
                 self.training_settings,
-                settings,
+                takes=("generator", "critic", "critic_steps", "penalty", "training"),
                 validate=self.critic_metrics,
             )
         ]

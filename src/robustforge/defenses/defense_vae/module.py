@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +14,14 @@ from robustforge.defenses.choices import one_of
 from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.undefended import offline_stage
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
 from robustforge.types import Batch, Threat, UserError
 
 MODES = ("plain", "rec", "e2e")
+
+_TRAIN_ATTACK = ("train_attacks", "train_budgets", "threat")
 
 
 class DefenseVAE(Purifier):
@@ -49,6 +51,8 @@ class DefenseVAE(Purifier):
         undefended classifier, and minimizes cross-entropy alone.
     """
 
+    evaluation_only = ("mode", "fit_training")  # of plain mode, which fits no classifier
+
     def __init__(
         self,
         model: Factory,
@@ -74,7 +78,6 @@ class DefenseVAE(Purifier):
         self.attack, self.threat = offline_attack(train_attacks, train_budgets or {}, threat)
         self.training_settings, self.fit_training = training, fit_training
         self.mode, self.divergence, self.mix_clean = mode, divergence, mix_clean
-        self.vae_description = describe(vae)
         self.vae = build_seeded(vae, seed, "vae")
         if mode != "plain":
             self.classifier = build_seeded(model, seed, "classifier")
@@ -113,27 +116,24 @@ class DefenseVAE(Purifier):
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set, the VAE, and the fit of the classifier to it."""
         assert self.training_settings is not None
-        settings: dict[str, Any] = {"vae": self.vae_description, "divergence": self.divergence}
-        settings["mix_clean"] = self.mix_clean
         vae = FitStage(
             "vae",
             ("vae",),
             self.losses,
             self.training_settings,
-            settings,
+            takes=("vae", "divergence", "mix_clean", "training"),
             adversarial_set="adversarial_set",
         )
-        stages: list[Stage] = [self.offline_set(self.attack, self.threat), vae]
+        stages: list[Stage] = [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), vae]
         if self.mode != "plain":
             trains = ("classifier", "joint_vae") if self.mode == "e2e" else ("classifier",)
-            settings = {"mode": self.mode, "model": self.model_description, "mix_clean": self.mix_clean}
             stages.append(
                 FitStage(
                     "classifier",
                     trains,
                     self.fit_losses,
                     self.fit_training,
-                    settings,
+                    takes=("mode", "model", "vae", "mix_clean", "fit_training"),
                     uses=("undefended", "vae"),
                     adversarial_set="adversarial_set",
                     validate=self.purifier_metrics,

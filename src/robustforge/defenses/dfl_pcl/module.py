@@ -18,9 +18,26 @@ from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 from robustforge.defenses.dfl_pcl.objective import Objective
 from robustforge.defenses.dfl_pcl.surfaces import dfl_pcl_surfaces
 from robustforge.defenses.figures import Figure
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
+
+_OF_NETWORK = (
+    "model",
+    "shape",
+    "num_classes",
+    "attack",
+    "threat",
+    "feature_loss",
+    "training",
+    "dfl",
+    "dfl_channels",
+    "pool_size",
+    "clean_weight",
+    "keep_best",
+    "average",
+    "warm_start",
+)  # all arguments but how the undefended classifier is trained
 
 
 class DflPcl(Defense):
@@ -72,7 +89,6 @@ class DflPcl(Defense):
         self.threat, self.feature_loss, self.clean_weight = threat, feature_loss, clean_weight
         self.keep_best, self.average, self.warm_start = keep_best, average, warm_start
         self.undefended_training = undefended_training
-        self.model_description = describe(model)
         self.network_description = {"dfl": dfl, "dfl_channels": dfl_channels, "pool_size": pool_size}
         self.undefended = build_seeded(model, seed, "undefended")
         network = build_seeded(
@@ -118,15 +134,6 @@ class DflPcl(Defense):
     def stages(self) -> list[Stage]:
         """The undefended backbone, then the defended network with its centroids."""
         assert self.training_settings is not None
-        settings = {
-            "model": self.model_description,
-            "network": self.network_description,
-            "attack": describe(self.attack),
-            "threat": describe(self.threat),
-            "feature_loss": describe(self.feature_loss),
-            "clean_weight": self.clean_weight,
-            "warm_start": self.warm_start,
-        }
         metric = "accuracy" if self.attack is None else "robust_accuracy"
         rates = {} if self.feature_loss is None else self.feature_loss.rates
         network = FitStage(
@@ -134,15 +141,15 @@ class DflPcl(Defense):
             ("network", "class_means", *(["points"] if self.feature_loss else [])),
             self.losses,
             self.training_settings,
-            settings,
             uses=("undefended",) if self.warm_start else (),
             validate=self.validate,
             prepare=self._copy_stages if self.warm_start else None,
             best=metric if self.keep_best else None,
             average=self.average,
             rates={f"points.{name}": rate for name, rate in rates.items()},
+            takes=_OF_NETWORK,
         )
-        return [plain_stage(self, self.model_description, self.undefended_training), network]
+        return [plain_stage(self), network]
 
     def _copy_stages(self) -> None:
         self.network.stages.load_state_dict(nn.ModuleList(self.undefended.split().stages).state_dict())

@@ -11,7 +11,7 @@ from robustforge.defenses.adversarial_training import AdversarialTraining
 from robustforge.defenses.base import classify
 from robustforge.defenses.dynamic.fosc_pgd import FoscPGD
 from robustforge.defenses.robust_loss import AdversarialLoss
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, check_average, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, check_average
 from robustforge.losses.classification import cross_entropy_per_sample
 from robustforge.types import Batch, UserError
 
@@ -110,6 +110,6 @@ class DynamicTraining(AdversarialTraining):
         """The undefended row, then the robust classifier."""
         plain, robust = super().stages()
         assert isinstance(robust, FitStage)
-        settings = {**robust.settings, "convergence": describe(self.convergence), "weighted": self.weighted}
+        takes = ("model", "robust", "convergence", "training", "weighted", "keep_best", "average")
         best = "robust_accuracy" if self.keep_best else None
-        return [plain, replace(robust, settings=settings, best=best, average=self.average)]
+        return [plain, replace(robust, takes=takes, best=best, average=self.average)]

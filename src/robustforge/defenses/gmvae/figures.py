@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from robustforge.data.resident import unit_pixels
 from robustforge.defenses.figures import Figure, Picture, Scene
 from robustforge.defenses.gmvae.frechet import CHUNK, features, frechet_distance, inception_distance
 from robustforge.defenses.gmvae.selective import SelectiveClassifier
@@ -81,7 +82,7 @@ def generation(
     shown, each, count = min(10, data.num_classes), 8, min(count, len(data.train))
     parts = torch.split(torch.arange(count, device=device), CHUNK)
     drawn = [draw(index % data.num_classes, index, seed).clamp(0, 1) for index in parts]
-    real = [part.to(device).float() / 255 for part in torch.split(data.train.images[:count], CHUNK)]
+    real = [unit_pixels(part.to(device)) for part in torch.split(data.train.images[:count], CHUNK)]
     index = torch.arange(shown * each, device=device)
     samples, (clean, _) = draw(index // each, index, seed), scene.images(10)
     arrays = {"samples": samples.view(shown, each, *samples.shape[1:]), "clean": clean, "rebuilt": rebuild(clean)}

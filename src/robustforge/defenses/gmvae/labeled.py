@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustforge.data.resident import unit_pixels
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -42,7 +43,7 @@ class LabelledPool:
     """The labeled images, resident.
 
     Attributes:
-        images: (n, C, H, W) uint8.
+        images: (n, C, H, W) as the split stores them.
         labels: (n,) int64.
         seed: of the draws.
     """
@@ -63,4 +64,4 @@ class LabelledPool:
         """
         draws = SampleRandom(self.seed, "gmvae/pool", epoch).uniform(index.cpu(), (1,)).flatten()
         rows = (draws * len(self.labels)).long()
-        return self.images[rows].to(index.device).float() / 255, self.labels[rows].to(index.device)
+        return unit_pixels(self.images[rows].to(index.device)), self.labels[rows].to(index.device)

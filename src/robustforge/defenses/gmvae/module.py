@@ -21,10 +21,11 @@ from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder
 from robustforge.defenses.gmvae.selective import SelectiveClassifier, fit_numbers, selective_numbers
 from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
-from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, UserError
 
+_OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "training")
 MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
 
 
@@ -64,6 +65,8 @@ class GaussianMixtureVAE(Defense):
         (MNIST, half width, 15 epochs) at about the same accuracy: the decoder's threshold is tighter.
     """
 
+    evaluation_only = ("reclassification", "exponents", "paper_literal", "judge", "fid")
+
     def __init__(
         self,
         model: Factory,
@@ -91,8 +94,8 @@ class GaussianMixtureVAE(Defense):
             raise UserError(f"defense.variance is {variance}: give a number above 0, such as 1/3000.")
         if variable_entropy and labels.per_class is not None:
             raise UserError("Variable entropy needs all labels: set defense.labels.per_class=null.")
-        self.model_description, self.undefended_training = describe(model), undefended_training
-        self.detector_plan, self.reclassification, self.label_settings = detector, reclassification, labels
+        self.undefended_training = undefended_training
+        self.detector_settings, self.reclassification, self.label_settings = detector, reclassification, labels
         self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 100 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
@@ -133,20 +136,13 @@ class GaussianMixtureVAE(Defense):
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
         assert self.training_settings is not None
-        settings = {
-            "layers": self.layers,
-            "variance": self.variance,
-            "alpha": self.alpha,
-            "variable": self.variable_entropy,
-            "labels": describe(self.label_settings),
-        }
-        fit = partial(calibrate, self.classifier, self.detector_plan, self.variance)
+        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance)
+        takes = "shape", "num_classes", "latent", "width", "batch_norm", *_OBJECTIVE
+        losses, training, validate = self.losses, self.training_settings, self.validate
         return [
-            plain_stage(self, self.model_description, self.undefended_training),
-            FitStage(
-                "gmvae", ("encoder", "decoder"), self.losses, self.training_settings, settings, validate=self.validate
-            ),
-            CalibrateStage("thresholds", ("detector",), fit, ("gmvae",), {"detector": describe(self.detector_plan)}),
+            plain_stage(self),
+            FitStage("gmvae", ("encoder", "decoder"), losses, training, validate=validate, takes=takes),
+            CalibrateStage("thresholds", ("detector",), fit, ("gmvae",), takes=("detector", "variance")),
         ]
 
     def on_train_start(self) -> None:

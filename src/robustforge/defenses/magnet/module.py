@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustforge.defenses.magnet.networks import SigmoidAutoencoder
 from robustforge.defenses.purifier import Purifier
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.losses.purification import jensen_shannon
 from robustforge.nn.running_moments import RunningMoments
 from robustforge.types import Batch, DefenseOutput, UserError
@@ -58,7 +58,6 @@ class MagNet(Purifier):
                 "temperatures above 0."
             )
         self.training_settings, self.noise_std, self.temperatures = training, noise_std, tuple(temperatures)
-        self.description = {"reformer": describe(reformer), "second": describe(second)}
         self.reformer = build_seeded(reformer, seed, "reformer")
         self.second = build_seeded(second, seed, "second")
         self.scale = RunningMoments(2 + len(self.temperatures))
@@ -105,7 +104,6 @@ class MagNet(Purifier):
     def purifier_stages(self) -> list[Stage]:
         """One fit of both auto-encoders and their scores' scale."""
         assert self.training_settings is not None
-        settings = {**self.description, "noise_std": self.noise_std, "temperatures": self.temperatures}
         trains = ("reformer", "second", "scale")
         return [
             FitStage(
@@ -113,7 +111,7 @@ class MagNet(Purifier):
                 trains,
                 self.losses,
                 self.training_settings,
-                settings,
+                takes=("reformer", "second", "noise_std", "temperatures", "training"),
                 uses=("undefended",),
                 validate=self.purifier_metrics,
             )

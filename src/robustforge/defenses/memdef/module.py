@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +16,15 @@ from robustforge.defenses.memdef.stack import MemoryStack
 from robustforge.defenses.memdef.surfaces import memdef_surfaces
 from robustforge.defenses.memdef.system import VARIANTS, MemorySystem
 from robustforge.defenses.robust_loss import robust_metrics
-from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded, describe
-from robustforge.defenses.undefended import plain_stage
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.undefended import offline_stage, plain_stage
 from robustforge.types import Batch, DefenseOutput
+
+_OF_STACK = (
+    *("stack", "shape", "num_classes", "memory_size", "temperature", "shrink", "threshold", "reading"),
+    *("first_kernel", "sigmoid", "dropout"),
+)
+_OF_SURFACE = ("surface_temperature", "selector_weight")  # of the stack that is trained on attacks
 
 
 class MemoryDefense(Defense):
@@ -43,6 +48,8 @@ class MemoryDefense(Defense):
     Notes:
         The slot is classifier-A's argmax, as in the paper; :class:`StackSettings` says who opens it in training.
     """
+
+    evaluation_only = ("variant", "selector", *_OF_SURFACE)
 
     def __init__(
         self,
@@ -71,7 +78,6 @@ class MemoryDefense(Defense):
         self.selector_settings, self.stack_settings = selector, stack
         self.undefended_training = undefended_training
         self.surface_temperature, self.selector_weight = surface_temperature, selector_weight
-        self.model_description = describe(model)
         self.stack_description = {
             "memory_size": memory_size,
             "temperature": temperature,
@@ -109,36 +115,35 @@ class MemoryDefense(Defense):
 
     def stages(self) -> list[Stage]:
         """Clean classifier-A, its robust copy (with a static adversarial set for ``offline``), the stack."""
-        plain = plain_stage(self, self.model_description, self.undefended_training)
-        stages: list[Stage] = [plain, *self._selector_stages()]
-        if self.variant != "selector":
-            settings = {"stack": self.stack_description, "settings": describe(self.stack_settings)}
-            needs_selector = self.stack_settings.attack is not None or self.stack_settings.slot == "selector"
-            uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",) if needs_selector else ()
-            if needs_selector:
-                settings["surface"] = [self.surface_temperature, self.selector_weight]
-            training = self.stack_settings.training
-            stages.append(
-                FitStage("stack", ("stack",), self.stack_losses, training, settings, uses, validate=self.stack_metrics)
-            )
-        return stages
+        stages: list[Stage] = [plain_stage(self), *self._selector_stages()]
+        return stages if self.variant == "selector" else [*stages, self._stack_stage()]
+
+    def _stack_stage(self) -> FitStage:
+        chosen, uses, takes = self.stack_settings, (), _OF_STACK
+        if chosen.attack is not None or chosen.slot == "selector":
+            uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",)
+            takes = _OF_STACK + _OF_SURFACE
+        part, validate, training = {"part": self.stack.part}, self.stack_metrics, chosen.training
+        return FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
 
     def _selector_stages(self) -> list[Stage]:
-        chosen, crafted = self.selector_settings, None
+        chosen, craft = self.selector_settings, []
         if chosen.kind == "clean":
             return []
-        stages: list[Stage] = []
-        settings: dict[str, Any] = {"model": self.model_description, "kind": chosen.kind}
-        if chosen.kind == "pgd":
-            settings["robust"] = describe(chosen.robust)
-        else:
-            crafted, of = "adversarial_set", {"model": self.model_description}
-            surface = classify(self.undefended)["end_to_end"]
-            stages.append(CraftStage(crafted, lambda: surface, chosen.attack, chosen.threat, ("undefended",), of))
-        uses = ("undefended",) if crafted is None else ("undefended", crafted)
-        losses, validate, prepare = self.selector_losses, self.selector_metrics, self._copy_selector
-        trains, training = ("selector",), chosen.training
-        return [*stages, FitStage("selector", trains, losses, training, settings, uses, crafted, validate, prepare)]
+        if chosen.kind == "offline":
+            craft = [offline_stage(self, chosen.attack, chosen.threat, ("selector",))]
+        fit = FitStage(
+            "selector",
+            ("selector",),
+            self.selector_losses,
+            chosen.training,
+            uses=("undefended", *(stage.name for stage in craft)),
+            adversarial_set=craft[0].name if craft else None,
+            validate=self.selector_metrics,
+            prepare=self._copy_selector,
+            takes=("model", "selector"),
+        )
+        return [*craft, fit]
 
     def _copy_selector(self) -> None:
         self.selector.load_state_dict(self.undefended.state_dict())

@@ -20,7 +20,7 @@ from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import defender_stages, fitted_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.mrr.system import Redundancy
-from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, UserError
 
@@ -52,6 +52,18 @@ class ModularRobustRedundancy(Defense):
         2.9 % of test images at SP = 1 %. Without any defender the system accepts everything.
     """
 
+    evaluation_only = (
+        "n_defenders",
+        "latent",
+        "input",
+        "fusion",
+        "penalty_weight",
+        "paper_literal",
+        "victim",
+        "model",
+        "undefended_training",
+    )
+
     def __init__(
         self,
         model: Factory,
@@ -72,7 +84,6 @@ class ModularRobustRedundancy(Defense):
             raise UserError(f"defense.n_defenders is {n_defenders}: give 0 or more.")
         self.n_defenders = n_defenders
         self.victim, self.undefended_training = victim, undefended_training
-        self.model_description = describe(model if victim is None else type(victim))
         self.latent_settings, self.input_settings = latent, input
         self.penalty_weight, self.paper_literal = penalty_weight, paper_literal
         if victim is None:
@@ -131,11 +142,13 @@ class ModularRobustRedundancy(Defense):
     def stages(self) -> list[Stage]:
         """Victim, unless it has its own stages; defenders and pushed images; densities, dictionaries, thresholds."""
         latent, inputs, stages = self.latent_settings, self.input_settings, []
+        architecture, uses = "model", ("undefended",)
         if self.victim is None:
-            stages.append(plain_stage(self, self.model_description, self.undefended_training))
-        uses = ("undefended" if self.victim is None else self.victim.stages()[-1].name,)
+            stages.append(plain_stage(self))
+        else:
+            architecture, uses = "victim", (self.victim.stages()[-1].name,)
         defenders = dict(zip(self.defender_names, self.defenders, strict=True))
-        stages += defender_stages(defenders, latent, self.undefended, self.model_description, uses)
+        stages += defender_stages(defenders, latent, self.undefended, architecture, uses)
         surface = self.surfaces()["victim"]
         return stages + fitted_stages(self.system, defenders, latent, inputs, surface, self.seed, uses)
 

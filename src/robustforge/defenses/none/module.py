@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import DefenseOutput
 
@@ -21,7 +21,6 @@ class PlainClassifier(Defense):
 
     def __init__(self, model: Factory, training: Training, seed: int = 0) -> None:
         super().__init__(seed=seed, training=training)
-        self.model_description = describe(model)
         self.undefended = build_seeded(model, seed, "undefended")
 
     def forward(self, x: Tensor) -> DefenseOutput:
@@ -35,4 +34,4 @@ class PlainClassifier(Defense):
     def stages(self) -> list[Stage]:
         """One stage, shared through the store with every defense that starts from the same classifier."""
         assert self.training_settings is not None
-        return [plain_stage(self, self.model_description, self.training_settings)]
+        return [plain_stage(self, training="training")]

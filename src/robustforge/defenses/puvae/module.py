@@ -13,7 +13,7 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.purifier import ATTACKER, Purifier
 from robustforge.defenses.puvae.networks import ConditionalVAE
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, describe
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
 from robustforge.nn.straight_through import straight_through_one_hot
 from robustforge.types import Batch, UserError
@@ -41,6 +41,8 @@ class PuVAE(Purifier):
         gradient of a soft minimum over the classes, averaged over ``draws``.
     """
 
+    evaluation_only = ("inference_std", "surface_temperature", "draws")
+
     def __init__(
         self,
         model: Factory,
@@ -61,7 +63,6 @@ class PuVAE(Purifier):
             )
         self.training_settings, self.weights, self.inference_std = training, tuple(weights), inference_std
         self.surface_temperature = surface_temperature
-        self.vae_description = describe(vae)
         self.vae = build_seeded(vae, seed, "vae")
 
     @property
@@ -119,14 +120,13 @@ class PuVAE(Purifier):
     def purifier_stages(self) -> list[Stage]:
         """One fit of the VAE on clean images."""
         assert self.training_settings is not None
-        settings = {"vae": self.vae_description, "weights": self.weights}
         return [
             FitStage(
                 "vae",
                 ("vae",),
                 self.losses,
                 self.training_settings,
-                settings,
+                takes=("vae", "weights", "training"),
                 uses=("undefended",),
                 validate=self.purifier_metrics,
             )
