@@ -1,5 +1,6 @@
 """The layers of the architecture, held by import-linter and by a fresh interpreter."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,55 @@ def test_a_breach_is_noticed(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     assert lint_imports(config_filename=str(tmp_path / "linter.toml"), cache_dir=None) != 0
     assert "toy.attacks -> toy.defenses" in capsys.readouterr().out
+
+
+def imports():
+    """Module -> modules of the package that it imports anywhere: at the top, inside functions, for typing only.
+
+    Imports of a package itself are left out: its __init__ imports its modules, which is no circle of ours.
+    """
+    paths = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.rglob("[a-z]*.py")}
+    found = {}
+    for module, path in paths.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found[module] = names & set(paths)
+    return found
+
+
+def reached(start, graph):
+    """All modules that ``start`` imports, directly or not."""
+    seen, waiting = set(), [start]
+    while waiting:
+        more = graph.get(waiting.pop(), set()) - seen
+        seen |= more
+        waiting += more
+    return seen
+
+
+def test_no_import_circle():
+    graph = imports()
+    assert "robustforge.defenses.stages" in graph["robustforge.defenses.mrr.module"], "the graph is empty"
+    assert [module for module in graph if module in reached(module, graph)] == []
+    assert "b" in reached("b", {"a": {"b"}, "b": {"c"}, "c": {"a"}}), "a circle is noticed"
+
+
+def test_methods_import_nothing_of_one_another():
+    prefix, found = "robustforge.defenses.", set()
+    for module, path in ((m, SOURCE / (m.replace(".", "/") + ".py")) for m in imports()):
+        if not module.startswith(prefix) or module.count(".") < 3:
+            continue
+        mine = module.split(".")[2]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(prefix):
+                other = node.module.split(".")[2]
+                if other != mine and (SOURCE / "robustforge" / "defenses" / other).is_dir():
+                    found.add((mine, other))
+    assert found == {("dynamic", "adversarial_training")}
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import torch
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
+from robustforge.defenses.figures import Picture, Scene
 from robustforge.evaluation import records, runner
 from robustforge.evaluation.budgets import save_budgets
-from robustforge.evaluation.gallery import save_gallery
+from robustforge.evaluation.figures import save_figures
 from robustforge.evaluation.protocol import Protocol, Suite
 from robustforge.evaluation.records import SCHEMA, batch_columns
-from robustforge.reporting.figures.budgets import budgets
+from robustforge.reporting.figures.arrays import draw_arrays
 from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
@@ -292,10 +293,15 @@ def test_columns_by_hand():
     assert np.isnan(batch_columns(batch, result, DefenseOutput(output.logits), 0.2)["risk"]).all()
 
 
-def test_gallery(defense, data, tmp_path):
-    save_gallery(defense, data, FGSM(), Threat("linf", 0.1), tmp_path / "gallery.npz", torch.device("cpu"), count=4)
+def test_gallery_and_a_defenses_own_figures(defense, data, tmp_path, monkeypatch):
+    own = {"mine": lambda scene: Picture("scatter", {"clean": scene.images(3)[0]}, {"measured": 2.0})}
+    monkeypatch.setattr(defense, "figures", lambda: own)
+    scene = Scene(data, FGSM(), Threat("linf", 0.1), torch.device("cpu"))
+    assert save_figures(defense, scene, tmp_path) == {"measured": 2.0}
+    with np.load(tmp_path / "mine.npz") as kept:
+        assert (kept["kind"], kept["clean"].shape) == ("scatter", (3, 1, 28, 28))
     with np.load(tmp_path / "gallery.npz") as kept:
-        clean = data.test.images[:4].float().numpy() / 255
+        clean = data.test.images[:10].float().numpy() / 255
         np.testing.assert_allclose(kept["clean"], clean)
         assert 0 < np.abs(kept["attacked"] - clean).max() <= 0.1 + 1e-6
         np.testing.assert_allclose(kept["rebuilt"], kept["attacked"] * 0.5, atol=1e-6)
@@ -303,7 +309,7 @@ def test_gallery(defense, data, tmp_path):
         with torch.no_grad():
             predicted = defense(torch.from_numpy(kept["attacked"])).logits.argmax(1).numpy()
         assert (kept["prediction"] == predicted).all()
-        assert (kept["label"] == data.test.labels[:4].numpy()).all()
+        assert (kept["label"] == data.test.labels[:10].numpy()).all()
 
 
 def test_one_image_by_budget(defense, data, tmp_path):
@@ -326,7 +332,5 @@ def test_one_image_by_budget(defense, data, tmp_path):
             ["fgsm"],
             (1, 4),
         )
-    made = budgets(tmp_path)
-    assert made is not None
+    (made,) = draw_arrays(tmp_path)
     assert made.stat().st_size > 1000
-    assert budgets(tmp_path / "nothing") is None

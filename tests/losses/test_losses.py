@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from robustforge.defenses.memdef.losses import address_entropy, memory_defense_terms
+from robustforge.defenses.memdef.stack import StackOutput
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
 from robustforge.losses.robust import boosted_cross_entropy, mart_loss, trades_kl
 
@@ -78,7 +79,8 @@ def test_memory_defense_terms_by_hand():
     rebuilt[0], rebuilt[1, 0, 0, 0] = 0.5, 1.0  # squared sums 1 and 1
     other[0] = 2.0  # mean squared 4 and 0, together 2
     w, v = torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([[0.5, 0.5], [0.5, 0.5]])
-    terms = memory_defense_terms(LOGITS, rebuilt, w, other, v, x, Y, alpha=0.1, beta=0.2, gamma=3.0, num_classes=4)
+    output = StackOutput(LOGITS, rebuilt, w, other, v)
+    terms = memory_defense_terms(output, x, Y, alpha=0.1, beta=0.2, gamma=3.0, num_classes=4)
     assert terms["reconstruction"].item() == pytest.approx(1.0)
     assert terms["entropy"].item() == pytest.approx(0.1 * math.log(2) / 2)
     inside = (2.0 + 0.1 * math.log(2)) / 3
@@ -89,7 +91,7 @@ def test_memory_defense_terms_by_hand():
 
 def test_memory_defense_terms_without_memory():
     x = torch.rand(2, 1, 2, 2)
-    assert set(memory_defense_terms(LOGITS, x, None, None, None, x, Y)) == {"classification", "reconstruction"}
+    assert set(memory_defense_terms(StackOutput(LOGITS, x), x, Y)) == {"classification", "reconstruction"}
 
 
 def test_targeted_losses_by_hand():

@@ -1,8 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from robustforge.reporting.figures.figures import accuracy_bars, gallery, read_metrics, security_curve, training_curves
+from robustforge.defenses.figures import Kind
+from robustforge.reporting.figures.arrays import DRAWINGS, draw_arrays
+from robustforge.reporting.figures.figures import accuracy_bars, read_metrics, security_curve, training_curves
 from robustforge.reporting.result import make_result
 
 from .conftest import EPS, held, join, make_cell
@@ -48,14 +52,21 @@ def test_gallery(tmp_path, channels, rebuilt):
     clean = random.random((3, channels, 8, 8), dtype=np.float32)
     attacked = np.clip(clean + 0.03, 0, 1)
     arrays = {"clean": clean, "attacked": attacked} | ({"rebuilt": clean} if rebuilt else {})
-    np.savez(tmp_path / "gallery.npz", label=[1, 2, 3], prediction=[1, 0, 3], title="PGD", **arrays)
-    made = gallery(tmp_path)
-    assert made == tmp_path / "figures" / "gallery.png"
+    np.savez(tmp_path / "mine.npz", kind="gallery", label=[1, 2, 3], prediction=[1, 0, 3], title="PGD", **arrays)
+    np.savez(tmp_path / "other.npz", label=[1])
+    (made,) = draw_arrays(tmp_path)
+    assert made == tmp_path / "figures" / "mine.png"
     assert_drawn(made)
 
 
-def test_a_run_without_gallery(tmp_path):
-    assert gallery(tmp_path) is None
+def test_correlation(tmp_path):
+    np.savez(tmp_path / "c.npz", kind="correlation", clean=np.eye(3), attacked=np.full((3, 3), -0.2), title="pgd")
+    assert_drawn(draw_arrays(tmp_path)[0])
+
+
+def test_every_kind_of_picture_is_drawn(tmp_path):
+    assert set(DRAWINGS) == set(get_args(Kind))
+    assert draw_arrays(tmp_path) == []
 
 
 def test_security_curve_needs_two_budgets(tmp_path, large, meta):

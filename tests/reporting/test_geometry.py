@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from robustforge.reporting.figures.geometry import geometry, project
+from robustforge.reporting.figures.scatter import project, scatter
 
 
 def clusters(seed, classes=3, each=12, dim=8):
@@ -27,14 +27,6 @@ def test_a_picture_with_and_without_centroids(tmp_path):
     centers, points, labels = clusters(1)
     arrays = {"clean": points, "attacked": points + 0.1, "label": labels, "title": "pgd, linf 0.1"}
     for name, extra in (("with", {"anchors": centers}), ("without", {})):
-        folder = tmp_path / name
-        folder.mkdir()
-        np.savez(folder / "geometry.npz", **arrays, **extra)
-        path = geometry(folder)
-        assert path == folder / "figures" / "geometry.png"
+        path = scatter({**arrays, **extra}, tmp_path / f"{name}.png")
         picture = imread(path)[..., :3]
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-
-
-def test_no_file_no_picture(tmp_path):
-    assert geometry(tmp_path) is None

@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, end_to_end
+from robustforge.defenses.figures import Figure
 from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, seed_everywhere
-from robustforge.types import Batch, DefenseOutput, DivergedError, Threat
+from robustforge.types import Batch, DefenseOutput, DivergedError
 
 LARGEST = float(torch.finfo(torch.float32).max) ** 0.5
 
@@ -22,7 +22,8 @@ class Defense(pl.LightningModule):
     """A defense against adversarial examples.
 
     A subclass writes ``__init__`` (plain values, factories of networks), ``forward(x) -> DefenseOutput`` and either
-    ``losses(batch)`` (one stage that trains everything) or ``stages()``. It may add ``surfaces()`` and ``systems()``.
+    ``losses(batch)`` (one stage that trains everything) or ``stages()``. It may add ``surfaces()``, ``systems()``,
+    ``figures()`` and ``diagnostics()``.
 
     Args:
         seed: of initial weights and of every random draw in training.
@@ -85,34 +86,12 @@ class Defense(pl.LightningModule):
         return {}
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """Per-sample figures (B,) that explain the defense, averaged over the evaluated images into the result."""
+        """Per-sample numbers (B,) that explain the defense, averaged over the evaluated images into the result."""
         return {}
 
-    def generate(self, labels: Tensor, index: Tensor, seed: int) -> Tensor | None:
-        """New images of the classes ``labels`` (B,), for defenses that are generative; None for all others.
-
-        Args:
-            labels: (B,) classes.
-            index: (B,) sample numbers, which address the random draws.
-            seed: of the draws.
-        """
-        return None
-
-    def embed(self, x: Tensor) -> Tensor | None:
-        """(B, C, H, W) -> features (B, d) for the picture of the class geometry, or None for no picture."""
-        return None
-
-    def trained_on(self) -> tuple[Attack, Threat] | None:
-        """The stored attack that it was trained to undo, and its budget, for a picture; None for no picture."""
-        return None
-
-    def anchors(self) -> Tensor | None:
-        """(K, d) points that stand for the classes in that picture, or None."""
-        return None
-
-    def detector_scores(self, x: Tensor) -> Tensor | None:
-        """(B, J) scores of J > 1 detectors, for the picture of their correlation, or None for no picture."""
-        return None
+    def figures(self) -> dict[str, Figure]:
+        """Pictures that only this defense has, by file name; every defense has a gallery besides."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """What it is made of, for keys: the constructor's arguments."""

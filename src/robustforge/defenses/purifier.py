@@ -12,6 +12,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, bpda, eot, transfer
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.figures import Figure, gallery
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom, image_key
@@ -146,6 +147,11 @@ class Purifier(Defense):
     def stages(self) -> list[Stage]:
         """The classifier on clean images (the same as ``defense=none``), then the purifier's own."""
         return [plain_stage(self), *self.purifier_stages()]
+
+    def offline_figures(self, attack: Attack, threat: Threat) -> dict[str, Figure]:
+        """The attack that the purifier was trained to undo, where it was made: on the undefended classifier."""
+        surface = self.surfaces()["transfer"]
+        return {"gallery_transfer": lambda scene: gallery(replace(scene, attack=attack, threat=threat), surface)}
 
     def purifier_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Accuracy (B,) of the deployed system on clean held-out images, and the mean squared change of a pixel."""

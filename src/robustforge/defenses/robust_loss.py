@@ -17,6 +17,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.session import attacking
 from robustforge.attacks.core.surface import end_to_end
+from robustforge.defenses.choices import one_of
 from robustforge.losses.robust import mart_loss, trades_kl
 from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
@@ -46,8 +47,7 @@ class AdversarialLoss:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UserError(f"The robust loss is '{self.loss}': choose one of {', '.join(LOSSES)}.")
+        one_of("The robust loss", self.loss, LOSSES)
         if not 0 <= self.clean_weight <= 1:
             raise UserError(f"clean_weight is {self.clean_weight}: give a share between 0 and 1.")
 

@@ -14,8 +14,9 @@ def flatten_maps(x: Tensor) -> Tensor:
 
     Notes:
         Behind channels-last maps the gradient arrives in the other layout, and element-wise layers that meet both
-        layouts at once are slow on a CPU, up to a quarter of the backward pass of a small network. Here it is put back
-        in one go.
+        layouts at once are slow on a CPU. Here it is put back in one go. Measured on 2 cores, AVX512-BF16, one thread:
+        with nn.Flatten the input gradient of ``small_cnn`` takes 1.23 times as long for (512, 1, 28, 28) in bf16, 1.20
+        times in float32; a training step 1.24 and 1.09 times.
     """
     # under vmap a tensor cannot be asked for its layout
     if torch._C._functorch.is_batchedtensor(x) or x.is_contiguous():

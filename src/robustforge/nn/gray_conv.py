@@ -14,7 +14,9 @@ class GrayConv2d(nn.Conv2d):
     """A strided convolution of one input channel; weights, answers and gradients are those of ``nn.Conv2d``.
 
     Attacks differentiate it with respect to its input in every step, and the CPU kernel for that is made for many
-    channels. One matrix product and a fold take a quarter of its time.
+    channels; here it is one matrix product and a fold. Measured on 2 cores, AVX512-BF16, one thread: with nn.Conv2d the
+    input gradient of ``small_cnn`` takes 1.31 times as long for (512, 1, 28, 28) in bf16, 1.20 times in float32; a
+    training step 0.97 and 1.03 times.
 
     Args:
         channels: of the output.

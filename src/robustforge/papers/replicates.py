@@ -6,10 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from robustforge.papers.comparison import ComparedCell
+ComparedCell = TypeVar("ComparedCell", bound=Any)  # of robustforge.papers.comparison, which imports this module
 
 # two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the list the normal one is 0.2 short at most
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

@@ -204,10 +204,10 @@ def test_names(dfl, ready):
 
 def test_the_margin_of_distances_is_the_attack_on_the_geometry(ready, batch):
     _, value = ready.surfaces()["centroids"].evaluate(batch.x, batch.y, margin)
-    apart = torch.cdist(ready.embed(batch.x), ready.anchors())
+    apart = torch.cdist(ready.space.embed(batch.x), ready.space.anchors)
     own = apart.gather(1, batch.y[:, None]).squeeze(1)
     nearest = apart.scatter(1, batch.y[:, None], float("inf")).amin(1)
-    scale = torch.pdist(ready.anchors()).mean()
+    scale = torch.pdist(ready.space.anchors).mean()
     torch.testing.assert_close(value, (own - nearest) / scale, rtol=1e-4, atol=1e-5)
 
 
@@ -254,11 +254,11 @@ def test_feature_matching_moves_features_towards_another_class(ready, batch):
 
 
 def test_embedding_and_anchors_are_on_the_sphere_where_the_loss_is(dfl, ready, batch):
-    torch.testing.assert_close(ready.embed(batch.x).norm(dim=1), torch.ones(16))
-    torch.testing.assert_close(ready.anchors().norm(dim=1), torch.ones(10))
+    torch.testing.assert_close(ready.space.embed(batch.x).norm(dim=1), torch.ones(16))
+    torch.testing.assert_close(ready.space.anchors.norm(dim=1), torch.ones(10))
     raw = dfl(feature_loss=PolarizedContrastive("signed_raw"))
-    assert raw.embed(batch.x).norm(dim=1).std() > 0
-    assert dfl(feature_loss=None).anchors() is None
+    assert raw.space.embed(batch.x).norm(dim=1).std() > 0
+    assert dfl(feature_loss=None).space.anchors is None
 
 
 def test_impossible_values(dfl):

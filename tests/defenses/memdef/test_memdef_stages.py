@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.memdef import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.losses import memory_defense_terms
+from robustforge.defenses.memdef.objective import selector_terms, training_slots
 from robustforge.defenses.stages import CraftStage
 from robustforge.types import AttackResult, Threat, UserError
 
@@ -94,7 +95,7 @@ def test_the_selector_starts_as_a_copy_or_is_the_same(memdef):
 
 def test_offline_loss_is_half_and_half(memdef, batch):
     defense = memdef("offline").eval()
-    terms = defense.selector_losses(batch)
+    terms = selector_terms(defense.selector, defense.selector_settings, batch, 0)
     torch.testing.assert_close(terms["clean"], 0.5 * F.cross_entropy(defense.selector(batch.x), batch.y))
     torch.testing.assert_close(terms["adversarial"], 0.5 * F.cross_entropy(defense.selector(batch.x_adv), batch.y))
 
@@ -102,18 +103,7 @@ def test_offline_loss_is_half_and_half(memdef, batch):
 def test_clean_stack_loss_is_eq_13(memdef, batch):
     defense = memdef("pgd", {"noise": 0.0, "alpha": 0.3, "beta": 0.2, "gamma": 2.0}).eval()
     out = defense.stack(batch.x, batch.y, others=True)
-    expected = memory_defense_terms(
-        out.logits,
-        out.rebuilt,
-        out.weights,
-        out.other,
-        out.other_weights,
-        batch.x,
-        batch.y,
-        alpha=0.3,
-        beta=0.2,
-        gamma=2.0,
-    )
+    expected = memory_defense_terms(out, batch.x, batch.y, alpha=0.3, beta=0.2, gamma=2.0)
     torch.testing.assert_close(defense.stack_losses(batch), expected)
     assert set(expected) == {"classification", "reconstruction", "entropy", "non_target"}
     assert set(memdef("pgd", {"beta": 0.0}).stack_losses(batch)) == {"classification", "reconstruction", "entropy"}
@@ -130,7 +120,7 @@ def test_noise_is_on_the_encoders_input_alone(memdef, batch):
     torch.testing.assert_close(seen["x"], batch.x + 0.5 * noise)
     rebuilt = defense.stack(batch.x, batch.y, 0.5 * noise).rebuilt
     torch.testing.assert_close(terms["reconstruction"], (batch.x - rebuilt).square().flatten(1).sum(1).mean())
-    defense.respond(batch.x, batch.y)
+    defense.system.respond(batch.x, batch.y)
     assert torch.equal(seen["x"], batch.x)
 
 
@@ -194,17 +184,21 @@ def test_bounds_are_measured_on_the_same_trained_stack(memdef, batch, described_
 
 def test_training_slots(memdef):
     x, y = torch.rand(4000, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(4000) % 10
-    assert torch.equal(memdef().training_slots(x, y), y)
+
+    def slots_of(defense):
+        return training_slots(defense.system, defense.stack_settings, x, y)
+
+    assert torch.equal(slots_of(memdef()), y)
     torch.manual_seed(0)
     for share in (0.2, 1.0):
-        slots = memdef("pgd", {"wrong_slot": share}).training_slots(x, y)
+        slots = slots_of(memdef("pgd", {"wrong_slot": share}))
         assert (slots != y).float().mean() == pytest.approx(0.9 * share, abs=0.03)
         assert ((slots - y) % 10).bincount(minlength=10)[1:].min() > 0.08 * share * 4000
         assert slots.min() == 0
         assert slots.max() == 9
     chosen = memdef("pgd", {"slot": "selector"})
-    assert torch.equal(chosen.training_slots(x, y), chosen.selector(x).argmax(1))
-    mixed = memdef("pgd", {"slot": "selector", "wrong_slot": 0.5}).training_slots(x, y)
+    assert torch.equal(slots_of(chosen), chosen.selector(x).argmax(1))
+    mixed = slots_of(memdef("pgd", {"slot": "selector", "wrong_slot": 0.5}))
     assert (mixed == chosen.selector(x).argmax(1)).float().mean() == pytest.approx(0.55, abs=0.03)
 
 

@@ -29,7 +29,7 @@ def test_surfaces_of_each_variant_can_all_be_attacked(memdef, batch, variant, na
         assert surface.name == name
         result = FGSM(early_stop=False)(surface, batch.x, batch.y, Threat("linf", 0.1))
         assert (result.x_adv != batch.x).any()
-        answer = defense.respond(result.x_adv, batch.y)
+        answer = defense.system.respond(result.x_adv, batch.y)
         assert torch.equal(result.success, answer.logits.argmax(1) != batch.y)
     assert set(defense.diagnostics(batch)) == (set() if names == WITHOUT_SLOT else {
         "agreement", "wrong_slot_followed", "wrong_slot_recovered", "true_slot_accuracy", "reconstruction_error",
@@ -132,18 +132,18 @@ def test_oracle_slot(memdef, batch):
     for surface in defense.surfaces().values():
         for y in (batch.y, (batch.y + 3) % 10):
             torch.testing.assert_close(surface.system(batch.x, y).logits, defense.stack(batch.x, y).logits)
-    assert torch.equal(defense.slots(batch.x), defense.selector(batch.x).argmax(1))  # nobody told it the label
+    assert torch.equal(defense.system.slots(batch.x), defense.selector(batch.x).argmax(1))  # nobody told it the label
 
 
 def test_random_slot_is_a_function_of_the_image(memdef):
     defense = memdef(variant="random_slot").eval()
     x = torch.randint(0, 256, (2000, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float() / 255
-    slots = defense.slots(x, torch.zeros(2000, dtype=torch.int64))
-    assert torch.equal(defense.slots(x), slots)
+    slots = defense.system.slots(x, torch.zeros(2000, dtype=torch.int64))
+    assert torch.equal(defense.system.slots(x), slots)
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(defense.slots(x[order]), slots[order])
-    assert torch.equal(torch.cat([defense.slots(part) for part in x.split(7)]), slots)
-    assert torch.equal(defense.slots(x.contiguous(memory_format=torch.channels_last)), slots)
+    assert torch.equal(defense.system.slots(x[order]), slots[order])
+    assert torch.equal(torch.cat([defense.system.slots(part) for part in x.split(7)]), slots)
+    assert torch.equal(defense.system.slots(x.contiguous(memory_format=torch.channels_last)), slots)
     shares = slots.bincount(minlength=10) / 2000
     assert shares.min() > 0.07
     assert shares.max() < 0.13

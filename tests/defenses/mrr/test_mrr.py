@@ -59,10 +59,10 @@ def batches(count=120, size=40, seed=0):
 
 def fit(defense):
     if defense.n_defenders:
-        fit_densities(defense, batches())
+        fit_densities(defense.latent, defense.defenders, 0.99, batches())
     if defense.input_settings.enabled:
         learn_dictionaries(defense.dictionaries, batches(), defense.input_settings, 0)
-    fit_fusion(defense, batches(seed=1))
+    fit_fusion(defense.system, defense.seed, batches(seed=1))
     return defense
 
 
@@ -209,7 +209,7 @@ def test_every_defender_flags_sp_of_its_calibration_images(mrr, rate):
     x = everything()
     with torch.no_grad():
         label = defense.undefended(x).argmax(1)
-        flags = defense.fusion.excess(defense.scores(x, label), label) > 0
+        flags = defense.fusion.excess(defense.system.scores(x, label), label) > 0
         assert flags.sum(0).tolist() == [int(rate * len(x))] * 4
         defense.fusion.settings = replace(defense.fusion.settings, mode="or")
         output = defense(x)
@@ -253,7 +253,7 @@ def test_correlation_matrix_is_measured(mrr):
     defense = fit(mrr(3))
     x = everything()
     with torch.no_grad():
-        scores = defense.detector_scores(x)
+        scores = defense.system.judged(x)[1]
         found = defense.diagnostics(Batch(x, defense.undefended(x).argmax(1), torch.arange(len(x))))
     matrix = torch.corrcoef(scores.double().T)
     torch.testing.assert_close(defense.fusion.correlation.double(), matrix, atol=1e-4, rtol=0)
@@ -268,12 +268,12 @@ def test_the_leaky_fusion_reads_attacked_test_images(mrr):
     assert defense.stages()[-1].split == "test"
     # labels that the untrained victim answers, or there is nothing that it gets right
     known = [replace(b, y=defense.undefended(b.x).argmax(1)) for b in batches(seed=2)]
-    fit_leak(defense, known)
+    fit_leak(defense.system, defense.surfaces()["victim"], 0, known)
     assert ((defense.leak.rates >= 0) & (defense.leak.rates <= 1)).all()
     with torch.no_grad():
         x = everything()
         label = defense.undefended(x).argmax(1)
-        flags = (defense.fusion.excess(defense.scores(x, label), label) > 0).float()
+        flags = (defense.fusion.excess(defense.system.scores(x, label), label) > 0).float()
         expected = 1 - torch.stack([1 - p * flags[:, j] for j, p in enumerate(defense.leak.rates)]).prod(0)
         torch.testing.assert_close(defense(x).risk, expected)
     clean, attacked = torch.tensor([[1, 0], [0, 0.0]]), torch.tensor([[1, 1], [1, 0], [1, 0.0]])
@@ -293,7 +293,7 @@ def test_white_box_raises_the_true_class_by_what_defenders_hold_against_the_othe
         (view,) = surface.attacker_logits(x, y)
         victim = defense.undefended(x)
         other = victim.scatter(1, y[:, None], float("-inf")).argmax(1)
-        held = defense.fusion.excess(defense.scores(x, other), other).clamp(min=0).sum(1)
+        held = defense.fusion.excess(defense.system.scores(x, other), other).clamp(min=0).sum(1)
         expected = victim.clone()
         expected[torch.arange(12), y] += 2 * held
         torch.testing.assert_close(view, expected)
@@ -302,7 +302,7 @@ def test_white_box_raises_the_true_class_by_what_defenders_hold_against_the_othe
         answer = literal.surfaces()["white_box"].attacker_output(x, y)
         thresholds = literal.fusion.cdf.thresholds(0.1)[:, other].T
         torch.testing.assert_close(
-            (answer.detector_scores - 0.5) / 0.5, literal.scores(x, other) - thresholds, atol=1e-5, rtol=0
+            (answer.detector_scores - 0.5) / 0.5, literal.system.scores(x, other) - thresholds, atol=1e-5, rtol=0
         )
 
 
@@ -390,4 +390,4 @@ def test_impossible_values(mrr):
         with pytest.raises(UserError, match=message):
             mrr(**changes)
     with pytest.raises(UserError, match="held-out images"):
-        fit_fusion(mrr(2), [])
+        fit_fusion(mrr(2).system, 0, [])

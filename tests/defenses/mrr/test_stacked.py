@@ -49,17 +49,17 @@ def test_stacked_equals_one_by_one(kind, count, size):
 
 
 def test_stacked_gradients_and_reloading():
-    networks = [build("small", seed) for seed in range(3)]
+    networks = [Checkpoints(build("small", seed)).eval() for seed in range(3)]
     stack = StackedNetworks(networks)
     x = torch.rand(2, 1, 28, 28, requires_grad=True)
-    (gradient,) = torch.autograd.grad(stack(x).sum(), x)
-    (alone,) = torch.autograd.grad(sum(network(x).sum() for network in networks), x)
+    (gradient,) = torch.autograd.grad(stack(x)[0].sum(), x)
+    (alone,) = torch.autograd.grad(sum(network(x)[0].sum() for network in networks), x)
     torch.testing.assert_close(gradient, alone, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
-        networks[1][1].weight.add_(0.1)
-    assert not torch.allclose(stack(x)[1], networks[1](x))
+        networks[1].network[1].weight.add_(0.1)
+    assert not torch.allclose(stack(x)[0][1], networks[1](x)[0])
     stack.load(networks)
-    torch.testing.assert_close(stack(x)[1], networks[1](x))
+    torch.testing.assert_close(stack(x)[0][1], networks[1](x)[0])
     assert len(stack.state_dict()) == len(networks[0].state_dict())
 
 

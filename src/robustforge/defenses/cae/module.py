@@ -13,6 +13,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import classify
 from robustforge.defenses.cae.networks import Denoiser
+from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
@@ -85,9 +86,9 @@ class ConvAutoEncoder(Purifier):
         """The latent's, when noise is kept at inference."""
         return self.denoiser.latent_shape if self.infer_noise else None
 
-    def trained_on(self) -> tuple[Attack, Threat]:
-        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
-        return self.attack, self.threat
+    def figures(self) -> dict[str, Figure]:
+        """Its training images: see :meth:`Purifier.offline_figures`."""
+        return self.offline_figures(self.attack, self.threat)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error to the clean image (Sec. 3.3), with latent noise; and the logits' change, if wanted."""
@@ -134,8 +135,5 @@ class ConvAutoEncoder(Purifier):
         x_adv = self.attack(surface, batch.x, wrong, self.threat, index=batch.index, seed=self.seed).x_adv
         with torch.no_grad():
             answer = self(x_adv).logits.argmax(1)
-        leak = {
-            "wrong_label_decoded": (answer == wrong).float(),
-            "wrong_label_ignored": (answer == batch.y).float(),
-        }
+        leak = {"wrong_label_decoded": (answer == wrong).float(), "wrong_label_ignored": (answer == batch.y).float()}
         return {**super().diagnostics(batch), **leak}

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from robustforge.defenses.choices import one_of
 from robustforge.nn.padding import crop_to, pad_to_multiple, padded_size
 from robustforge.nn.running_moments import RunningMoments
 from robustforge.types import UserError
@@ -134,11 +135,8 @@ def _check(
         raise UserError(
             f"The denoiser has widths={list(widths)} and latent_channels={latent_channels}: give 1 or more of each."
         )
-    if skips not in SKIPS:
-        raise UserError(f"The denoiser's skips are '{skips}': choose one of {', '.join(SKIPS)}.")
-    if noise_scale not in SCALES:
-        raise UserError(f"The denoiser's noise_scale is '{noise_scale}': choose one of {', '.join(SCALES)}.")
-    if activation not in ACTIVATIONS:
-        raise UserError(f"The denoiser's activation is '{activation}': choose one of {', '.join(ACTIVATIONS)}.")
+    one_of("The denoiser's skips", skips, SKIPS)
+    one_of("The denoiser's noise_scale", noise_scale, SCALES)
+    one_of("The denoiser's activation", activation, ACTIVATIONS)
     if not noise >= 0:
         raise UserError(f"The denoiser's noise is {noise}: give a standard deviation of 0 or more.")

@@ -96,10 +96,7 @@ class DefenseGAN(Purifier):
                 fake = self.generator(z)
             share = torch.rand(len(batch.x), 1, 1, 1, device=batch.x.device)
             penalty = gradient_penalty(self.critic, batch.x, fake, share)
-            return {
-                "critic": critic_loss(self.critic(batch.x), self.critic(fake)),
-                "penalty": self.penalty * penalty,
-            }
+            return {"critic": critic_loss(self.critic(batch.x), self.critic(fake)), "penalty": self.penalty * penalty}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes the gradient off the critic where the generator's loss left one."""

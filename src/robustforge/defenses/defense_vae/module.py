@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
+from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
@@ -67,8 +69,7 @@ class DefenseVAE(Purifier):
         seed: int = 0,
     ) -> None:
         super().__init__(model, undefended_training, seed=seed)
-        if mode not in MODES:
-            raise UserError(f"defense.mode is '{mode}': choose one of {', '.join(MODES)}.")
+        one_of("defense.mode", mode, MODES)
         if not 0 <= mix_clean <= 1 or divergence < 0:
             raise UserError(
                 f"Defense-VAE has mix_clean={mix_clean} and divergence={divergence}: give a share between 0 and 1 and "
@@ -83,9 +84,9 @@ class DefenseVAE(Purifier):
         if mode == "e2e":
             self.joint_vae = build_seeded(vae, seed, "vae")
 
-    def trained_on(self) -> tuple[Attack, Threat]:
-        """See :meth:`robustforge.defenses.base.Defense.trained_on`."""
-        return self.attack, self.threat
+    def figures(self) -> dict[str, Figure]:
+        """Its training images: see :meth:`Purifier.offline_figures`."""
+        return self.offline_figures(self.attack, self.threat)
 
     @property
     def head(self) -> nn.Module:

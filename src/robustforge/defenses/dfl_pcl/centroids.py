@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 
 
 class Centroids(nn.Module):
@@ -25,6 +28,33 @@ class Centroids(nn.Module):
         super().__init__()
         points = torch.randn(num_classes, dim)
         self.weight = nn.Parameter(F.normalize(points, dim=1) if unit else points)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Where features meet the centroids that they are pulled to.
+
+    Attributes:
+        network: whose features.
+        centroids: (K, d) as learned, or None where the loss has none.
+        normalised: whether features and centroids are compared on the unit sphere.
+    """
+
+    network: DefensiveFeatureNetwork
+    centroids: Tensor | None
+    normalised: bool
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> features (B, d) as the loss compares them."""
+        features: Tensor = self.network.respond(x).features.float()
+        return F.normalize(features, dim=1) if self.normalised else features
+
+    @property
+    def anchors(self) -> Tensor | None:
+        """The centroids (K, d) as the loss compares them."""
+        if self.centroids is None:
+            return None
+        return F.normalize(self.centroids, dim=1) if self.normalised else self.centroids
 
 
 class ClassMeans(nn.Module):

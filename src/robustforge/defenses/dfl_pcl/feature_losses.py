@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.dfl_pcl.centroids import Centroids
 from robustforge.defenses.dfl_pcl.losses import MODES, polarized_contrastive_terms
 from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
@@ -72,8 +73,7 @@ class PolarizedContrastive:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"feature_loss.mode is '{self.mode}': choose one of {', '.join(MODES)}.")
+        one_of("feature_loss.mode", self.mode, MODES)
         if min(self.intra, self.inter, self.angle) < 0:
             raise UserError("A weight of the feature loss is negative: its signs are set by feature_loss.mode.")
 

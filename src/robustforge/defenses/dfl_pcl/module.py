@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, end_to_end
 from robustforge.attacks.none import NoAttack
 from robustforge.defenses.base import Defense, classify
-from robustforge.defenses.dfl_pcl.centroids import ClassMeans
+from robustforge.defenses.dfl_pcl.centroids import ClassMeans, FeatureSpace
 from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
-from robustforge.defenses.dfl_pcl.figures import geometry_figures
+from robustforge.defenses.dfl_pcl.figures import dfl_pcl_figures, geometry_numbers
 from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
-from robustforge.defenses.dfl_pcl.surfaces import depths, dfl_pcl_surfaces
-from robustforge.defenses.stages import (
-    Factory,
-    FitStage,
-    Stage,
-    Training,
-    build_seeded,
-    check_average,
-)
+from robustforge.defenses.dfl_pcl.objective import Objective
+from robustforge.defenses.dfl_pcl.surfaces import dfl_pcl_surfaces
+from robustforge.defenses.figures import Figure
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
-from robustforge.losses.classification import cross_entropy_per_sample
-from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
+from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 _OF_NETWORK = (
     "model",
@@ -67,12 +60,6 @@ class DflPcl(Defense):
         average: decay of a running average of the weights, or None.
         warm_start: start the stages from the undefended classifier's (Mustafa's code trains cross-entropy first).
         seed: of initial weights, batches and attacks.
-
-    Notes:
-        Batch normalisation: the attack sees the running statistics (the engine puts the network in eval mode), as an
-        attacker of the deployed network does. The training pass normalises the clean and the attacked half together,
-        once, so that the running statistics are of that mixture; attacked test images then meet the statistics that
-        they were trained with. The feature loss sees both halves. The paper says nothing about either.
     """
 
     def __init__(
@@ -125,27 +112,22 @@ class DflPcl(Defense):
 
     def surfaces(self) -> dict[str, Surface]:
         """``end_to_end`` and the adapted ones: see the module of that name."""
-        return dfl_pcl_surfaces(self)
+        return dfl_pcl_surfaces(self, self.space, self.class_means, self.undefended)
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier beside the defense."""
         return {"undefended": classify(self.undefended)}
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Features (B, d), on the unit sphere where the loss compares them there."""
-        features: Tensor = self.network.respond(x).features.float()
-        return F.normalize(features, dim=1) if self._on_sphere else features
-
-    def anchors(self) -> Tensor | None:
-        """The centroids that features are pulled to, (K, d)."""
-        if self.feature_loss is None:
-            return None
-        points: Tensor = self.points["centroids"].weight
-        return F.normalize(points, dim=1) if self._on_sphere else points
+    def figures(self) -> dict[str, Figure]:
+        """The geometry of the classes: see the module of that name."""
+        return dfl_pcl_figures(self.space, self.surfaces()["end_to_end"])
 
     @property
-    def _on_sphere(self) -> bool:
-        return self.feature_loss is not None and self.feature_loss.normalised
+    def space(self) -> FeatureSpace:
+        """The features, and the centroids that they are pulled to."""
+        if self.feature_loss is None:
+            return FeatureSpace(self.network, None, normalised=False)
+        return FeatureSpace(self.network, self.points["centroids"].weight, self.feature_loss.normalised)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -172,60 +154,26 @@ class DflPcl(Defense):
     def _copy_stages(self) -> None:
         self.network.stages.load_state_dict(nn.ModuleList(self.undefended.split().stages).state_dict())
 
+    @property
+    def objective(self) -> Objective:
+        """The loss of the defended network."""
+        loss, surface = self.feature_loss, end_to_end(self, self.network)
+        points = None if loss is None else self.points
+        return Objective(
+            self.network, surface, self.attack, self.threat, self.clean_weight, loss, points, self.class_means
+        )
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 5 on the clean and the attacked half of the batch."""
-        halves = self._halves(batch)
-        y, count = batch.y.repeat(len(halves)), len(batch.y)
-        output = self.network.respond(torch.cat([images for images, _ in halves.values()]))
-        logits, features = output.logits.float(), output.features.float()
-        terms, noted = {}, {}
-        entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
-        for number, (name, (_, weight)) in enumerate(halves.items()):
-            rows = slice(number * count, (number + 1) * count)
-            terms[name] = weight * entropy[rows].mean()
-            noted |= {f"{name}_accuracy": right[rows].mean(), f"{name}_loss": entropy[rows].mean()}
-        if self.feature_loss is not None:
-            weights = torch.tensor([weight for _, weight in halves.values()], device=y.device)
-            shares = len(halves) * weights.repeat_interleave(count)
-            terms |= self.feature_loss.terms(features, self.points, y, shares)
-        # the first half: clean images where there are any
-        self.class_means.update([depth[:count] for depth in depths(output)], batch.y)
-        self.note(feature_norm=features.norm(dim=1).mean(), **noted)
+        terms, noted = self.objective.terms(batch, self.attack_seed())
+        self.note(**noted)
         return terms
-
-    def _halves(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
-        """Images and weight of each part of the training batch, the clean one first."""
-        if self.attack is None:
-            return {"clean": (batch.x, 1.0)}
-        attacked = {"adversarial": (self._attack(batch, self.attack_seed()).x_adv, 1 - self.clean_weight)}
-        return {"clean": (batch.x, self.clean_weight), **attacked} if self.clean_weight else attacked
-
-    def _attack(self, batch: Batch, seed: int) -> AttackResult:
-        """The training attack on the network as it stands, with no gradient to its weights."""
-        assert self.attack is not None
-        surface = end_to_end(self, self.network)
-        return self.attack(surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out clean and robust accuracy and cross-entropy, and the geometry of the features."""
-        clean, entropy = self._answer(batch.x, batch.y)
-        metrics = {"accuracy": clean.float(), "loss": entropy, **self.diagnostics(batch)}
-        if self.attack is not None:
-            result = self._attack(batch, self.seed)
-            metrics["robust_accuracy"] = (clean & ~result.success).float()
-            metrics["robust_loss"] = self._answer(result.x_adv, batch.y)[1]
-        return metrics
-
-    @torch.no_grad()
-    def _answer(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """((B,) whether right, (B,) cross-entropy)."""
-        logits = self.network(x).float()
-        return logits.argmax(1) == y, cross_entropy_per_sample(logits, y)
+        return {**self.objective.metrics(batch, self.seed), **self.diagnostics(batch)}
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """The geometry of the features: see :func:`geometry_figures`."""
-        norm = self.network.respond(batch.x).features.float().norm(dim=1)
-        points = self.anchors()
-        figures = {} if points is None else geometry_figures(self.embed(batch.x), points, batch.y)
-        return {"feature_norm": norm, **figures}
+        """The geometry of the features: see :func:`geometry_numbers`."""
+        return geometry_numbers(self.space, batch)

@@ -19,17 +19,14 @@ Under the margin loss, minus distances become max_j (|f - c_y| - |f - c_j|), the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface, end_to_end, transfer
+from robustforge.defenses.dfl_pcl.centroids import ClassMeans, FeatureSpace
 from robustforge.defenses.dfl_pcl.losses import distances
 from robustforge.defenses.dfl_pcl.networks import FeatureOutput
-
-if TYPE_CHECKING:
-    from robustforge.defenses.dfl_pcl.module import DflPcl
 
 Views = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
@@ -52,41 +49,48 @@ def unit_length(logits: Tensor) -> Tensor:
     return F.normalize(logits.float(), dim=1)
 
 
-def dfl_pcl_surfaces(defense: DflPcl) -> dict[str, Surface]:
+def dfl_pcl_surfaces(
+    system: nn.Module, space: FeatureSpace, class_means: ClassMeans, undefended: nn.Module
+) -> dict[str, Surface]:
     """The surfaces of one defense, by name.
+
+    Args:
+        system: the deployed system, (B, C, H, W) -> DefenseOutput.
+        space: its features and centroids.
+        class_means: of the features at every depth.
+        undefended: the classifier that ``transfer`` attacks.
 
     Notes:
         A view of distances comes after the logits, which keep the weight 0: the first view tells an attack which images
         to ask the system about. ``centroids`` exists where the feature loss has centroids.
     """
-    network, means = defense.network, defense.class_means
-    whole = end_to_end(defense, defense)
+    network = space.network
+    whole = end_to_end(system, system)
 
     def logit_normalised(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         return (unit_length(network(x)),)
 
     def centroids(x: Tensor, _: Tensor) -> Sequence[Tensor]:
-        output, points = network.respond(x), defense.anchors()
+        output, points = network.respond(x), space.anchors
         assert points is not None
-        assert defense.feature_loss is not None
-        return output.logits, closeness(output.features, points, defense.feature_loss.normalised)
+        return output.logits, closeness(output.features, points, space.normalised)
 
     def feature_matching(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         output = network.respond(x)
-        return output.logits, closeness(output.features, means.means[-1])
+        return output.logits, closeness(output.features, class_means.means[-1])
 
     def multi_layer(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         output = network.respond(x)
-        layers = zip(depths(output), means.means, strict=True)
+        layers = zip(depths(output), class_means.means, strict=True)
         return unit_length(output.logits), *(closeness(features, points) for features, points in layers)
 
     views: dict[str, tuple[Views, tuple[float, ...]]] = {"logit_normalised": (logit_normalised, (1.0,))}
-    if defense.feature_loss is not None:
+    if space.centroids is not None:
         views["centroids"] = centroids, (0.0, 1.0)
     views["feature_matching"] = feature_matching, (0.0, 1.0)
-    views["multi_layer"] = multi_layer, (1.0, *[1.0 / means.depths] * means.depths)
-    adapted = {name: Surface(name, view, whole.system, defense, weights) for name, (view, weights) in views.items()}
-    return {"end_to_end": whole, **adapted, "transfer": transfer(defense.undefended, whole)}
+    views["multi_layer"] = multi_layer, (1.0, *[1.0 / class_means.depths] * class_means.depths)
+    adapted = {name: Surface(name, view, whole.system, system, weights) for name, (view, weights) in views.items()}
+    return {"end_to_end": whole, **adapted, "transfer": transfer(undefended, whole)}
 
 
 def depths(output: FeatureOutput) -> list[Tensor]:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from robustforge.defenses.gmvae.mixture import MixtureDetector, chi2_quantile
+from robustforge.defenses.gmvae.networks import squared_residual
+from robustforge.defenses.gmvae.selective import SelectiveClassifier
 from robustforge.defenses.gmvae.settings import DetectorSettings
-from robustforge.types import UserError
+from robustforge.types import Batch, UserError
+
+
+@torch.no_grad()
+def calibrate(
+    classifier: SelectiveClassifier, settings: DetectorSettings, variance: float, batches: Iterable[Batch]
+) -> None:
+    """Fits the detector of ``classifier`` on held-out images: see :func:`fit_detector`."""
+    seen = []
+    for batch in batches:
+        z = classifier.encode(batch.x)
+        seen.append((z, squared_residual(batch.x, classifier.decoder(z)), batch.y))
+    if not seen:
+        raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
+    z, residual, y = (torch.cat(values) for values in zip(*seen, strict=True))
+    fit_detector(classifier.detector, z, residual, y, settings, variance)
 
 
 @torch.no_grad()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustforge.defenses.gmvae.networks import reconstruction_error
+from robustforge.defenses.gmvae.selective import SelectiveClassifier
+from robustforge.defenses.gmvae.settings import LabelSettings
+
 
 def constant_entropy_terms(
     x: Tensor, rebuilt: Tensor, latent: Tensor, means: Tensor, alpha: float
@@ -74,3 +78,42 @@ def variable_entropy_latent(mean: Tensor, log_variance: Tensor, means: Tensor, v
     log_ratio = log_variance.float() - torch.log(torch.tensor(variance)).item()
     spread = (log_ratio.exp() - 1 - log_ratio).sum(1)
     return (mean.float() - means).square().sum(1) + variance * spread
+
+
+def labeled_terms(
+    classifier: SelectiveClassifier, x: Tensor, y: Tensor, variance: float, alpha: float, variable_entropy: bool
+) -> dict[str, Tensor]:
+    """Loss terms of images with labels: Eq. 7, or its variable-entropy form.
+
+    Args:
+        classifier: trained.
+        x: (B, C, H, W) images in [0, 1].
+        y: (B,) their labels.
+        variance: of the encoder's noise and of the components.
+        alpha: weight of the latent term.
+        variable_entropy: the encoder answers its own variances.
+    """
+    answer = classifier.encoder(x).float()
+    mean, means = answer[:, : classifier.latent], classifier.detector.means[y]
+    if not variable_entropy:
+        noisy = mean + variance**0.5 * torch.randn_like(mean)
+        return constant_entropy_terms(x, classifier.decoder(noisy).float(), mean, means, alpha)
+    log_variance = answer[:, classifier.latent :]
+    noisy = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    return {
+        "reconstruction": reconstruction_error(x, classifier.decoder(noisy)).mean(),
+        "latent": alpha * variable_entropy_latent(mean, log_variance, means, variance).mean(),
+    }
+
+
+def unlabeled_terms(
+    classifier: SelectiveClassifier, x: Tensor, variance: float, alpha: float, labels: LabelSettings, progress: float
+) -> dict[str, Tensor]:
+    """Loss terms of images without labels (Eq. 3), at ``progress`` in [0, 1] of training; see :func:`labeled_terms`."""
+    z = classifier.encode(x)
+    z = z + variance**0.5 * torch.randn_like(z)
+    annealed = annealed_variance(variance, progress, labels.anneal_from, labels.anneal_until)
+    return {
+        "unlabeled_reconstruction": reconstruction_error(x, classifier.decoder(z)).mean(),
+        "unlabeled_latent": alpha * mixture_energy(z, classifier.detector.means, annealed).mean(),
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -10,19 +11,21 @@ from torch import Tensor
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
-from robustforge.defenses.gmvae.calibration import fit_detector
+from robustforge.defenses.figures import Figure
+from robustforge.defenses.gmvae.calibration import calibrate
+from robustforge.defenses.gmvae.figures import gmvae_figures
 from robustforge.defenses.gmvae.labeled import LabelledPool, choose_labeled
-from robustforge.defenses.gmvae.mixture import MixtureDetector, squared_distances
-from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder, reconstruction_error, squared_residual
-from robustforge.defenses.gmvae.objective import labeled_terms, unlabeled_terms
-from robustforge.defenses.gmvae.selective import figures, reclassified
+from robustforge.defenses.gmvae.losses import labeled_terms, unlabeled_terms
+from robustforge.defenses.gmvae.mixture import MixtureDetector
+from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder
+from robustforge.defenses.gmvae.selective import SelectiveClassifier, fit_numbers, selective_numbers
 from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
-from robustforge.randomness import SampleRandom
 from robustforge.types import Batch, DefenseOutput, UserError
 
+_OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "training")
 MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
 
 
@@ -106,58 +109,40 @@ class GaussianMixtureVAE(Defense):
         self.encoder = build_seeded(lambda: mixture_encoder(shape, outputs, width, batch_norm), seed, "encoder")
         self.decoder = build_seeded(lambda: mixture_decoder(shape, self.latent, width, batch_norm), seed, "decoder")
 
-    # ---- inference --------------------------------------------------------------------------------------------------
-
-    def encode(self, x: Tensor) -> Tensor:
-        """(B, k) float32 mean of the encoder's distribution."""
-        return self.encoder(x)[:, : self.latent].float()
-
-    def scores(self, z: Tensor) -> Tensor:
-        """(B, K) logits of latents (B, k): minus the squared distance to each mean."""
-        return -squared_distances(z, self.detector.means)
+    @property
+    def classifier(self) -> SelectiveClassifier:
+        """The networks with their answer."""
+        return SelectiveClassifier(self.encoder, self.decoder, self.detector, self.latent)
 
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,), rebuilt image, detector_scores: encoder, decoder."""
-        z = self.encode(x)
-        rebuilt = self.decoder(z).float()
-        detector_scores = self.detector.detector_scores(z, squared_residual(x, rebuilt))
-        return DefenseOutput(self.scores(z), detector_scores.amax(1), rebuilt, detector_scores)
-
-    def reclassified(self, x: Tensor) -> DefenseOutput:
-        """The system with a second look at rejected inputs: see :func:`robustforge.defenses.gmvae.selective`."""
-        return reclassified(self, x)
-
-    def generate(self, labels: Tensor, index: Tensor, seed: int) -> Tensor:
-        """Images (B, C, H, W) decoded from draws of the components of classes ``labels`` (B,)."""
-        noise = SampleRandom(seed, "gmvae/generate").normal(index, (self.latent,))
-        return self.decoder(self.detector.means[labels] + self.variance**0.5 * noise).float()
+        return self.classifier.respond(x)
 
     def surfaces(self) -> dict[str, Surface]:
         """``end_to_end``, ``encoder``, ``white_box``, ``aimed`` and ``transfer``: see the module of that name."""
-        return gmvae_surfaces(self)
+        return gmvae_surfaces(
+            self, self.classifier, self.undefended, self.exponents, self.paper_literal, self.judge, self.seed
+        )
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier, the model without thresholds and, where asked for, with reclassification."""
-        return {"undefended": classify(self.undefended), **gmvae_systems(self)}
+        rows = gmvae_systems(self.surfaces()["encoder"], self.classifier, self.reclassification)
+        return {"undefended": classify(self.undefended), **rows}
 
-    # ---- training ---------------------------------------------------------------------------------------------------
+    def figures(self) -> dict[str, Figure]:
+        """Samples and reconstructions: see the module of that name."""
+        return gmvae_figures(self.classifier, self.variance, self.undefended, self.fid)
 
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
         assert self.training_settings is not None
-        layers = ("shape", "num_classes", "latent", "width", "batch_norm")
-        objective = ("variance", "alpha", "variable_entropy", "labels", "training")
+        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance)
+        takes = "shape", "num_classes", "latent", "width", "batch_norm", *_OBJECTIVE
+        losses, training, validate = self.losses, self.training_settings, self.validate
         return [
             plain_stage(self),
-            FitStage(
-                "gmvae",
-                ("encoder", "decoder"),
-                self.losses,
-                self.training_settings,
-                validate=self.validate,
-                takes=layers + objective,
-            ),
-            CalibrateStage("thresholds", ("detector",), self.calibrate, ("gmvae",), takes=("detector", "variance")),
+            FitStage("gmvae", ("encoder", "decoder"), losses, training, validate=validate, takes=takes),
+            CalibrateStage("thresholds", ("detector",), fit, ("gmvae",), takes=("detector", "variance")),
         ]
 
     def on_train_start(self) -> None:
@@ -169,36 +154,23 @@ class GaussianMixtureVAE(Defense):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labeled and Eq. 3 on all images."""
+        classifier, variance, alpha = self.classifier, self.variance, self.alpha
         if self.label_settings.per_class is None:
-            return labeled_terms(self, batch.x, batch.y)
+            return labeled_terms(classifier, batch.x, batch.y, variance, alpha, self.variable_entropy)
         assert self.pool is not None, "semi-supervised training chooses its labels when it starts"
         progress = self.current_epoch / max(1, self.active_stage.training.epochs - 1)
-        labeled = self.pool.draw(batch.index, self.current_epoch)
-        return {**labeled_terms(self, *labeled), **unlabeled_terms(self, batch.x, progress)}
-
-    @torch.no_grad()
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Held-out accuracy, squared reconstruction error and squared distance to the own class's mean."""
-        z = self.encode(batch.x)
+        x, y = self.pool.draw(batch.index, self.current_epoch)
         return {
-            "accuracy": (self.detector.nearest(z) == batch.y).float(),
-            "reconstruction_error": reconstruction_error(batch.x, self.decoder(z)),
-            "latent_distance": (z - self.detector.means[batch.y]).square().sum(1),
+            **labeled_terms(classifier, x, y, variance, alpha, self.variable_entropy),
+            **unlabeled_terms(classifier, batch.x, variance, alpha, self.label_settings, progress),
         }
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Fits covariances, pixel weights and thresholds on held-out images."""
-        detector_scores = []
-        for batch in batches:
-            z = self.encode(batch.x)
-            detector_scores.append((z, squared_residual(batch.x, self.decoder(z)), batch.y))
-        if not detector_scores:
-            raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
-        z, residual, y = (torch.cat(values) for values in zip(*detector_scores, strict=True))
-        fit_detector(self.detector, z, residual, y, self.detector_settings, self.variance)
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """How well encoder and decoder fit held-out images: see :func:`fit_numbers`."""
+        return fit_numbers(self.classifier, batch)
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """The triple on clean images, and what noise meets: see ``figures`` in the module ``selective``."""
-        return figures(self, batch)
+        """The triple on clean images, and what noise meets: see :func:`selective_numbers`."""
+        return selective_numbers(self.classifier, batch, self.seed)

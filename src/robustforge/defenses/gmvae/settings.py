@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robustforge.defenses.choices import one_of
 from robustforge.types import UserError
 
 COVARIANCES = ("fixed", "empirical", "aggregated")
@@ -58,13 +59,13 @@ class DetectorSettings:
     decoder_per_class: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("detector.covariance", self.covariance, COVARIANCES)
-        _one_of("detector.encoder_rule", self.encoder_rule, ENCODER_RULES)
+        one_of("defense.detector.covariance", self.covariance, COVARIANCES)
+        one_of("defense.detector.encoder_rule", self.encoder_rule, ENCODER_RULES)
         if not self.decoder_errors:
             raise UserError("defense.detector.decoder_errors is empty: give [squared], [cauchy] or both.")
         for kind in self.decoder_errors:
-            _one_of("detector.decoder_errors", kind, DECODER_ERRORS)
-        _one_of("detector.decoder_rule", self.decoder_rule, DECODER_RULES)
+            one_of("defense.detector.decoder_errors", kind, DECODER_ERRORS)
+        one_of("defense.detector.decoder_rule", self.decoder_rule, DECODER_RULES)
         for name in ("encoder_quantile", "chi2_level", "decoder_quantile"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"defense.detector.{name} is {getattr(self, name)}: give a share between 0 and 1.")
@@ -99,9 +100,9 @@ class ReclassificationSettings:
     attacked_steps: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("reclassification.mode", self.mode, MODES)
-        _one_of("reclassification.starts", self.starts, STARTS)
-        _one_of("reclassification.precision", self.precision, PRECISIONS)
+        one_of("defense.reclassification.mode", self.mode, MODES)
+        one_of("defense.reclassification.starts", self.starts, STARTS)
+        one_of("defense.reclassification.precision", self.precision, PRECISIONS)
         if self.steps < 1:
             raise UserError(f"defense.reclassification.steps is {self.steps}: give at least 1.")
         if self.attacked_steps < 0:
@@ -130,8 +131,3 @@ class LabelSettings:
             raise UserError(f"defense.labels.per_class is {self.per_class}: give at least 1, or null for all labels.")
         if not (self.anneal_from >= 1 and 0 <= self.anneal_until <= 1):
             raise UserError("defense.labels: give anneal_from of at least 1 and anneal_until between 0 and 1.")
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"defense.{name} is '{value}': choose one of {', '.join(choices)}.")

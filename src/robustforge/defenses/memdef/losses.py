@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustforge.defenses.memdef.stack import StackOutput
+
 
 def address_entropy(weights: Tensor) -> Tensor:
     """Shannon entropy of each address, -sum_i w_i log w_i.
@@ -22,11 +24,7 @@ def address_entropy(weights: Tensor) -> Tensor:
 
 
 def memory_defense_terms(
-    logits: Tensor,
-    rebuilt: Tensor,
-    weights: Tensor | None,
-    other: Tensor | None,
-    other_weights: Tensor | None,
+    output: StackOutput,
     x: Tensor,
     y: Tensor,
     *,
@@ -38,11 +36,7 @@ def memory_defense_terms(
     """Weighted terms whose sum is the loss.
 
     Args:
-        logits: (B, K) of classifier-B on the rebuilt image.
-        rebuilt: (B, C, H, W) from the open slot.
-        weights: (B, N) its address, or None without memory.
-        other: (B, C, H, W) rebuilt from all other slots, or None.
-        other_weights: (B, N) its address, or None.
+        output: of the stack.
         x: (B, C, H, W) clean images in [0, 1].
         y: (B,) int64 labels.
         alpha: weight of the entropies.
@@ -62,14 +56,14 @@ def memory_defense_terms(
         it and the term then has no gradient at all. The entropy inside L_nt is maximized, as printed.
     """
     terms = {
-        "classification": gamma * F.cross_entropy(logits, y),
-        "reconstruction": (x - rebuilt).square().flatten(1).sum(1).mean(),
+        "classification": gamma * F.cross_entropy(output.logits, y),
+        "reconstruction": (x - output.rebuilt).square().flatten(1).sum(1).mean(),
     }
-    if weights is not None:
-        terms["entropy"] = alpha * address_entropy(weights).mean()
-    if other is not None:
-        non_target = (x - other).square().mean()
-        if other_weights is not None:
-            non_target = non_target + alpha * address_entropy(other_weights).mean()
+    if output.weights is not None:
+        terms["entropy"] = alpha * address_entropy(output.weights).mean()
+    if output.other is not None:
+        non_target = (x - output.other).square().mean()
+        if output.other_weights is not None:
+            non_target = non_target + alpha * address_entropy(output.other_weights).mean()
         terms["non_target"] = -beta * torch.sigmoid(non_target / (num_classes - 1))
     return terms

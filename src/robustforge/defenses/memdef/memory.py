@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.defenses.choices import one_of
 from robustforge.types import UserError
 
 SHRINKS = ("none", "hard", "memae")
@@ -229,7 +230,6 @@ def _check(n_mem: int, n_classes: int, temperature: float, shrink: str, threshol
         )
     if not temperature > 0:
         raise UserError(f"The memory's temperature is {temperature}: give a positive number (paper: 1).")
-    if shrink not in SHRINKS:
-        raise UserError(f"The memory's shrink is '{shrink}': choose one of {', '.join(SHRINKS)}.")
+    one_of("The memory's shrink", shrink, SHRINKS)
     if threshold is not None and not 0 <= threshold < 1:
         raise UserError(f"The memory's threshold is {threshold}: give a weight between 0 and 1, or null.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustforge.attacks.core.attack import Attack
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Training
 from robustforge.types import Threat, UserError
@@ -36,8 +37,7 @@ class SelectorSettings:
     clean_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.kind not in SELECTORS:
-            raise UserError(f"The selector is '{self.kind}': choose one of {', '.join(SELECTORS)}.")
+        one_of("The selector", self.kind, SELECTORS)
 
     @property
     def robust(self) -> AdversarialLoss:
@@ -81,8 +81,7 @@ class StackSettings:
     clean_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.slot not in SLOTS:
-            raise UserError(f"The stack's slot source is '{self.slot}': choose one of {', '.join(SLOTS)}.")
+        one_of("The stack's slot source", self.slot, SLOTS)
         for name in ("wrong_slot", "clean_weight", "attack_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"The stack's {name} is {getattr(self, name)}: give a share between 0 and 1.")

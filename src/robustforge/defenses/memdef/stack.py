@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.memdef.memory import MaskedMemory
 from robustforge.defenses.memdef.networks import TargetClassifier, decoder, encoder
-from robustforge.types import UserError
 
 PARTS = ("full", "no_memory", "classifier")
 
@@ -69,8 +69,7 @@ class MemoryStack(nn.Module):
         part: str = "full",
     ) -> None:
         super().__init__()
-        if part not in PARTS:
-            raise UserError(f"The stack's part is '{part}': choose one of {', '.join(PARTS)}.")
+        one_of("The stack's part", part, PARTS)
         self.part = part
         self.classifier_b = TargetClassifier(shape, num_classes, dropout=dropout)
         if part == "classifier":

@@ -16,49 +16,52 @@ All are judged by the deployed system, in which classifier-A sees the attacked i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface, transfer
+from robustforge.defenses.memdef.system import WITHOUT_SLOT, MemorySystem
 from robustforge.nn.straight_through import straight_through_one_hot
 
-if TYPE_CHECKING:
-    from robustforge.defenses.memdef.module import MemoryDefense
 
-
-def memdef_surfaces(defense: MemoryDefense, variant: str) -> dict[str, Surface]:
+def memdef_surfaces(
+    modules: nn.Module,
+    system: MemorySystem,
+    undefended: nn.Module,
+    temperature: float,
+    selector_weight: float,
+    variant: str,
+) -> dict[str, Surface]:
     """The surfaces of one defense, by name.
 
     Args:
-        defense: whose networks.
-        variant: its own, or another one's with the same networks.
+        modules: all networks, frozen under attack.
+        system: as deployed.
+        undefended: the classifier that ``transfer`` attacks.
+        temperature: T of ``soft_slot``'s softmax(A(x)/T).
+        selector_weight: lambda, weight of classifier-A's own loss in ``soft_slot`` and ``slot_aimed``.
+        variant: its own, or another one's with the same networks, whose surfaces these are.
 
     Notes:
         Variants without a slot (``selector``, ``no_memory``, ``classifier``) have ``end_to_end`` and ``transfer`` only.
         The released code evaluates with the slot recomputed on the attacked image, which is what ``system`` does here.
     """
+    selector, stack, respond = system.selector, system.stack, system.respond
 
     def soft_slot(x: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        selected = defense.selector(x)
-        slots = straight_through_one_hot(selected.float(), defense.surface_temperature)
-        return defense.stack(x, slots).logits, selected
+        selected = selector(x)
+        return stack(x, straight_through_one_hot(selected.float(), temperature)).logits, selected
 
     def slot_aimed(x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        return defense.stack(x, slots).logits, defense.selector(x)
+        return stack(x, slots).logits, selector(x)
 
-    end_to_end = Surface("end_to_end", lambda x, y: (defense.respond(x, y).logits,), defense.respond, defense)
-    surfaces = {"end_to_end": end_to_end, "transfer": transfer(defense.undefended, end_to_end)}
-    if variant in ("selector", "no_memory", "classifier"):
+    end_to_end = Surface("end_to_end", lambda x, y: (respond(x, y).logits,), respond, modules)
+    surfaces = {"end_to_end": end_to_end, "transfer": transfer(undefended, end_to_end)}
+    if variant in WITHOUT_SLOT:
         return surfaces
-    surfaces["slot_given"] = Surface("slot_given", lambda x, y: (defense.stack(x, y).logits,), defense.respond, defense)
+    surfaces["slot_given"] = Surface("slot_given", lambda x, y: (stack(x, y).logits,), respond, modules)
     if variant == "full":
-        selector = defense.selector
-        surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), defense.respond, defense)
-        surfaces["soft_slot"] = Surface(
-            "soft_slot", soft_slot, defense.respond, defense, weights=(1.0, defense.selector_weight)
-        )
-        surfaces["slot_aimed"] = Surface(
-            "slot_aimed", slot_aimed, defense.respond, defense, weights=(1.0, defense.selector_weight), aimed=True
-        )
+        weights = (1.0, selector_weight)
+        surfaces["selector"] = Surface("selector", lambda x, _: (selector(x),), respond, modules)
+        surfaces["soft_slot"] = Surface("soft_slot", soft_slot, respond, modules, weights)
+        surfaces["slot_aimed"] = Surface("slot_aimed", slot_aimed, respond, modules, weights, aimed=True)
     return surfaces

@@ -2,58 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from robustforge.attacks.core.surface import Surface
+from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
+from robustforge.defenses.mrr.system import Redundancy
 from robustforge.types import Batch
 
-if TYPE_CHECKING:
-    from robustforge.defenses.mrr.module import ModularRobustRedundancy
-
 
 @torch.no_grad()
-def fit_densities(defense: ModularRobustRedundancy, batches: Iterable[Batch]) -> None:
+def fit_densities(
+    latent: LatentDetector, defenders: Sequence[LatentDefender], variance_kept: float, batches: Iterable[Batch]
+) -> None:
     """Stacks the defenders and fits the densities of their features on training images, in one stream."""
-    defense.latent.load(defense.defenders)
-    moments = [density.moments() for density in defense.latent.densities]
+    latent.load(defenders)
+    moments = [density.moments() for density in latent.densities]
     for batch in batches:
-        for sums, features in zip(moments, defense.latent.features(batch.x), strict=True):
+        for sums, features in zip(moments, latent.features(batch.x), strict=True):
             sums.add(features, batch.y)
-    for density, sums in zip(defense.latent.densities, moments, strict=True):
-        density.fit(sums, defense.latent_settings.variance_kept)
+    for density, sums in zip(latent.densities, moments, strict=True):
+        density.fit(sums, variance_kept)
 
 
 @torch.no_grad()
-def fit_fusion(defense: ModularRobustRedundancy, batches: Iterable[Batch]) -> None:
+def fit_fusion(system: Redundancy, seed: int, batches: Iterable[Batch]) -> None:
     """Fits distribution functions, correlations and mixture on held-out images."""
-    scores = [torch.zeros(0, defense.scores_count, device=defense.device)]
-    labels = [torch.zeros(0, dtype=torch.int64, device=defense.device)]
+    assert system.fusion is not None
+    device = system.fusion.mean.device
+    scores = [torch.zeros(0, system.count, device=device)]
+    labels = [torch.zeros(0, dtype=torch.int64, device=device)]
     for batch in batches:
-        labels.append(defense.undefended(batch.x).argmax(1))
-        scores.append(defense.scores(batch.x, labels[-1]))
-    defense.fusion.fit(torch.cat(scores), torch.cat(labels), defense.seed)
+        label, found = system.judged(batch.x)
+        labels.append(label)
+        scores.append(found)
+    system.fusion.fit(torch.cat(scores), torch.cat(labels), seed)
 
 
-def fit_leak(defense: ModularRobustRedundancy, batches: Iterable[Batch]) -> None:
-    """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense."""
-    settings, surface = defense.fusion.settings, defense.surfaces()["victim"]
+def fit_leak(system: Redundancy, surface: Surface, seed: int, batches: Iterable[Batch]) -> None:
+    """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense.
+
+    Args:
+        system: whose flags are counted.
+        surface: attacked.
+        seed: of the attacks.
+        batches: test images.
+    """
+    assert system.fusion is not None
+    assert system.leak is not None
+    settings = system.fusion.settings
     clean, attacked = [], []
     assert settings.leak_threat is not None
     for batch in batches:
-        right, flags = _flags(defense, batch.x, batch.y)
+        right, flags = _flags(system, batch.x, batch.y)
         clean.append(flags[right])
         for attack in settings.leak_attacks.values():
-            found = attack(surface, batch.x, batch.y, settings.leak_threat, index=batch.index, seed=defense.seed)
-            still, flags = _flags(defense, found.x_adv, batch.y)
+            found = attack(surface, batch.x, batch.y, settings.leak_threat, index=batch.index, seed=seed)
+            still, flags = _flags(system, found.x_adv, batch.y)
             attacked.append(flags[right & ~still])
-    defense.leak.fit(torch.cat(clean), torch.cat(attacked))
+    system.leak.fit(torch.cat(clean), torch.cat(attacked))
 
 
 @torch.no_grad()
-def _flags(defense: ModularRobustRedundancy, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _flags(system: Redundancy, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """((B,) whether the victim is right, (B, J) the defenders' flags at SP)."""
-    label = defense.undefended(x).argmax(1)
-    return label == y, defense.fusion.excess(defense.scores(x, label), label) > 0
+    assert system.fusion is not None
+    label, scores = system.judged(x)
+    return label == y, system.fusion.excess(scores, label) > 0

@@ -18,7 +18,7 @@ from robustforge.defenses.mrr.losses import long_text_regularizer, nearest_cente
 from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.settings import LatentSettings
 from robustforge.defenses.mrr.stacked_layers import stack
-from robustforge.types import DefenseOutput
+from robustforge.types import Batch, DefenseOutput
 
 
 class LatentDefender(nn.Module):
@@ -46,9 +46,15 @@ class LatentDefender(nn.Module):
         logits, features = self.checkpoints(x)
         return logits, features
 
-    def terms(self, x: Tensor, y: Tensor, settings: LatentSettings) -> dict[str, Tensor]:
-        """Cross-entropy and the weighted regularizer of every layer, for images ``x`` with labels ``y``."""
-        logits, features = self(x)
+    @torch.no_grad()
+    def start_from(self, victim: nn.Module) -> None:
+        """Copies the victim's weights."""
+        self.checkpoints.network.load_state_dict(victim.state_dict())
+
+    def losses(self, settings: LatentSettings, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy and the weighted regularizer of every layer, of the pushed images where there are any."""
+        y = batch.y
+        logits, features = self(batch.x if batch.x_adv is None else batch.x_adv)
         terms = {"classification": F.cross_entropy(logits, y)}
         for layer, phi, centers in zip(self.checkpoints.layers, features, self.centers, strict=True):
             if settings.regularizer == "released":
@@ -64,6 +70,12 @@ class LatentDefender(nn.Module):
         logits, features = self(x)
         pairs = zip(features, self.centers, strict=True)
         return DefenseOutput(logits, torch.stack([nearest_center_distance(phi, c) for phi, c in pairs]).sum(0))
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """Accuracy (B,) and the squared distance to the nearest center, summed over layers."""
+        output = self.away(batch.x)
+        assert output.risk is not None
+        return {"accuracy": (output.logits.argmax(1) == batch.y).float(), "center_distance": output.risk}
 
     def surface(self) -> Surface:
         """What :class:`PushAway` differentiates."""

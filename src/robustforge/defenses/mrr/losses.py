@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustforge.types import UserError
+from robustforge.defenses.choices import one_of
 
 REDUCTIONS = ("mean", "sum")
 REGULARISERS = ("released", "long_text")
@@ -40,8 +40,7 @@ def center_pull(features: Tensor, centers: Tensor, y: Tensor, reduction: str = "
     Raises:
         UserError: another reduction.
     """
-    if reduction not in REDUCTIONS:
-        raise UserError(f"pull_reduction is '{reduction}': choose one of {', '.join(REDUCTIONS)}.")
+    one_of("pull_reduction", reduction, REDUCTIONS)
     distance = (features - centers[y]).square().sum(1)
     return 0.5 * (distance.mean() if reduction == "mean" else distance.sum())
 

@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.figures import Figure
+from robustforge.defenses.mrr.figures import mrr_figures
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
 from robustforge.defenses.mrr.settings import FusionSettings, InputSettings, LatentSettings
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
-from robustforge.defenses.mrr.stages import mrr_stages
+from robustforge.defenses.mrr.stages import defender_stages, fitted_stages
 from robustforge.defenses.mrr.surfaces import mrr_surfaces
+from robustforge.defenses.mrr.system import Redundancy
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
+from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -92,19 +96,11 @@ class ModularRobustRedundancy(Defense):
                 lambda: LatentDefender(model(), latent.layers, latent.pool, shape, num_classes), seed, name
             )
             self.add_module(name, made)
-        self.scores_count = 0
-        if n_defenders:
-            self.latent = LatentDetector(self.defenders, num_classes, latent)
-            self.scores_count += n_defenders * len(latent.layers)
-        if input.enabled:
-            self.dictionaries = ClassDictionaries(
-                num_classes, shape[0], input.patch, input.stride, input.atoms, input.nonzeros, input.score
-            )
-            self.scores_count += 1
-        if self.scores_count:
-            self.fusion = RiskFusion(self.scores_count, num_classes, fusion)
-        if self.scores_count and fusion.mode == "noisy_or_leaky":
-            self.leak = LeakedRates(self.scores_count)
+        self.latent = LatentDetector(self.defenders, num_classes, latent) if n_defenders else None
+        self.dictionaries = _dictionaries(num_classes, shape[0], input) if input.enabled else None
+        count = n_defenders * len(latent.layers) + input.enabled
+        self.fusion = RiskFusion(count, num_classes, fusion) if count else None
+        self.leak = LeakedRates(count) if count and fusion.mode == "noisy_or_leaky" else None
 
     @property
     def defender_names(self) -> list[str]:
@@ -116,40 +112,22 @@ class ModularRobustRedundancy(Defense):
         """The latent defenders in the order of their training."""
         return [getattr(self, name) for name in self.defender_names]
 
-    # ---- inference --------------------------------------------------------------------------------------------------
+    @property
+    def system(self) -> Redundancy:
+        """The networks with their answer."""
+        return Redundancy(self.undefended, self.latent, self.dictionaries, self.fusion, self.leak)
 
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,) in [0, 1] and, of OR fusion, detector scores (B, J)."""
-        return self.respond(x)
-
-    def respond(
-        self, x: Tensor, label: Tensor | None = None, logits: Tensor | None = None, *, smooth: bool = False
-    ) -> DefenseOutput:
-        """The system's answer; ``label`` (B,) is what the defenders judge, by default the answer of the ``logits``.
-
-        ``smooth`` gives the risk a gradient that does not vanish: see :class:`RiskFusion`.
-        """
-        logits = self.undefended(x) if logits is None else logits
-        if not self.scores_count:
-            return DefenseOutput(logits)
-        label = logits.argmax(1) if label is None else label
-        leaked = self.leak.rates if self.fusion.settings.mode == "noisy_or_leaky" else None
-        risk, detector_scores = self.fusion(self.scores(x, label), label, leaked, smooth=smooth)
-        return DefenseOutput(logits, risk, None, detector_scores)
-
-    def scores(self, x: Tensor, label: Tensor) -> Tensor:
-        """(B, J) float32: how unlikely images (B, C, H, W) are as classes ``label`` (B,), latent defenders first."""
-        found = [self.latent(x, label)] if self.n_defenders else []
-        found += [self.dictionaries(x, label)[:, None]] if self.input_settings.enabled else []
-        return torch.cat(found, 1)
-
-    def detector_scores(self, x: Tensor) -> Tensor | None:
-        """(B, J) scores as the predicted class, for the picture of their correlation."""
-        return self.scores(x, self.undefended(x).argmax(1)) if self.scores_count > 1 else None
+        return self.system.respond(x)
 
     def surfaces(self) -> dict[str, Surface]:
         """``end_to_end``, ``victim`` and ``white_box``: see the module of that name."""
-        return mrr_surfaces(self)
+        return mrr_surfaces(self, self.system, self.penalty_weight, self.paper_literal)
+
+    def figures(self) -> dict[str, Figure]:
+        """Correlations of the scores: see the module of that name."""
+        return mrr_figures(self.system, self.surfaces()["end_to_end"])
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The victim alone; one that is a defense itself as ``victim``, beside what it is compared with."""
@@ -157,36 +135,32 @@ class ModularRobustRedundancy(Defense):
             return {"undefended": classify(self.undefended)}
         return {**self.victim.systems(), "victim": classify(self.undefended)}
 
-    # ---- training ---------------------------------------------------------------------------------------------------
-
     def built_on(self) -> list[Defense]:
         """The victim, where it is another defense."""
         return [] if self.victim is None else [self.victim]
 
     def stages(self) -> list[Stage]:
         """Victim, unless it has its own stages; defenders and pushed images; densities, dictionaries, thresholds."""
-        return mrr_stages(self)
+        latent, inputs, stages = self.latent_settings, self.input_settings, []
+        architecture, uses = "model", ("undefended",)
+        if self.victim is None:
+            stages.append(plain_stage(self))
+        else:
+            architecture, uses = "victim", (self.victim.stages()[-1].name,)
+        defenders = dict(zip(self.defender_names, self.defenders, strict=True))
+        stages += defender_stages(defenders, latent, self.undefended, architecture, uses)
+        surface = self.surfaces()["victim"]
+        return stages + fitted_stages(self.system, defenders, latent, inputs, surface, self.seed, uses)
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """False alarms at SP on clean images, of one defender (mean) and of any; correlation of the scores.
+        """False alarms and correlation of the scores: see :meth:`Redundancy.numbers`."""
+        return self.system.numbers(batch)
 
-        Returns:
-            (B,) each: ``flagged_by_one``, ``flagged_by_any``, and with several defenders ``score_correlation``, whose
-            mean over images is the mean correlation of two different defenders' scores around their held-out means.
-        """
-        if not self.scores_count:
-            return {}
-        label = self.undefended(batch.x).argmax(1)
-        scores = self.scores(batch.x, label)
-        flags = self.fusion.excess(scores, label) > 0
-        found = {"flagged_by_one": flags.float().mean(1), "flagged_by_any": flags.any(1).float()}
-        count = self.scores_count
-        if count > 1:
-            z = (scores - self.fusion.mean) / self.fusion.std
-            pairs = z.sum(1).square() - z.square().sum(1)  # sum over ordered pairs of different defenders
-            found["score_correlation"] = pairs / (count * (count - 1))
-        return found
+
+def _dictionaries(num_classes: int, channels: int, chosen: InputSettings) -> ClassDictionaries:
+    sizes = chosen.patch, chosen.stride, chosen.atoms, chosen.nonzeros
+    return ClassDictionaries(num_classes, channels, *sizes, chosen.score)
 
 
 def _network(victim: Defense) -> nn.Module:

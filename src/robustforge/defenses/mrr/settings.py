@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from robustforge.attacks.core.attack import Attack
+from robustforge.defenses.choices import one_of
 from robustforge.defenses.mrr.density import KINDS
 from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARISERS
 from robustforge.defenses.mrr.networks import PENULTIMATE
@@ -54,10 +55,10 @@ class LatentSettings:
     components: int = 64
 
     def __post_init__(self) -> None:
-        _one_of("latent.regularizer", self.regularizer, REGULARISERS)
-        _one_of("latent.pull_reduction", self.pull_reduction, REDUCTIONS)
-        _one_of("latent.push", self.push, PUSHES)
-        _one_of("latent.density", self.density, KINDS)
+        one_of("defense.latent.regularizer", self.regularizer, REGULARISERS)
+        one_of("defense.latent.pull_reduction", self.pull_reduction, REDUCTIONS)
+        one_of("defense.latent.push", self.push, PUSHES)
+        one_of("defense.latent.density", self.density, KINDS)
         if self.components < 1 or not 0 < self.variance_kept <= 1:
             raise UserError("defense.latent: give components of at least 1, variance_kept in (0, 1].")
 
@@ -94,7 +95,7 @@ class InputSettings:
     score: str = "residual"
 
     def __post_init__(self) -> None:
-        _one_of("input.score", self.score, SCORES)
+        one_of("defense.input.score", self.score, SCORES)
         for name in ("patch", "stride", "atoms", "patches_per_image", "iterations", "batch", "nonzeros"):
             if getattr(self, name) < 1:
                 raise UserError(f"defense.input.{name} is {getattr(self, name)}: give at least 1.")
@@ -133,8 +134,8 @@ class FusionSettings:
     leak_threat: Threat | None = None
 
     def __post_init__(self) -> None:
-        _one_of("fusion.mode", self.mode, FUSIONS)
-        _one_of("fusion.calibration", self.calibration, tuple(CALIBRATIONS))
+        one_of("defense.fusion.mode", self.mode, FUSIONS)
+        one_of("defense.fusion.calibration", self.calibration, tuple(CALIBRATIONS))
         if not 0 < self.security_parameter < 1:
             raise UserError(
                 f"defense.fusion.security_parameter is {self.security_parameter}: give a share between 0 and 1."
@@ -145,8 +146,3 @@ class FusionSettings:
             raise UserError(
                 "noisy_or_leaky measures its weights on attacks: give defense.fusion.leak_attacks and leak_threat."
             )
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"defense.{name} is '{value}': choose one of {', '.join(choices)}.")

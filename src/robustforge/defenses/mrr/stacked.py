@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, stack_module_state
 
 SMALL_BATCH = 4  # images; up to here grouped convolutions are the faster ones on a CPU too
 
@@ -32,44 +31,36 @@ class StackedNetworks(nn.Module):
         super().__init__()
         # not a submodule: its own weights are never used
         self._template = (copy.deepcopy(networks[0]).eval().requires_grad_(False).to("meta"),)
-        self._shapes = {name: value.shape for name, value in _state(networks[0]).items()}
         self.count = len(networks)
-        for name, value in _state(networks[0]).items():
-            self.register_buffer(_key(name), torch.zeros(self.count, value.numel(), dtype=value.dtype))
-        self.load(networks)
+        state = _stacked(networks)
+        self._shapes = {name: value.shape for name, value in state.items()}
+        for name, value in state.items():
+            self.register_buffer(name.replace(".", "/"), value.reshape(self.count, -1))
 
     @torch.no_grad()
     def load(self, networks: Sequence[nn.Module]) -> None:
         """Copies the weights of N networks."""
-        states = [_state(network) for network in networks]
-        for name in self._shapes:
-            stacked = torch.stack([state[name].detach().reshape(-1) for state in states])
-            getattr(self, _key(name)).copy_(stacked)
+        for name, value in _stacked(networks).items():
+            getattr(self, name.replace(".", "/")).copy_(value.reshape(self.count, -1))
 
-    def forward(self, x: Tensor) -> Any:
-        """(B, ...) -> what one network answers, each tensor with a leading axis of length N."""
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, H, W) -> (logits (N, B, K), unit-length features (N, B, D), one a checkpointed layer)."""
         template = self._template[0]
-        state = {name: getattr(self, _key(name)).view(self.count, *shape) for name, shape in self._shapes.items()}
+        state = {name: getattr(self, name.replace(".", "/")).view(shape) for name, shape in self._shapes.items()}
 
-        def one(weights: dict[str, Tensor], images: Tensor) -> Any:
-            return functional_call(template, weights, (images,))
+        def one(weights: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+            answer: tuple[Tensor, list[Tensor]] = functional_call(template, weights, (x,))
+            return answer
 
         if x.is_cuda or len(x) <= SMALL_BATCH:
-            return torch.vmap(one, in_dims=(0, None))(state, x)
+            together: tuple[Tensor, list[Tensor]] = torch.vmap(one)(state)
+            return together
         turns = ({name: value[number] for name, value in state.items()} for number in range(self.count))
-        return _join([one(weights, x) for weights in turns])
+        logits, features = zip(*map(one, turns), strict=True)
+        return torch.stack(logits), [torch.stack(each) for each in zip(*features, strict=True)]
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _join(answers: Sequence[Any]) -> Any:
-    """Stacks answers of one structure (tensors, or tuples and lists of them) along a new first axis."""
-    if isinstance(answers[0], Tensor):
-        return torch.stack(list(answers))
-    return type(answers[0])(_join(parts) for parts in zip(*answers, strict=True))
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
+def _stacked(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each with a leading axis of length N."""
+    parameters, buffers = stack_module_state(list(networks))
+    return {name: value.detach() for name, value in {**parameters, **buffers}.items()}

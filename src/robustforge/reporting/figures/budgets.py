@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from robustforge.files import read_arrays
 from robustforge.reporting.figures.gallery import show
 from robustforge.reporting.figures.style import PALETTE, drawing, save
 
 
-def budgets(run_dir: str | Path) -> Path | None:
-    """Draws ``budgets.npz`` as ``figures/budgets.png``: for every attack the image by budget, its changes below.
+def budgets(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+    """Draws for every attack the image by budget, its changes below.
 
-    The file is that of :func:`robustforge.evaluation.budgets.save_budgets`. Changes are drawn around mid gray, at half
-    their size. A red title is a wrong answer.
+    Changes are drawn around mid gray, at half their size. A red title is a wrong answer.
 
-    Returns:
-        The file, or None where the run has none.
+    Args:
+        data: ``clean`` (C, H, W), ``attacked`` (A, E, C, H, W), ``prediction`` (A, E), ``label`` (), ``eps`` (E,) in
+            pixel units and ``attack`` (A,), names.
+        path: of the PNG.
     """
-    run_dir = Path(run_dir)
-    data = read_arrays(run_dir / "budgets.npz")
-    if data is None:
-        return None
     names, eps = data["attack"], data["eps"]
     with drawing(0.95 * (len(eps) + 1) + 0.6, 2.3 * len(names) + 0.5) as figure:
         words = "above: attacked, with budget and answer; below: the change"
@@ -40,4 +39,4 @@ def budgets(run_dir: str | Path) -> Path | None:
                 wrong = answer is not None and answer != int(data["label"])
                 above.set_title(heading, fontsize=8, loc="center", color=PALETTE[1] if wrong else "#333333")
             grid[2 * i][0].set_ylabel(str(name), fontsize=8)
-        return save(figure, run_dir / "figures" / "budgets.png")
+        return save(figure, path)

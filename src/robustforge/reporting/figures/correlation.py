@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
 
 
-def correlation(folder: Path) -> Path | None:
-    """Draws the matrices of ``<folder>/correlation.npz`` side by side; None where there is no such file.
+def correlation(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+    """Draws two matrices side by side.
 
     Args:
-        folder: of the run.
-
-    Returns:
-        ``<folder>/figures/correlation.png``.
+        data: ``clean`` and ``attacked`` (J, J), J > 1, and ``title``.
+        path: of the PNG.
     """
-    data = read_arrays(folder / "correlation.npz")
-    if data is None:
-        return None
     matrices, title = {name: data[name] for name in ("clean", "attacked")}, str(data["title"])
     side = len(matrices["clean"])
     with drawing(7.2, 3.6) as figure:
@@ -36,4 +33,4 @@ def correlation(folder: Path) -> Path | None:
                     ink = "white" if abs(value) > 0.6 else "black"
                     axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
         figure.colorbar(shown, ax=figure.axes)
-        return save(figure, folder / "figures" / "correlation.png")
+        return save(figure, path)

@@ -13,12 +13,11 @@ from matplotlib.ticker import FuncFormatter
 
 from robustforge.reporting.figures.abstention_curves import abstention_curves
 from robustforge.reporting.figures.curves import read_metrics, training_curves
-from robustforge.reporting.figures.gallery import gallery
 from robustforge.reporting.figures.style import LINES, MARKERS, color, drawing, save
 from robustforge.reporting.tables import Grid, Heading, run_grid
 from robustforge.reporting.text import NORMS, budget, percent
 
-__all__ = ["abstention_curves", "accuracy_bars", "gallery", "read_metrics", "security_curve", "training_curves"]
+__all__ = ["abstention_curves", "accuracy_bars", "read_metrics", "security_curve", "training_curves"]
 
 Points = dict[float, Mapping[str, Any]]  # budget -> the cell that is lowest there
 

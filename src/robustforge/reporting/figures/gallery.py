@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import PALETTE, drawing, save
 
 MOST_ROWS = 8
 _FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
 
-def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
-    """Draws ``<name>.npz`` as ``figures/<name>.png``.
+def gallery(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+    """Draws images, what an attack made of them and what the defense made of that.
 
-    The file holds ``clean``, ``attacked`` and, for defenses that rebuild their input, ``rebuilt``: (n, C, H, W) in
-    [0, 1]; ``label`` and ``prediction`` (n,); ``title``.
-
-    Returns:
-        The file, or None where the run has no gallery.
+    Args:
+        data: ``clean``, ``attacked`` and, for defenses that rebuild their input, ``rebuilt``: (n, C, H, W) in [0, 1];
+            ``label`` and ``prediction`` (n,); ``title``.
+        path: of the PNG.
     """
-    run_dir = Path(run_dir)
-    data = read_arrays(run_dir / f"{name}.npz")
-    if data is None:
-        return None
     columns = _columns(data)
     rows = min(MOST_ROWS, len(data["label"]))
     with drawing(1.2 * len(columns) + 1.0, 1.2 * rows + 0.6) as figure:
@@ -40,10 +35,10 @@ def gallery(run_dir: str | Path, name: str = "gallery") -> Path | None:
                 if i == 0:
                     grid[i][j].set_title(heading, fontsize=8.5, loc="center")
             _label(grid[i][0], int(data["label"][i]), int(data["prediction"][i]))
-        return save(figure, run_dir / "figures" / f"{name}.png")
+        return save(figure, path)
 
 
-def _columns(data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _columns(data: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Images by heading; the difference is amplified as far as it fits, around mid gray."""
     difference = data["attacked"].astype(float) - data["clean"].astype(float)
     largest = float(np.abs(difference).max()) or 1.0

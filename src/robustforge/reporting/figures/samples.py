@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
 
 
-def class_grid(run_dir: str | Path) -> Path | None:
-    """Draws ``generation.npz`` as ``figures/generation.png``: a row a class, then test images and what is made of them.
+def samples(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+    """Draws a row a class, then test images and what is made of them.
 
-    The file holds ``samples`` (K, n, C, H, W), ``clean`` and ``rebuilt`` (m, C, H, W), all in [0, 1].
-
-    Returns:
-        The file, or None where the run has generated nothing.
+    Args:
+        data: ``samples`` (K, n, C, H, W), ``clean`` and ``rebuilt`` (m, C, H, W), all in [0, 1].
+        path: of the PNG.
     """
-    run_dir = Path(run_dir)
-    data = read_arrays(run_dir / "generation.npz")
-    if data is None:
-        return None
-    samples, clean, rebuilt = (data[name] for name in ("samples", "clean", "rebuilt"))
-    rows = [(f"class {number}", images) for number, images in enumerate(samples)]
-    rows += [("test images", clean[: samples.shape[1]]), ("rebuilt", rebuilt[: samples.shape[1]])]
+    drawn, clean, rebuilt = (data[name] for name in ("samples", "clean", "rebuilt"))
+    rows = [(f"class {number}", images) for number, images in enumerate(drawn)]
+    rows += [("test images", clean[: drawn.shape[1]]), ("rebuilt", rebuilt[: drawn.shape[1]])]
     with drawing(5.0, 0.5 * len(rows) + 0.4) as figure:
         grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axes, (label, images) in zip(grid, rows, strict=True):
             _strip(axes, label, images)
-        return save(figure, run_dir / "figures" / "generation.png")
+        return save(figure, path)
 
 
 def _strip(axes: Axes, label: str, images: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,19 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.files import read_arrays
 from robustforge.reporting.figures.style import drawing, save
 
 
-def geometry(run_dir: str | Path) -> Path | None:
-    """Draws ``geometry.npz`` as ``figures/geometry.png``: t-SNE of clean and attacked features and of class centroids.
+def scatter(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+    """Draws t-SNE of clean and attacked features and of class centroids.
 
-    The file holds ``clean`` and ``attacked`` (n, d), ``label`` (n,), ``title`` and, where the defense has them,
-    ``anchors`` (K, d). All are embedded together, so that the two panels share their coordinates.
+    All are embedded together, so that the two panels share their coordinates.
 
-    Returns:
-        The file, or None where the run has no geometry.
+    Args:
+        data: ``clean`` and ``attacked`` (n, d), ``label`` (n,), ``title`` and, where the defense has them, ``anchors``
+            (K, d).
+        path: of the PNG.
     """
-    run_dir = Path(run_dir)
-    data = read_arrays(run_dir / "geometry.npz")
-    if data is None:
-        return None
     anchors = data.get("anchors", np.zeros((0, data["clean"].shape[1]), np.float32))
     points = project(np.concatenate([data["clean"], data["attacked"], anchors]))
     count = len(data["label"])
@@ -34,7 +31,7 @@ def geometry(run_dir: str | Path) -> Path | None:
         figure.suptitle(f"Features by class, t-SNE ({data['title']})", x=0.01, ha="left", fontsize=10)
         for axes, name, start in zip(figure.subplots(1, 2), ("clean", "attacked"), (0, count), strict=True):
             _panel(axes, name, points[start : start + count], data["label"], points[2 * count :])
-        return save(figure, run_dir / "figures" / "geometry.png")
+        return save(figure, path)
 
 
 def project(features: NDArray[Any]) -> NDArray[Any]:

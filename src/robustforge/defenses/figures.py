@@ -1,0 +1,84 @@
+"""What a defense shows: a figure is a function that computes arrays and says by which kind of drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.surface import Surface, fooled
+from robustforge.data.datamodule import ImageData
+from robustforge.files import write_arrays
+from robustforge.types import Threat
+
+Kind = Literal["gallery", "samples", "scatter", "correlation", "budgets"]  # drawn by robustforge.reporting.figures
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What figures are computed from.
+
+    Attributes:
+        data: whose images are shown.
+        attack: the run's main attack.
+        threat: its budget.
+        device: where the defense lies.
+        seed: of samples.
+    """
+
+    data: ImageData
+    attack: Attack
+    threat: Threat
+    device: torch.device
+    seed: int = 0
+
+    def images(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first ``count`` test images (n, C, H, W) in [0, 1], and their labels (n,)."""
+        test = self.data.test
+        return test.pixels(slice(count), self.device), test.labels[:count].to(self.device)
+
+    def attacked(self, surface: Surface, x: Tensor, y: Tensor) -> Tensor:
+        """Images (n, C, H, W) under the attack."""
+        return self.attack(surface, x, y, self.threat).x_adv
+
+    def title(self, surface: Surface) -> str:
+        """Attack, surface and budget in words."""
+        return f"{self.attack.name} on {surface.name}, {self.threat.norm} {self.threat.eps:.4g}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one figure shows.
+
+    Attributes:
+        kind: of the drawing, in whose module of ``robustforge.reporting.figures`` it says which arrays there must be.
+        arrays: tensors, arrays and texts by name.
+        found: numbers measured on the way, for the result.
+    """
+
+    kind: Kind
+    arrays: Mapping[str, Any]
+    found: Mapping[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Writes kind and arrays as npz."""
+        plain = {name: v.detach().cpu().numpy() if isinstance(v, Tensor) else v for name, v in self.arrays.items()}
+        write_arrays(path, kind=self.kind, **plain)
+
+
+Figure = Callable[[Scene], Picture]
+
+
+def gallery(scene: Scene, surface: Surface, count: int = 10) -> Picture:
+    """The first ``count`` test images clean, attacked on ``surface`` and rebuilt, with what the system answers."""
+    x, y = scene.images(count)
+    x_adv = scene.attacked(surface, x, y)
+    _, output = fooled(surface, x_adv, y)
+    rebuilt = x_adv if output.purified is None else output.purified.clamp(0, 1)
+    arrays = {"clean": x, "attacked": x_adv, "rebuilt": rebuilt, "label": y, "prediction": output.logits.argmax(1)}
+    return Picture("gallery", {**arrays, "title": scene.title(surface)})

@@ -1,0 +1,34 @@
+"""Arrays for a run's figures, kept while the defense is at hand; what is drawn from them needs no torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from robustforge.defenses.base import Defense
+from robustforge.defenses.figures import Figure, Scene, gallery
+
+# the strongest first: the picture shows what the adapted attacker does
+_PREFERRED = ("soft_slot", "end_to_end")
+
+
+def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, float]:
+    """Writes ``<folder>/<name>.npz`` for the gallery and for each of the defense's own figures.
+
+    Args:
+        defense: trained; the gallery shows its most adapted surface.
+        scene: images, attack and budget that are shown.
+        folder: the run folder.
+
+    Returns:
+        What was measured on the way, by name.
+    """
+    surfaces = defense.surfaces()
+    adapted = next(surfaces[name] for name in _PREFERRED if name in surfaces)
+    found: dict[str, float] = {}
+    figures: dict[str, Figure] = {"gallery": partial(gallery, surface=adapted), **defense.figures()}
+    for name, figure in figures.items():
+        picture = figure(scene)
+        picture.save(folder / f"{name}.npz")
+        found |= picture.found
+    return found

@@ -1,0 +1,39 @@
+"""Draws the arrays that a run has kept: one drawing for each kind of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from robustforge.files import read_arrays
+from robustforge.reporting.figures.budgets import budgets
+from robustforge.reporting.figures.correlation import correlation
+from robustforge.reporting.figures.gallery import gallery
+from robustforge.reporting.figures.samples import samples
+from robustforge.reporting.figures.scatter import scatter
+
+Drawing = Callable[[Mapping[str, NDArray[Any]], Path], Path]
+DRAWINGS: dict[str, Drawing] = {
+    "gallery": gallery,
+    "samples": samples,
+    "scatter": scatter,
+    "correlation": correlation,
+    "budgets": budgets,
+}
+
+
+def draw_arrays(run_dir: Path) -> list[Path]:
+    """Draws each ``<name>.npz`` of a run folder that says its kind as ``figures/<name>.png``.
+
+    Raises:
+        KeyError: a kind that nothing draws.
+    """
+    made = []
+    for path in sorted(run_dir.glob("*.npz")):
+        arrays = read_arrays(path)
+        if arrays and "kind" in arrays:
+            made.append(DRAWINGS[str(arrays["kind"])](arrays, run_dir / "figures" / f"{path.stem}.png"))
+    return made
