@@ -11,9 +11,10 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
 from robustforge.evaluation.budgets import save_budgets
+from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.protocol import Protocol, Suite
-from robustforge.evaluation.records import SCHEMA, batch_columns
+from robustforge.records.schema import SCHEMA
 from robustforge.reporting.figures.budgets import budgets
 from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError

@@ -25,9 +25,10 @@ from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import describe
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import SCHEMA, batch_columns, cell_table, join_tables, write_table
+from robustforge.records.schema import SCHEMA, cell_table, join_tables, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 

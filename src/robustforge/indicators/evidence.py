@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustforge.records.records import outcomes
 from robustforge.records.statistics import Outcomes, mcnemar, paired_difference, shared, wilson
+from robustforge.records.summary import outcomes
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
 ALPHA = 0.01  # of the comparisons; many are made

@@ -27,8 +27,8 @@ from robustforge.indicators.evidence import (
     twins,
     worst_of,
 )
-from robustforge.records.records import combine
 from robustforge.records.statistics import Outcomes, shared
+from robustforge.records.summary import combine
 from robustforge.records.table import CellKey, same_eps
 
 STILL = 1e-6  # a gain of the attacker's objective below this is none

@@ -11,8 +11,9 @@ import numpy as np
 from robustforge.indicators.evidence import Evidence, gather
 from robustforge.indicators.rules import judge, judge_worst, plain_indicators, violations
 from robustforge.records.abstention import abstention
-from robustforge.records.records import CLEAN, Cell, Records, outcomes, paired_difference, worst_outcomes
-from robustforge.records.table import same_eps
+from robustforge.records.statistics import paired_difference
+from robustforge.records.summary import Cell, outcomes, worst_outcomes
+from robustforge.records.table import CLEAN, Records, same_eps
 
 ROBUST = "robust accuracy"
 UNRELIABLE = "unreliable"

@@ -17,12 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from robustforge.files import write_json, write_text
-from robustforge.papers.comparison import REACHED, ComparedCell, compare
+from robustforge.papers.compared import REACHED, ComparedCell
 from robustforge.papers.lookup import COPIED
 from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
-
-__all__ = ["ComparedCell", "compare", "render", "write"]
 
 CSV_COLUMNS = (
     "row",

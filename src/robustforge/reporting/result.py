@@ -10,7 +10,8 @@ from typing import Any
 
 from robustforge.files import plain
 from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
-from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarize, worst_case
+from robustforge.records.summary import Cell, summarize, worst_case
+from robustforge.records.table import CLEAN, Records, read_records, same_eps
 
 SCHEMA = 1
 
