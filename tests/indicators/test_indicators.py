@@ -8,7 +8,8 @@ from recorded import BIG, EPS, join
 from robustforge.attacks.pgd import PGD
 from robustforge.evaluation import checks
 from robustforge.indicators.evidence import gather, kind_of
-from robustforge.indicators.rules import MEANING, judge
+from robustforge.indicators.judging import judge
+from robustforge.indicators.rules import MEANING
 from robustforge.records.table import WITHIN_BUDGET, read_records
 from robustforge.types import Threat
 

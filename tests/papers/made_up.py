@@ -1,6 +1,6 @@
 """Specifications of made-up tables."""
 
-from robustforge.papers.specification import parse_table
+from robustforge.papers.table_file import parse_table
 
 
 def table(given, **changes):

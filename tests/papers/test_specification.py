@@ -4,7 +4,7 @@ import pytest
 from made_up import table
 
 from robustforge.papers.loops import expand
-from robustforge.papers.specification import parse_table
+from robustforge.papers.table_file import parse_table
 
 SMALL = {
     "title": "Made-up table",

@@ -4,7 +4,7 @@ import numpy as np
 from drawn import assert_drawn
 from recorded import EPS, join, make_cell, with_risk
 
-from robustforge.reporting.figures.figures import abstention_curves
+from robustforge.reporting.figures.abstention_curves import abstention_curves
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention
 

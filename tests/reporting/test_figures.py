@@ -3,7 +3,9 @@ import pytest
 from drawn import assert_drawn, write_metrics
 from recorded import EPS, held, join, make_cell
 
-from robustforge.reporting.figures.figures import accuracy_bars, gallery, read_metrics, security_curve, training_curves
+from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
+from robustforge.reporting.figures.curves import read_metrics, training_curves
+from robustforge.reporting.figures.gallery import gallery
 from robustforge.reporting.result import make_result
 
 

@@ -14,10 +14,11 @@ from robustforge.evaluation.correlation import save_correlation
 from robustforge.evaluation.gallery import save_gallery
 from robustforge.evaluation.generation import save_generation
 from robustforge.evaluation.geometry import save_geometry
+from robustforge.reporting.figures.abstention_curves import abstention_curves
+from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
 from robustforge.reporting.figures.budgets import budgets
 from robustforge.reporting.figures.correlation import correlation
 from robustforge.reporting.figures.curves import training_curves
-from robustforge.reporting.figures.figures import abstention_curves, accuracy_bars, security_curve
 from robustforge.reporting.figures.gallery import gallery
 from robustforge.reporting.figures.generation import class_grid
 from robustforge.reporting.figures.geometry import geometry

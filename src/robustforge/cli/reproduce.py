@@ -22,7 +22,8 @@ from robustforge.config.resolvers import register
 from robustforge.papers.comparison import compare
 from robustforge.papers.figures import diagnostic_lines, draw
 from robustforge.papers.rendering import render, write
-from robustforge.papers.specification import TableSpec, parse_table
+from robustforge.papers.specification import TableSpec
+from robustforge.papers.table_file import parse_table
 from robustforge.records.table import Records, read_records
 from robustforge.types import UserError
 

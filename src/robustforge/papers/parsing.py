@@ -1,4 +1,4 @@
-"""Mappings to frozen dataclasses that refuse keys they do not know."""
+"""Mappings to dataclasses; a key that the dataclass does not have is an error."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Records:
 def _key(
     system: str, attack: str, surface: str, norm: str, eps: float | None, rate: float | None, check: str
 ) -> CellKey:
-    """A cell's name from its columns; NaN, which equals nothing, must not stand in it."""
+    """A cell's name from its columns; NaN, which is equal to nothing, becomes infinity or None."""
     eps = math.inf if eps is None or math.isnan(eps) else round(eps, 7)
     rate = None if rate is None or math.isnan(rate) else rate
     return CellKey(system, attack, surface, norm, eps, rate, check)
