@@ -51,4 +51,20 @@ def test_a_table_without_runs_shows_every_cell_as_not_run(tmp_path, capsys):
     text = (tmp_path / "memdef" / "table1" / "cpu" / "table.md").read_text()
     assert "not run" in text
     assert "cpu profile" in text
-    assert "90.02" in text  # the paper's number stands all the same
+    assert "90.02" in text  # the paper's number is there all the same
+
+
+def test_a_failed_run_is_told_and_the_others_are_shown(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def train(overrides, folder):
+        made.append((folder.name, list(overrides)))
+        return int(folder.name == "full")
+
+    monkeypatch.setattr(reproduce, "_train", train)
+    assert reproduce.reproduce("memdef/table5", "cpu", ["seed=1"], tmp_path, only=["selector", "full"]) == 1
+    assert [name for name, _ in made] == ["selector", "full"]
+    assert made[0][1] == [*reproduce.load("memdef/table5").overrides("selector", "cpu"), "seed=1"]
+    text = (tmp_path / "memdef" / "table5" / "cpu" / "table.md").read_text()
+    assert "run failed: exit code 1" in text
+    assert "Further overrides: seed=1." in text

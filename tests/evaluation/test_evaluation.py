@@ -12,11 +12,12 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.figures import Picture, Scene
-from robustforge.evaluation import records, runner
+from robustforge.evaluation import runner
 from robustforge.evaluation.budgets import save_budgets
+from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.figures import save_figures
 from robustforge.evaluation.protocol import Protocol, Suite
-from robustforge.evaluation.records import SCHEMA, batch_columns
+from robustforge.records.schema import SCHEMA
 from robustforge.reporting.figures.arrays import draw_arrays
 from robustforge.reporting.result import make_result
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
@@ -125,7 +126,6 @@ def test_overwrite_attacks_again(evaluate, watched):
 def test_cells_of_other_code_are_told_or_measured_again(evaluate, watched, monkeypatch, caplog, word):
     evaluate().run()
     calls = len(watched.calls)
-    monkeypatch.setattr(records, "code_state", lambda: {"source": "other"})
     monkeypatch.setattr(runner, "code_state", lambda: {"source": "other"})
     again = evaluate()
     again.made_by_other_code = word

@@ -2,31 +2,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from drawn import assert_drawn, write_metrics
+from recorded import EPS, held, join, make_cell
 
 from robustforge.defenses.figures import Kind
+from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
 from robustforge.reporting.figures.arrays import DRAWINGS, draw_arrays
-from robustforge.reporting.figures.figures import accuracy_bars, read_metrics, security_curve, training_curves
+from robustforge.reporting.figures.curves import read_metrics, training_curves
 from robustforge.reporting.result import make_result
-
-from .conftest import EPS, held, join, make_cell
-
-
-def assert_drawn(path, least=200):
-    picture = imread(path)[..., :3]
-    assert min(picture.shape[:2]) >= least
-    assert picture.std() > 0.02
-    assert (picture < 0.9).mean() > 0.005
-
-
-def write_metrics(folder, epochs, loss):
-    folder.mkdir(parents=True)
-    lines = [
-        "epoch,selector/train/loss_step,selector/train/loss_epoch,selector/val/loss,selector/val/accuracy,lr-SGD,step"
-    ]
-    for e in epochs:
-        lines += [f"{e},9,,,,0.1,{e}", f"{e},,{loss},,,,{e}", f"{e},,,{2 * loss},{1 - 1 / (e + 2)},,{e}"]
-    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
 
 
 def test_metrics_of_a_resumed_stage_are_merged(tmp_path):

@@ -1,18 +1,16 @@
 import io
-import json
 import math
 
 import numpy as np
 import pytest
+from recorded import BIG, EPS, held, join, make_cell
 from rich.console import Console
 
 from robustforge.files import write_json
-from robustforge.reporting import result as module
 from robustforge.reporting.result import make_result, read_result
-from robustforge.reporting.tables import markdown_run, render_run, summary_of_runs
+from robustforge.reporting.sweep import summary_of_runs
+from robustforge.reporting.tables import markdown_run, render_run
 from robustforge.reporting.text import budget, percent
-
-from .conftest import BIG, EPS, held, join, make_cell
 
 
 def text_of(table):
@@ -50,15 +48,6 @@ def test_an_unbounded_attack_survives_json(tmp_path, meta):
     result = read_result(write_json(tmp_path / "result.json", make_result(columns, {"defense": "memdef"})))
     assert [(c["eps"], c["accuracy"]) for c in result["worst_case"]] == [(None, 25)]
     assert "any size" in markdown_run(result)
-
-
-def test_json_is_atomic(tmp_path, monkeypatch):
-    path = write_json(tmp_path / "deep" / "result.json", {"schema": 1, "old": True})
-    monkeypatch.setattr(module.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        write_json(path, {"schema": 1, "old": False})
-    assert json.loads(path.read_text())["old"] is True
-    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
 
 
 def test_read_result_refuses_other_files(tmp_path):

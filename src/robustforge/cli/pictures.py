@@ -12,9 +12,10 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.figures import Scene
 from robustforge.evaluation.figures import save_figures
+from robustforge.reporting.figures.abstention_curves import abstention_curves
+from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
 from robustforge.reporting.figures.arrays import draw_arrays
 from robustforge.reporting.figures.curves import training_curves
-from robustforge.reporting.figures.figures import abstention_curves, accuracy_bars, security_curve
 from robustforge.types import Threat
 
 

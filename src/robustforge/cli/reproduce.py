@@ -1,4 +1,7 @@
-"""``scripts/reproduce.py <paper>/<table> profile=cpu|paper``: train what lacks, attack, print paper beside ours."""
+"""``scripts/reproduce.py <method>/<table> profile=cpu|paper``: trains and attacks what a paper's table needs.
+
+The table shows the paper's numbers beside ours. Stages that are in the store already are not trained again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,12 @@ from rich.console import Console
 from robustforge.config.isolated import clean_environment
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
-from robustforge.papers import figures as beside_table
-from robustforge.papers.rendering import compare, render, write
+from robustforge.papers.comparison import compare
+from robustforge.papers.figures import diagnostic_lines, draw
+from robustforge.papers.rendering import render, write
+from robustforge.papers.specification import TableSpec
+from robustforge.papers.table_file import parse_table
+from robustforge.records.table import Records, read_records
 from robustforge.types import UserError
 
 
@@ -26,35 +34,31 @@ def tables() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> TableSpec:
     """The specification of one table.
 
     Raises:
-        UserError: there is no such table.
+        UserError: there is no such table, or its file has a mistake.
     """
     if name not in tables():
         raise UserError(f"There is no table '{name}': choose one of {', '.join(tables())}.")
     register()
-    spec = OmegaConf.to_container(OmegaConf.load(config_folder() / "reproduce" / f"{name}.yaml"), resolve=True)
-    assert isinstance(spec, dict)
-    return {str(key): value for key, value in spec.items()}
+    given: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "reproduce" / f"{name}.yaml"), resolve=True)
+    try:
+        return parse_table(given, f"conf/reproduce/{name}.yaml")
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
-def overrides_of(spec: dict[str, Any], run: str, profile: str) -> list[str]:
-    """train.py's overrides for one run of a table: the run's own, the profile's, the run's for that profile."""
-    plan = spec["runs"][run]
-    return [*plan["overrides"], *spec["profiles"][profile]["overrides"], *plan.get(profile, [])]
-
-
-def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[str] | None = None) -> int:
+def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: Sequence[str] | None = None) -> int:
     """Runs and compares one table.
 
     Args:
-        name: ``<paper>/<table>``.
+        name: ``<method>/<table>``.
         profile: ``cpu`` or ``paper``.
         extra: further overrides for every run.
         root: folder of the reproduction.
-        only: run only these (the others are shown as they lie, or as not run).
+        only: run only these (of the others the existing results are shown, or that they were not run).
 
     Returns:
         Number of runs that failed.
@@ -63,41 +67,38 @@ def reproduce(name: str, profile: str, extra: list[str], root: Path, only: list[
         UserError: no such table or profile.
     """
     spec = load(name)
-    if profile not in spec["profiles"]:
-        raise UserError(f"Table '{name}' has no profile '{profile}': choose one of {', '.join(spec['profiles'])}.")
+    if profile not in spec.profiles:
+        raise UserError(f"Table '{name}' has no profile '{profile}': choose one of {', '.join(spec.profiles)}.")
     console = Console()
     folder = root / name / profile
-    results: dict[str, Any] = {}
-    failed = 0
-    for run in spec["runs"]:
-        out = folder / run
+    records: dict[str, Records] = {}
+    failed: dict[str, Any] = {}
+    for run in spec.runs:
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
-            command = [
-                sys.executable,
-                "-m",
-                "robustforge.cli.train",
-                *overrides_of(spec, run, profile),
-                *extra,
-                f"hydra.run.dir='{out}'",
-            ]
-            code = subprocess.run(command, env=clean_environment(), check=False).returncode
+            code = _train([*spec.overrides(run, profile), *extra], folder / run)
             if code:
-                results[run] = {"failed": f"exit code {code}"}
-                failed += 1
+                failed[run] = {"failed": f"exit code {code}"}
                 continue
-        results[run] = out / "records.parquet" if (out / "result.json").exists() else None
-    header = [spec["title"], spec["profiles"][profile]["note"].strip()]
+        if (folder / run / "result.json").exists():
+            records[run] = read_records(folder / run)
+    header = [spec.title, spec.profiles[profile].note.strip()]
     if extra:
         header.append(f"Further overrides: {' '.join(extra)}.")
-    header += beside_table.told(spec, results)
-    cells = compare(spec, results)
+    header += diagnostic_lines(spec, records, folder)
+    cells = compare(spec, records | failed)
     console.print(render(cells, header))
-    for path in [*write(cells, folder, header), *beside_table.draw(spec, results, folder)]:
+    for path in [*write(cells, folder, header), *draw(spec, records, folder)]:
         console.print(f"wrote {path}")
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
-    return failed
+    return len(failed)
+
+
+def _train(overrides: Sequence[str], folder: Path) -> int:
+    """Runs train.py in a process of its own; its exit code."""
+    command = [sys.executable, "-m", "robustforge.cli.train", *overrides, f"hydra.run.dir='{folder}'"]
+    return subprocess.run(command, env=clean_environment(), check=False).returncode
 
 
 def main() -> None:
@@ -107,29 +108,23 @@ def main() -> None:
         description="A paper's table beside ours, cell by cell, by one command.",
         epilog="example: reproduce.py memdef/table1 profile=cpu seed=1",
     )
-    parser.add_argument("table", nargs="?", help="<paper>/<table>; see --list")
+    parser.add_argument("table", nargs="?", help="<method>/<table>; see --list")
     parser.add_argument("overrides", nargs="*", help="profile=cpu|paper (default cpu), then overrides for every run")
     parser.add_argument("--list", action="store_true", help="print the tables and their runs, and stop")
     parser.add_argument("--runs", help="comma-separated: run only these")
-    parser.add_argument("--show", action="store_true", help="run nothing; compare what is there")
+    parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
     arguments = parser.parse_args()
     if arguments.list or arguments.table is None:
         for name in tables():
             spec = load(name)
-            print(
-                f"{name}: {spec['title']}\n    runs: {', '.join(spec['runs'])}; profiles: {', '.join(spec['profiles'])}"
-            )
+            print(f"{name}: {spec.title}\n    runs: {', '.join(spec.runs)}; profiles: {', '.join(spec.profiles)}")
         return
-    profile, extra = "cpu", []
-    for item in arguments.overrides:
-        if item.startswith("profile="):
-            profile = item.removeprefix("profile=")
-        else:
-            extra.append(item)
+    profiles = [item.removeprefix("profile=") for item in arguments.overrides if item.startswith("profile=")]
+    extra = [item for item in arguments.overrides if not item.startswith("profile=")]
     only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
     root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
     try:
-        sys.exit(1 if reproduce(arguments.table, profile, extra, root, only) else 0)
+        sys.exit(1 if reproduce(arguments.table, (profiles or ["cpu"])[-1], extra, root, only) else 0)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)

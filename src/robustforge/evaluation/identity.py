@@ -13,8 +13,8 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import CraftStage, FitStage
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import SCHEMA
 from robustforge.fingerprint import describe, key_of, method_sources, source_hash, sources_of, weights_hash
+from robustforge.records.schema import SCHEMA
 
 
 @dataclass

@@ -22,12 +22,13 @@ from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
-from robustforge.evaluation.records import batch_columns, cell_table, join_tables, measured_by, write_table
 from robustforge.fingerprint import code_state
+from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 
@@ -164,6 +165,7 @@ class Evaluation:
             check=cell.check,
             evades=getattr(cell.attack, "evades", False),
             seconds=time.perf_counter() - started,
+            code=code_state(),
         )
         if distributed.rank() == 0:
             write_table(table, path)

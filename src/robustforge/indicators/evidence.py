@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustforge.records.records import outcomes
 from robustforge.records.statistics import Outcomes, mcnemar, paired_difference, shared, wilson
+from robustforge.records.summary import outcomes
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
-ALPHA = 0.01  # of the comparisons; many are made
-LEAST = 1.0  # points
+ALPHA = 0.01  # level of the comparisons; low, because many are made
+LEAST = 1.0  # points: smaller differences between two attacks violate nothing
+GAIN = 3.0  # points: what a longer variant of the same attack may gain
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class Indicator:
     """One indicator of one cell.
 
     Attributes:
-        name: a key of ``indicators.MEANING``.
+        name: a key of ``rules.MEANING``.
         violated: whether it speaks against the number.
         value: what was measured: a share in percent, or a difference in points.
-        threshold: where the value begins to speak against the number, in the same unit.
-        n: samples behind it.
-        by: the cell compared with, or empty.
+        threshold: the value above which the indicator is violated, as far as the sample allows to say so; same unit.
+        n: samples that the value is computed from.
+        by: the cell compared with, in words, or empty.
     """
 
     name: str
@@ -38,17 +39,24 @@ class Indicator:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One cell's records, and what kind of attack they show."""
+    """One recorded cell.
+
+    Attributes:
+        key: its name.
+        part: its records.
+        outcomes: on which samples the attack did not succeed (clean: which are right and accepted).
+        kind: of attack, see :func:`kind_of`.
+    """
 
     key: CellKey
     part: Records
-    held: Outcomes
+    outcomes: Outcomes
     kind: str
 
     @property
     def accuracy(self) -> float:
-        """Share in [0, 1] of samples that stand."""
-        return float(self.held.correct.mean()) if len(self.held.correct) else 0.0
+        """Share in [0, 1] of samples on which the attack did not succeed."""
+        return float(self.outcomes.correct.mean()) if len(self.outcomes.correct) else 0.0
 
     @property
     def evades(self) -> bool:
@@ -78,30 +86,37 @@ def kind_of(key: CellKey, part: Records) -> str:
     return "query" if most == 0 else "one_step" if most == 1 else "iterative"
 
 
-def comparable(me: Evidence, cells: Sequence[Evidence]) -> list[Evidence]:
+def comparable(cell: Evidence, cells: Sequence[Evidence]) -> list[Evidence]:
     """What a cell may be compared with: the same system at the same threshold, in the same norm or clean."""
     return [
-        one
-        for one in cells
-        if one.key.system == me.key.system
-        and one.key.rate == me.key.rate
-        and (one.key.norm == me.key.norm or one.kind == "clean")
-        and one is not me
+        other
+        for other in cells
+        if other.key.system == cell.key.system
+        and other.key.rate == cell.key.rate
+        and (other.key.norm == cell.key.norm or other.kind == "clean")
+        and other is not cell
     ]
 
 
-def twins(me: Evidence, peers: Sequence[Evidence], check: str) -> list[Evidence]:
-    """The same attack on the same surface: as a check, or (empty ``check``) at other budgets."""
+def at_budget(cells: Sequence[Evidence], system: str, norm: str, eps: float, rate: float | None) -> list[Evidence]:
+    """The cells of a system at one budget and one threshold, without checks."""
     return [
-        one
-        for one in peers
-        if one.key.check == check and one.key.attack == me.key.attack and one.key.surface == me.key.surface
+        cell
+        for cell in cells
+        if (cell.key.system, cell.key.norm, cell.key.rate, cell.key.check) == (system, norm, rate, "")
+        and same_eps(cell.key.eps, eps)
     ]
 
 
-def same_budget(me: Evidence, found: Sequence[Evidence]) -> list[Evidence]:
+def variants(cell: Evidence, others: Sequence[Evidence], check: str) -> list[Evidence]:
+    """The same attack on the same surface: as a check, or (empty ``check``) at other budgets."""
+    wanted = (cell.key.attack, cell.key.surface, check)
+    return [other for other in others if (other.key.attack, other.key.surface, other.key.check) == wanted]
+
+
+def same_budget(cell: Evidence, others: Sequence[Evidence]) -> list[Evidence]:
     """Those at this cell's own budget."""
-    return [one for one in found if same_eps(one.key.eps, me.key.eps)]
+    return [other for other in others if same_eps(other.key.eps, cell.key.eps)]
 
 
 def share(name: str, count: int, n: int, threshold: float, by: str = "") -> Indicator | None:
@@ -111,27 +126,27 @@ def share(name: str, count: int, n: int, threshold: float, by: str = "") -> Indi
     return Indicator(name, wilson(count, n)[0] > threshold, 100 * count / n, threshold, n, by)
 
 
-def compare(name: str, mine: Outcomes, theirs: Outcomes, by: str = "") -> Indicator:
-    """Whether ``theirs`` breaks more than ``mine``; the value is by how many points."""
-    a, b = shared(mine, theirs)
-    n, only_theirs, only_mine = len(a), int((a & ~b).sum()), int((b & ~a).sum())
-    points = 100 * (only_theirs - only_mine) / n if n else 0.0
-    violated = points >= LEAST and mcnemar(only_theirs, only_mine) < ALPHA
+def compare(name: str, own: Outcomes, other: Outcomes, by: str = "") -> Indicator:
+    """Violated where the other attack succeeds significantly more often; the value is by how many points."""
+    a, b = shared(own, other)
+    n, only_other, only_own = len(a), int((a & ~b).sum()), int((b & ~a).sum())
+    points = 100 * (only_other - only_own) / n if n else 0.0
+    violated = points >= LEAST and mcnemar(only_other, only_own) < ALPHA
     return Indicator(name, violated, points, LEAST, n, by)
 
 
-def worst_of(name: str, mine: Outcomes, challengers: Sequence[Evidence]) -> Indicator | None:
-    """The comparison that speaks most against ``mine``, or None without a challenger."""
-    found = [compare(name, mine, one.held, cell_words(one.key)) for one in challengers]
+def compare_strongest(name: str, own: Outcomes, challengers: Sequence[Evidence]) -> Indicator | None:
+    """The comparison that speaks most against ``own``, or None without a challenger."""
+    found = [compare(name, own, other.outcomes, cell_words(other.key)) for other in challengers]
     return max(found, key=lambda indicator: (indicator.violated, indicator.value), default=None)
+
+
+def gain_of(name: str, cell: Evidence, longer: Evidence) -> Indicator:
+    """Violated where the lower end of the paired bootstrap of what the longer attack gains is above ``GAIN``."""
+    gain = paired_difference(cell.outcomes, longer.outcomes)
+    return Indicator(name, gain.low > GAIN, gain.points, GAIN, gain.n, cell_words(longer.key))
 
 
 def cell_words(key: CellKey) -> str:
     """A cell in words, for the ``by`` of an indicator."""
     return f"{key.attack} on {key.surface} at {key.eps:.4g}" + (f" ({key.check})" if key.check else "")
-
-
-def gain_of(name: str, me: Evidence, stronger: Evidence, threshold: float = 3.0) -> Indicator:
-    """Points that a stronger variant of the same attack breaks more, by the paired bootstrap's lower end."""
-    gain = paired_difference(me.held, stronger.held)
-    return Indicator(name, gain.low > threshold, gain.points, threshold, gain.n, cell_words(stronger.key))

@@ -8,64 +8,62 @@ from typing import Any
 
 import numpy as np
 
-from robustforge.indicators.evidence import Evidence, gather
-from robustforge.indicators.rules import judge, judge_worst, plain_indicators, violations
+from robustforge.indicators.evidence import Evidence, at_budget, gather
+from robustforge.indicators.judging import judge, judge_worst, plain_indicators, violations
 from robustforge.records.abstention import abstention
-from robustforge.records.records import CLEAN, Cell, Records, outcomes, paired_difference, worst_outcomes
-from robustforge.records.table import same_eps
+from robustforge.records.statistics import Outcomes, paired_difference
+from robustforge.records.summary import Cell, outcomes, worst_outcomes
+from robustforge.records.table import CLEAN, Records
 
 ROBUST = "robust accuracy"
 UNRELIABLE = "unreliable"
+# reasons for which a worst case is unreliable though no indicator is violated
 UNTESTED = "no iterated white-box attack"
 UNEVADED = "no iterated attack on the detector"
+Judgment = dict[str, Any]  # what is added to a cell
 
 
 def judged_cells(
     records: Records, cells: Sequence[Cell], worst: Sequence[Cell], strict: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Judgment], list[Judgment]]:
     """What is added to every cell of the table, and to every worst case.
 
     Args:
-        records: behind them.
+        records: that they were computed from.
         cells: of the table.
         worst: the worst cases.
         strict: whether the protocol states verdicts: ``unreliable`` where an indicator is violated. Only a worst case
-            may be called a robust accuracy, and only where an iterated white-box attack stands behind it; of a system
-            that may reject, only where one of them tried to evade the rejection.
+            may be called a robust accuracy, and only if an iterated white-box attack is part of it; of a system that
+            may reject, only if one of these tried to evade the rejection.
     """
-    seen = gather(records)
-    judged = judge(seen)
-    clean = {(one.key.system, one.key.rate): one.part for one in seen if one.kind == "clean"}
-    told, told_worst = [], []
+    evidence = gather(records)
+    judged = judge(evidence)
+    clean = {(one.key.system, one.key.rate): one.part for one in evidence if one.kind == "clean"}
+    added: list[Judgment] = []
     for cell in cells:
-        part = records.cells[cell.key]
         found = judged.get(cell.key, [])
-        more: dict[str, Any] = {"indicators": plain_indicators(found), "violated": violations(found)}
+        more: Judgment = {"indicators": plain_indicators(found), "violated": violations(found)}
         if strict and cell.attack != CLEAN:
             more["verdict"] = UNRELIABLE if more["violated"] else None
-        told.append(more | {"abstention": abstention(part, clean.get((cell.system, cell.rate)))})
+        more["abstention"] = abstention(records.cells[cell.key], clean.get((cell.system, cell.rate)))
+        added.append(more)
+    added_worst: list[Judgment] = []
     for cell in worst:
-        spoken = judge_worst(seen, judged, cell.system, cell.norm, cell.eps, cell.rate)
-        more = {"indicators": plain_indicators(spoken or []), "violated": violations(spoken)}
-        if spoken is None and strict:
+        indicators = judge_worst(evidence, judged, cell.system, cell.norm, cell.eps, cell.rate)
+        more = {"indicators": plain_indicators(indicators), "violated": violations(indicators)}
+        if indicators is None and strict:
             more["violated"] = [UNTESTED]
-        elif strict and not _detector_attacked(seen, cell):
+        elif strict and not _detector_attacked(evidence, cell):
             more["violated"].append(UNEVADED)
         if strict:
             more["verdict"] = UNRELIABLE if more["violated"] else ROBUST
-        told_worst.append(more)
-    return told, told_worst
+        added_worst.append(more)
+    return added, added_worst
 
 
-def _detector_attacked(seen: Sequence[Evidence], cell: Cell) -> bool:
-    """Whether an iterated attack that evades stands behind a worst case; True for a system that rejects nothing."""
-    here = [
-        one
-        for one in seen
-        if (one.key.system, one.key.norm, one.key.rate) == (cell.system, cell.norm, cell.rate)
-        and same_eps(one.key.eps, cell.eps)
-        and not one.key.check
-    ]
+def _detector_attacked(evidence: Sequence[Evidence], cell: Cell) -> bool:
+    """Whether a worst case contains an iterated attack that evades; True for a system that rejects nothing."""
+    here = at_budget(evidence, cell.system, cell.norm, cell.eps, cell.rate)
     if not any(one.rejects for one in here):
         return True
     return any(one.evades and one.kind == "iterative" for one in here)
@@ -73,35 +71,36 @@ def _detector_attacked(seen: Sequence[Evidence], cell: Cell) -> bool:
 
 def comparisons(records: Records, cells: Sequence[Cell], worst: Sequence[Cell], defense: str) -> list[dict[str, Any]]:
     """The defense minus every other row, clean and in the worst case: paired bootstrap over the shared samples."""
+    compared = [*(cell for cell in cells if cell.attack == CLEAN), *worst]
     made = []
-    for cell in [*(c for c in cells if c.attack == CLEAN), *worst]:
-        if cell.system == defense:
-            for other in [*(c for c in cells if c.attack == CLEAN), *worst]:
-                same = (other.attack, other.norm, other.eps) == (cell.attack, cell.norm, cell.eps)
-                if other.system != defense and same and other.rate in (None, cell.rate):
-                    difference = paired_difference(_held(records, cell), _held(records, other))
-                    made.append(
-                        {
-                            "first": defense,
-                            "second": other.system,
-                            "attack": cell.attack,
-                            "norm": cell.norm,
-                            "eps": cell.eps,
-                            "rate": cell.rate,
-                            **asdict(difference),
-                        }
-                    )
+    for cell in compared:
+        for other in compared:
+            same = (other.attack, other.norm, other.eps) == (cell.attack, cell.norm, cell.eps)
+            if cell.system != defense or other.system == defense or not same or other.rate not in (None, cell.rate):
+                continue
+            difference = paired_difference(_outcomes(records, cell), _outcomes(records, other))
+            made.append(
+                {
+                    "first": defense,
+                    "second": other.system,
+                    "attack": cell.attack,
+                    "norm": cell.norm,
+                    "eps": cell.eps,
+                    "rate": cell.rate,
+                    **asdict(difference),
+                }
+            )
     return made
 
 
-def _held(records: Records, cell: Cell) -> Any:
+def _outcomes(records: Records, cell: Cell) -> Outcomes:
     if cell.attack == CLEAN:
         return outcomes(records.cells[cell.key])
     return worst_outcomes(records, cell.system, cell.norm, cell.eps, rate=cell.rate)
 
 
 def thresholds(records: Records, calibration_images: int | None) -> list[dict[str, Any]]:
-    """The thresholds on risk, one a system and rate, and how many held-out images they were fitted on."""
+    """The thresholds on risk, one a system and rate, and the number of held-out images that they were fitted on."""
     found: dict[tuple[str, float], float] = {}
     for key, part in records.cells.items():
         value = float(part["threshold"][0])

@@ -17,14 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from robustforge.files import write_json, write_text
-from robustforge.papers.comparison import REACHED, ComparedCell, compare
+from robustforge.papers.compared import REACHED, ComparedCell
 from robustforge.papers.lookup import COPIED
 from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
-__all__ = ["ComparedCell", "compare", "render", "write"]
-
-CSV_COLUMNS = (
+CSV_COLUMNS = [
     "row",
     "column",
     "paper",
@@ -48,12 +46,12 @@ CSV_COLUMNS = (
     "reason",
     "adapted_reason",
     "statement",
-)
+]
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
     "brackets the points still missing, ✓ where the paper's number is reached. 'adapted': the attack that knows the "
-    "defense; worst case: per image over all recorded attacks of that budget, clean errors and refusals included. For "
-    "an undefended model, fewer points than the paper's mean a stronger attack."
+    "defense; worst case: per image over all recorded attacks of that budget, clean errors and rejections included. "
+    "For an undefended model, fewer points than the paper's mean a stronger attack."
 )
 SPREAD = "±: mean over runs of several seeds, with half of Student's 95 % interval over them."
 NO_PAPER_VALUE = "the paper prints no number"
@@ -103,7 +101,7 @@ def _columns(cells: Sequence[ComparedCell]) -> list[str]:
 
 
 def _notes(cells: Sequence[ComparedCell]) -> dict[str, int]:
-    """Every reason for a missing number, numbered: a reason is too long to stand in a cell."""
+    """Every reason for a missing number, numbered: a reason is too long for a cell."""
     reasons = [NO_PAPER_VALUE] if any(cell.paper is None for cell in cells) else []
     for cell in cells:
         reasons += [reason for reason in (cell.reason, cell.adapted_reason) if reason not in ("", COPIED)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
 
-ComparedCell = TypeVar("ComparedCell", bound=Any)  # of robustforge.papers.comparison, which imports this module
+from robustforge.papers.compared import ComparedCell, judge
 
 # two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the list the normal one is 0.2 short at most
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -35,21 +34,19 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     return mean, (max(0.0, mean - half), min(100.0, mean + half))
 
 
-def averaged(
-    cells: Sequence[ComparedCell], judge: Callable[[float | None, float], tuple[float | None, str]]
-) -> ComparedCell:
+def averaged(cells: Sequence[ComparedCell], metric: str) -> ComparedCell:
     """The mean of one cell of a table over several runs; missing where one of them is.
 
     Args:
         cells: the cell of each run.
-        judge: (the paper's number, ours) -> (shortfall, verdict).
+        metric: what the numbers are; of some, lower is better.
     """
     missing = next((cell for cell in cells if cell.ours is None or cell.adapted is None), None)
     if missing is not None:
         return missing
     ours, interval = mean_interval([cell.ours for cell in cells if cell.ours is not None])
     adapted, adapted_interval = mean_interval([cell.adapted for cell in cells if cell.adapted is not None])
-    shortfall, verdict = judge(cells[0].paper, ours)
+    shortfall, verdict = judge(cells[0].paper, ours, metric)
     return replace(
         cells[0],
         ours=ours,

@@ -1,4 +1,4 @@
-"""Systems that may refuse to answer: how much they refuse, and how well their risk tells right from wrong.
+"""Systems that may reject an input: how much they reject, and how well their risk tells right from wrong.
 
 Risks are higher = more suspicious; an input is rejected when its risk is above the threshold. All of it is computed
 from records, with plain numpy.
@@ -19,7 +19,7 @@ FALSE_POSITIVE_RATES = (0.01, 0.05)  # of the table of detection rates
 
 
 def risk_coverage(risk: Floats, wrong: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Error among the answered samples when the riskiest are refused (El-Yaniv & Wiener 2010; Geifman & El-Yaniv 2017).
+    """Error among the accepted when the riskiest are rejected (El-Yaniv & Wiener 2010; Geifman & El-Yaniv 2017).
 
     Args:
         risk: (n,) risks.
@@ -75,13 +75,19 @@ def tpr_at_fpr(negative: Floats, positive: Floats, rate: float) -> float:
 
 def triple(part: Records) -> dict[str, dict[str, Any]]:
     """Accepted and correct, accepted and wrong, rejected: percent of the cell's samples with Wilson's 95 % interval."""
-    accepted, right = part["accepted"].astype(bool), part["prediction"] == part["label"]
+    accepted, right = part["accepted"], part["prediction"] == part["label"]
     masks = {"accepted_correct": accepted & right, "accepted_wrong": accepted & ~right, "rejected": ~accepted}
     n = len(part)
     return {
         name: {"percent": 100 * float(mask.mean()), "interval": wilson(int(mask.sum()), n)}
         for name, mask in masks.items()
     }
+
+
+def changed_risks(part: Records) -> Floats:
+    """Risks of the images that an attack changed at all, the positives of detection."""
+    changed: Floats = part["risk"][part["linf"] > 0]
+    return changed
 
 
 def abstention(part: Records, clean: Records | None) -> dict[str, Any] | None:
@@ -101,6 +107,6 @@ def abstention(part: Records, clean: Records | None) -> dict[str, Any] | None:
     found: dict[str, Any] = {"triple": triple(part), "aurc": aurc(risk, part["prediction"] != part["label"])}
     if clean is None or clean is part or not np.isfinite(clean["risk"]).all():
         return found
-    positive, negative = risk[part["linf"] > 0], clean["risk"]
+    positive, negative = changed_risks(part), clean["risk"]
     rates = {f"{rate:g}": tpr_at_fpr(negative, positive, rate) for rate in FALSE_POSITIVE_RATES}
     return found | {"auroc": auroc(negative, positive), "tpr_at_fpr": rates, "n_changed": len(positive)}

@@ -1,4 +1,4 @@
-"""Detection among what matters: images that were right and that an attack turned, against right clean images."""
+"""Detection of the images that were classified correctly before an attack and wrongly after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustforge.records.table import Records
 
 @dataclass(frozen=True)
 class Detection:
-    """What is told apart, pooled over one or several attacked cells of a system.
+    """Risks of a system's clean and attacked images, pooled over one or several attacked cells.
 
     Attributes:
         negative: (n,) risks of clean images that the system labels right.
@@ -33,7 +33,7 @@ class Detection:
 
     @property
     def auroc(self) -> float:
-        """Area under the ROC curve in percent, NaN where nothing was turned."""
+        """Area under the ROC curve in percent, NaN where no image became wrong."""
         return 100 * auroc(self.negative, self.positive)
 
     @property
@@ -58,7 +58,7 @@ def detection(cells: Sequence[Records], clean: Records) -> Detection:
         mine = np.isin(part["index"], known)
         turned = mine & (part["prediction"] != part["label"])
         positive.append(part["risk"][turned])
-        missed += int((turned & part["accepted"].astype(bool)).sum())
+        missed += int((turned & part["accepted"]).sum())
         attacked += int(mine.sum())
     return Detection(clean["risk"][right], np.concatenate(positive), missed, attacked, len(cells))
 

@@ -1,8 +1,8 @@
-"""Figures of a paper's table that a summary of cells does not hold: they are taken from the records themselves."""
+"""Numbers of a paper's table that a summary of cells does not hold: they are computed from the records themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,58 @@ DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
 METRICS = (*DETECTION, *DISTORTION)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which recorded cells of a run a number is computed from; checks never belong to them.
+
+    Attributes:
+        system: row of the run.
+        attacks: names; several are counted together.
+        surface: where they ran.
+        norm: of the budget, or None for any.
+        eps: the budget in units of [0, 1] pixels, or None for all budgets together.
+        rate: false-positive rate of the threshold, or None for any.
+    """
+
+    system: str
+    attacks: tuple[str, ...]
+    surface: str
+    norm: str | None = None
+    eps: float | None = None
+    rate: float | None = None
+
+    def attacked(self, records: Records) -> dict[CellKey, Records]:
+        """The attacked cells."""
+        return {
+            key: part
+            for key, part in records.cells.items()
+            if key.attack in self.attacks
+            and key.surface == self.surface
+            and self.norm in (None, key.norm)
+            and (self.eps is None or same_eps(key.eps, self.eps))
+            and self._here(key)
+        }
+
+    def clean(self, records: Records) -> Records | None:
+        """The same system's clean cell, or None."""
+        cells = records.cells.items()
+        return next((part for key, part in cells if key.attack == CLEAN and self._here(key)), None)
+
+    def _here(self, key: CellKey) -> bool:
+        return key.system == self.system and self.rate in (None, key.rate) and not key.check
+
+
 def measure(
-    where: Mapping[str, Any], surface: str, records: Records | None, baseline: Records | None
+    metric: str, selection: Selection, records: Records | None, baseline: Records | None
 ) -> tuple[dict[str, Any] | None, str]:
-    """One figure.
+    """One number.
 
     Args:
-        where: ``metric``; ``system``, ``attack``, ``pool`` (further attacks, counted together with it) and, where they
-            are to be told apart, ``norm``, ``eps`` and ``rate``. Without ``eps`` all budgets are counted together.
-            ``metric`` is ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones),
-            ``flipped`` (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+        metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
+            (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
-        surface: where the attack ran.
+        selection: of which cells.
         records: of the run.
         baseline: records of the run that distortions are divided by; the same attack on the same surface there.
 
@@ -38,57 +77,34 @@ def measure(
     """
     if records is None:
         return None, "not run: the records are not at hand"
-    cells, clean = _cells(where, surface, records), _clean(where, records)
+    cells, clean, attack = list(selection.attacked(records).values()), selection.clean(records), selection.attacks[0]
     if not cells or clean is None:
-        return None, f"not run: {where['attack']} on {surface}"
+        return None, f"not run: {attack} on {selection.surface}"
     seeds = {int(seed) for part in cells for seed in np.unique(part["seed"])}
-    common = {"attack": where["attack"], "seed": seeds.pop() if len(seeds) == 1 else None}
-    if where["metric"] in DETECTION:
-        return common | _detection(where["metric"], detection(cells, clean)), ""
+    common = {"attack": attack, "seed": seeds.pop() if len(seeds) == 1 else None}
+    if metric in DETECTION:
+        return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
         return None, "not run: the run that distortions are divided by"
-    others = _cells(where, surface, baseline)
+    others = list(selection.attacked(baseline).values())
     if len(cells) != 1 or len(others) != 1:
         return None, "not run uniquely: give norm and eps"
-    found = _distortion(where["metric"], cells[0], clean, others[0])
+    found = _distortion(metric, cells[0], clean, others[0])
     return (None, found) if isinstance(found, str) else (common | found, "")
 
 
-def gather_detection(where: Mapping[str, Any], surface: str, records: Records) -> Detection | None:
-    """What the figures of detection are computed from, or None where nothing of the kind was recorded."""
-    cells, clean = _cells(where, surface, records), _clean(where, records)
+def gather_detection(selection: Selection, records: Records) -> Detection | None:
+    """What the numbers of detection are computed from, or None where nothing of the kind was recorded."""
+    cells, clean = list(selection.attacked(records).values()), selection.clean(records)
     return detection(cells, clean) if cells and clean is not None else None
 
 
-def _cells(where: Mapping[str, Any], surface: str, records: Records) -> list[Records]:
-    attacks, rate = (where["attack"], *where.get("pool", ())), where.get("rate")
-
-    def wanted(key: CellKey) -> bool:
-        budget = where.get("norm") in (None, key.norm) and (
-            where.get("eps") is None or same_eps(key.eps, float(where["eps"]))
-        )
-        named = key.system == where["system"] and key.attack in attacks and key.surface == surface
-        return named and budget and rate in (None, key.rate) and not key.check
-
-    return [part for key, part in records.cells.items() if wanted(key)]
-
-
-def _clean(where: Mapping[str, Any], records: Records) -> Records | None:
-    rate = where.get("rate")
-    found = (
-        part
-        for key, part in records.cells.items()
-        if key.system == where["system"] and key.attack == CLEAN and rate in (None, key.rate)
-    )
-    return next(found, None)
-
-
 def _detection(metric: str, seen: Detection) -> dict[str, Any]:
-    turned = len(seen.positive)
+    flipped = len(seen.positive)
     if metric == "auroc_flipped":
         area = seen.auroc
-        return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": turned}
-    hits = turned if metric == "flipped" else seen.missed
+        return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": flipped}
+    hits = flipped if metric == "flipped" else seen.missed
     share = 100 * hits / seen.attacked if seen.attacked else None
     return {"accuracy": share, "interval": wilson(hits, seen.attacked), "n": seen.attacked}
 
@@ -98,7 +114,7 @@ def _distortion(metric: str, part: Records, clean: Records, other: Records) -> d
     known = clean["index"][clean["prediction"] == clean["label"]]
     shared = np.intersect1d(np.intersect1d(part["index"], other["index"]), known)
     mine, base = part.where(np.isin(part["index"], shared)), other.where(np.isin(other["index"], shared))
-    reached, reached_before = mine["success"].astype(bool), base["success"].astype(bool)
+    reached, reached_before = mine["success"], base["success"]
     if not reached.any() or not reached_before.any():
         return "no attack succeeded, here or without defenders"
     if metric == "mean_l2_ratio":

@@ -42,7 +42,7 @@ class Outcomes:
 
     Attributes:
         index: (n,) int64, sorted and unique positions in the split.
-        correct: (n,) bool, the system held on that sample.
+        correct: (n,) bool, whether the system is right on that sample, or the attack on it did not succeed.
     """
 
     index: NDArray[np.int64]
@@ -63,8 +63,8 @@ def mcnemar(first: int, second: int) -> float:
     """One-sided exact McNemar test on discordant pairs (McNemar 1947).
 
     Args:
-        first: samples that only the first system lost.
-        second: samples that only the second one lost.
+        first: samples on which only the first system is wrong.
+        second: samples on which only the second one is wrong.
 
     Returns:
         Probability of at least ``first`` of ``first + second`` if both were equally likely; 1 without discordant pairs.
@@ -78,7 +78,7 @@ def mcnemar(first: int, second: int) -> float:
 
 
 def shared(first: Outcomes, second: Outcomes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Who held on the samples that both were tested on: two (n,) arrays, aligned."""
+    """Who is right on the samples that both were tested on: two (n,) arrays, aligned."""
     _, a, b = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
     return first.correct[a], second.correct[b]
 
@@ -87,7 +87,7 @@ def paired_difference(first: Outcomes, second: Outcomes, resamples: int = 10_000
     """Paired bootstrap over the samples that both systems were tested on.
 
     Args:
-        first: outcomes of one system (``records.outcomes`` or ``records.worst_outcomes``).
+        first: outcomes of one system (``summary.outcomes`` or ``summary.worst_outcomes``).
         second: outcomes of the other.
         resamples: bootstrap resamples.
         seed: of the resampling.

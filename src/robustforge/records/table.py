@@ -1,4 +1,4 @@
-"""Records as columns: one row a (sample, cell), read from parquet, checked once, grouped by cell."""
+"""Records in memory: the columns as numpy arrays, grouped by cell."""
 
 from __future__ import annotations
 
@@ -12,41 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-COLUMNS = (
-    "system",
-    "attack",
-    "surface",
-    "norm",
-    "eps",
-    "index",
-    "label",
-    "prediction",
-    "success",
-    "accepted",
-    "risk",
-    "linf",
-    "l2",
-    "forwards",
-    "backwards",
-    "seed",
-)
-# what older files lack, and what then stands in its place
-OPTIONAL = {
-    "zero_gradient": np.nan,
-    "loss_gain": np.nan,
-    "best_at": np.nan,
-    "false_positive_rate": np.nan,
-    "threshold": np.nan,
-    "check": "",
-    "evades": 0.0,
-}
-STRINGS = ("system", "attack", "surface", "norm", "check")
-SECONDS = b"robustforge.seconds"  # metadata of the file: seconds of each cell
-CLEAN = "clean"
-# checks whose attacks stay within the budget: what they break is broken (evaluation/checks.py makes them)
+from robustforge.records.schema import CELL_COLUMNS, SECONDS, read_table
+
+CLEAN = "clean"  # the attack's name in records of images that nothing attacked
+# checks whose attacks stay within the budget, so that their successes count (evaluation/checks.py makes them)
 WITHIN_BUDGET = ("restarts", "steps")
 
 
@@ -54,6 +26,10 @@ class CellKey(NamedTuple):
     """What names a cell.
 
     Attributes:
+        system: row of the table.
+        attack: its name, or ``clean``.
+        surface: where the attack ran.
+        norm: of the budget.
         eps: budget in pixel units of [0, 1].
         rate: false-positive rate of the system's threshold on risk, or None where it accepts everything.
         check: what the cell checks on a subset of the images, or empty.
@@ -70,59 +46,68 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """The columns of ``records.parquet`` as numpy arrays of one length, and the seconds that each cell took."""
+    """Records with all columns of :mod:`robustforge.records.schema`; ``records["risk"]`` is a column as numpy array."""
 
-    columns: Mapping[str, NDArray[Any]]
-    seconds: Mapping[CellKey, float] = field(default_factory=dict)
+    table: pa.Table
+    _arrays: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.columns["index"])
+        return len(self.table)
 
     def __getitem__(self, column: str) -> NDArray[Any]:
-        return self.columns[column]
+        if column not in self._arrays:
+            self._arrays[column] = self.table[column].to_numpy()
+        return self._arrays[column]
 
     def where(self, mask: NDArray[np.bool_]) -> Records:
         """The rows that ``mask`` (n,) selects."""
-        return Records({name: values[mask] for name, values in self.columns.items()})
+        return Records(self.table.filter(pa.array(mask)))
 
     def systems(self) -> list[str]:
         """Row names in the order in which they were recorded."""
-        return list(dict.fromkeys(self["system"].tolist()))
+        return list(dict.fromkeys(key.system for key in self.cells))
+
+    @cached_property
+    def seconds(self) -> dict[CellKey, float]:
+        """Wall time of the cells, as far as it was recorded."""
+        spent = json.loads((self.table.schema.metadata or {}).get(SECONDS, b"[]"))
+        return {_key(*cell): value for *cell, value in spent}
 
     @cached_property
     def cells(self) -> dict[CellKey, Records]:
-        """Records by cell, in the order in which the cells were recorded; grouped once, asked for often."""
-        code = np.zeros(len(self), dtype=np.int64)
-        for name in _KEY_COLUMNS:
-            values = self[name] if name != "false_positive_rate" else np.nan_to_num(self[name], nan=-1.0)
-            values, inverse = np.unique(values, return_inverse=True)
-            # renumbered at once, so that the code stays below the number of rows
-            code = np.unique(code * len(values) + inverse, return_inverse=True)[1]
-        first = np.unique(code, return_index=True)[1]
-        found: dict[CellKey, Records] = {}
-        for group in np.argsort(first, kind="stable"):
-            part = self.where(code == group)
-            found[_key([part[name][0].item() for name in _KEY_COLUMNS])] = part
-        return found
+        """Records by cell, in the order in which the cells were recorded."""
+        rows = pa.array(np.arange(len(self)))
+        grouped = self.table.select(CELL_COLUMNS).append_column("row", rows)
+        # one thread, so that the rows of a group keep their order
+        grouped = grouped.group_by(list(CELL_COLUMNS), use_threads=False).aggregate([("row", "list")])
+        rows_of = {
+            _key(*key.values()): rows.values.to_numpy()
+            for key, rows in zip(grouped.select(CELL_COLUMNS).to_pylist(), grouped["row_list"], strict=True)
+        }
+        ordered = sorted(rows_of.items(), key=lambda item: item[1][0])
+        return {key: Records(self._take(rows)) for key, rows in ordered}
+
+    def _take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """The given rows (ascending); neighbors are not copied."""
+        if rows[-1] - rows[0] + 1 == len(rows):
+            return self.table.slice(rows[0], len(rows))
+        return self.table.take(rows).combine_chunks()
 
 
-_KEY_COLUMNS = ("system", "attack", "surface", "norm", "eps", "false_positive_rate", "check")
-
-
-def _key(values: list[Any]) -> CellKey:
-    """A cell's name from its columns; NaN, which equals nothing, must not stand in it."""
-    *words, eps, rate, check = values
-    unbounded = eps is None or math.isnan(eps)
-    return CellKey(
-        *words, math.inf if unbounded else round(eps, 7), None if rate is None or math.isnan(rate) else rate, check
-    )
+def _key(
+    system: str, attack: str, surface: str, norm: str, eps: float | None, rate: float | None, check: str
+) -> CellKey:
+    """A cell's name from its columns; NaN, which is equal to nothing, becomes infinity or None."""
+    eps = math.inf if eps is None or math.isnan(eps) else round(eps, 7)
+    rate = None if rate is None or math.isnan(rate) else rate
+    return CellKey(system, attack, surface, norm, eps, rate, check)
 
 
 def read_records(source: str | Path | pa.Table | Mapping[str, Any] | Records) -> Records:
     """Reads and checks records.
 
     Args:
-        source: path of a parquet file or of a run folder, a pyarrow table, columns by name, or records already read.
+        source: anything that :func:`robustforge.records.schema.read_table` takes, or records already read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -130,35 +115,18 @@ def read_records(source: str | Path | pa.Table | Mapping[str, Any] | Records) ->
     """
     if isinstance(source, Records):
         return source
-    columns, seconds = (dict(source), {}) if isinstance(source, Mapping) else _columns(source)
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise ValueError(f"The records lack the columns {', '.join(missing)}: evaluate the run again.")
-    columns = {name: np.full(len(columns["index"]), value) for name, value in OPTIONAL.items()} | columns
-    names = (*COLUMNS, *OPTIONAL)
-    arrays = {name: np.asarray(columns[name], dtype=str if name in STRINGS else None) for name in names}
-    for name in ("risk", *OPTIONAL):  # a defense without a risk may write nulls
-        arrays[name] = arrays[name] if name in STRINGS else arrays[name].astype(float)
-    eps = arrays["eps"].astype(float)
+    table = read_table(source)
+    eps = table["eps"].to_numpy()
     # a budget that went through float32 is the same budget; an attack without one may go any distance
-    arrays["eps"] = np.where(np.isnan(eps), np.inf, eps).round(7)
-    records = Records(arrays, seconds)
+    eps = np.where(np.isnan(eps), np.inf, eps).round(7)
+    rate = pc.if_else(pc.is_nan(table["false_positive_rate"]), None, table["false_positive_rate"])
+    for name, values in (("eps", pa.array(eps)), ("false_positive_rate", rate)):
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    records = Records(table)
     for key, part in records.cells.items():
         if len(np.unique(part["index"])) != len(part):
             raise ValueError(f"The cell {key} holds a sample twice: keep one record per (sample, cell).")
     return records
-
-
-def _columns(source: str | Path | pa.Table) -> tuple[dict[str, Any], dict[CellKey, float]]:
-    if not isinstance(source, pa.Table):
-        path = Path(source)
-        path = path / "records.parquet" if path.is_dir() else path
-        if not path.is_file():
-            raise FileNotFoundError(f"There are no records at '{path}': evaluate the run first.")
-        source = pq.read_table(path)
-    spent = json.loads((source.schema.metadata or {}).get(SECONDS, b"[]"))
-    seconds = {_key(cell): value for *cell, value in spent}
-    return {name: source[name].to_numpy(zero_copy_only=False) for name in source.column_names}, seconds
 
 
 def same_eps(a: float, b: float) -> bool:

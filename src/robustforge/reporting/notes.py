@@ -1,4 +1,4 @@
-"""What stands beside and below the numbers of a run: footnotes of violated indicators, verdicts, differences."""
+"""What a run's table says besides its numbers: footnotes of violated indicators, verdicts, differences, abstention."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from robustforge.indicators.rules import MEANING
 from robustforge.indicators.verdict import ROBUST, UNEVADED, UNTESTED
+from robustforge.records.table import CLEAN
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
 Table = tuple[list[str], list[list[str]]]
 
 
 class Notes:
-    """Letters for the indicators that are violated somewhere in a result, in the order of their list."""
+    """A footnote for every indicator that a result violates somewhere, lettered in the order of ``MEANING``."""
 
     def __init__(self, result: Mapping[str, Any]) -> None:
         seen = {name for cell in (*result["cells"], *result["worst_case"]) for name in cell.get("violated", ())}
@@ -54,7 +55,7 @@ def statements(result: Mapping[str, Any]) -> list[str]:
 
 def _place(cell: Mapping[str, Any]) -> str:
     rate = "" if cell.get("rate") is None else f" at {100 * cell['rate']:g} % FPR"
-    if cell["attack"] == "clean":
+    if cell["attack"] == CLEAN:
         return f"clean{rate}"
     return f"worst case {NORMS.get(cell['norm'], cell['norm'])} {budget(cell['eps'], cell['norm'])}{rate}"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from robustforge.files import plain
 from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
-from robustforge.records.records import CLEAN, Cell, Records, read_records, same_eps, summarize, worst_case
+from robustforge.records.summary import Cell, summarize, worst_case
+from robustforge.records.table import CLEAN, Records, read_records, same_eps
 
 SCHEMA = 1
 
@@ -23,8 +24,8 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and
             ``versions`` are copied. ``defense`` is the row name of the defense (default: the last system recorded),
             ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the default
-            false-positive rate. ``strict`` makes a violated indicator refuse the word robust; ``calibration_images``
-            is told with the thresholds.
+            false-positive rate. With ``strict``, a number that an indicator speaks against is not called robust;
+            ``calibration_images`` is written beside the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default

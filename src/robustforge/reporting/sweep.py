@@ -11,6 +11,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from robustforge.indicators.verdict import UNRELIABLE
+from robustforge.records.summary import WORST
+from robustforge.records.table import CLEAN
 from robustforge.reporting.text import MISSING, half_width, markdown_table, percent
 
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -83,12 +86,10 @@ def _numbers(result: dict[str, Any]) -> list[str]:
     mine = [c for c in [*result["cells"], *result["worst_case"]] if c["system"] == result["defense"]]
     at = result.get("objective_of") or {}
     mine = [c for c in mine if c.get("rate") == at.get("rate")]
-    clean = [c for c in mine if c["attack"] == "clean"]
-    worst = [
-        c for c in mine if c["attack"] == "worst_case" and (c["norm"], c["eps"]) == (at.get("norm"), at.get("eps"))
-    ]
+    clean = [c for c in mine if c["attack"] == CLEAN]
+    worst = [c for c in mine if c["attack"] == WORST and (c["norm"], c["eps"]) == (at.get("norm"), at.get("eps"))]
     objective = result["objective"]
-    reasons = [name.replace("_", " ") for c in worst if c.get("verdict") == "unreliable" for name in c["violated"]]
+    reasons = [name.replace("_", " ") for c in worst if c.get("verdict") == UNRELIABLE for name in c["violated"]]
     state = f"{OK}, but unreliable: {', '.join(reasons)}" if reasons else OK
     return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", state]
 

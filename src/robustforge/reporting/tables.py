@@ -8,16 +8,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from robustforge.records.summary import WORST
+from robustforge.records.table import CLEAN
 from robustforge.reporting.notes import Notes, abstention_table, statements
-from robustforge.reporting.sweep import Summary, summary_of_runs
 from robustforge.reporting.text import MISSING, base_words, column_words, half_width, markdown_table, percent
-
-__all__ = ["Summary", "markdown_run", "render_abstention", "render_run", "summary_of_runs"]
 
 MOST_COLUMNS = 7
 ABSTENTION = (
     "Of the inputs, in percent: accepted and correct, accepted and wrong, rejected. AURC: area under the error of the "
-    "answered share over that share, in percent, lower is better. AUROC and detection: risk of the images that the "
+    "accepted share over that share, in percent, lower is better. AUROC and detection: risk of the images that the "
     "attack changed against the clean test images; detection at a rate takes its threshold from those clean images."
 )
 Heading = tuple[str, ...]
@@ -49,9 +48,9 @@ def run_grid(result: dict[str, Any]) -> Grid:
 
     def rank(cell: dict[str, Any]) -> tuple[Any, ...]:
         eps = float("inf") if cell["eps"] is None else cell["eps"]
-        if cell["attack"] == "clean":
+        if cell["attack"] == CLEAN:
             return 0, "", 0.0
-        return (1, cell["norm"], eps) if cell["attack"] != "worst_case" else (2, cell["norm"], eps)
+        return (1, cell["norm"], eps) if cell["attack"] != WORST else (2, cell["norm"], eps)
 
     ordered = sorted(everything, key=rank)  # stable: attacks of one budget stay in the order of recording
     systems = list(dict.fromkeys(c["system"] for c in result["cells"]))
@@ -73,15 +72,25 @@ def caption(result: dict[str, Any]) -> str:
     """What a reader must know to read the numbers: the measure, then the footnotes and the verdicts."""
     measure = (
         f"Accuracy in percent, ± half of Wilson's 95 % interval; {result['n_test']} images of the {result['split']} "
-        f"split, seed {result['seed']}. Under attack a sample is lost when its label is wrong, within the budget, and "
-        "accepted; the worst case is taken per sample over all recorded attacks and counts clean errors and refusals."
+        f"split, seed {result['seed']}. An attack succeeds on an image when its label is wrong, within the budget, and "
+        "accepted; the worst case is taken per image over all recorded attacks and counts clean errors and rejections."
     )
     return "\n".join([measure, *Notes(result).lines(), *statements(result)])
+
+
+def _layout(grid: Grid) -> tuple[list[str], list[tuple[Heading, list[tuple[str, Heading]]]]]:
+    """(header, rows of labels and (system, heading)s); systems become columns where there are many headings."""
+    if len(grid.headings) > MOST_COLUMNS:
+        rows = [(_three(heading), [(system, heading) for system in grid.systems]) for heading in grid.headings]
+        return ["attack", "budget", "surface", *grid.systems], rows
+    header = ["system", *("\n".join(heading) for heading in grid.headings)]
+    return header, [((system,), [(system, heading) for heading in grid.headings]) for system in grid.systems]
 
 
 def render_run(result: dict[str, Any]) -> Table:
     """The table of one run; systems become columns when there are more than seven headings."""
     grid, notes = run_grid(result), Notes(result)
+    header, rows = _layout(grid)
     table = Table(title=str(result["name"]), caption=Text(caption(result)), caption_justify="left")
 
     def cell(system: str, heading: Heading) -> Text:
@@ -91,37 +100,24 @@ def render_run(result: dict[str, Any]) -> Table:
         text = Text.assemble((value, style), " ", (half, "dim")) if half else Text(value)
         return text.append(f" {mark}", "red") if mark else text
 
-    if len(grid.headings) > MOST_COLUMNS:
-        for name in ("attack", "budget", "surface"):
-            table.add_column(name, no_wrap=True)
-        for system in grid.systems:
-            table.add_column(system, justify="right")
-        for heading in grid.headings:
-            table.add_row(*_three(heading), *(cell(system, heading) for system in grid.systems))
-        return table
-    table.add_column("system", no_wrap=True)
-    for heading in grid.headings:
-        table.add_column("\n".join(heading), justify="right")
-    for system in grid.systems:
-        table.add_row(system, *(cell(system, heading) for heading in grid.headings))
+    for place, name in enumerate(header):
+        label = place < len(rows[0][0])
+        table.add_column(name, no_wrap=label, justify="left" if label else "right")
+    for labels, cells in rows:
+        table.add_row(*labels, *(cell(*place) for place in cells))
     return table
 
 
 def markdown_run(result: dict[str, Any]) -> str:
     """The same table as GitHub Markdown, with its title and caption."""
     grid, notes = run_grid(result), Notes(result)
+    header, rows = _layout(grid)
 
     def cell(system: str, heading: Heading) -> str:
         return " ".join([*grid.words(system, heading), grid.mark(system, heading, notes)]).strip()
 
-    if len(grid.headings) > MOST_COLUMNS:
-        header = ["attack", "budget", "surface", *grid.systems]
-        rows = [[*_three(h), *(cell(s, h) for s in grid.systems)] for h in grid.headings]
-    else:
-        header = ["system", *(" ".join(h) for h in grid.headings)]
-        rows = [[s, *(cell(s, h) for h in grid.headings)] for s in grid.systems]
-    below = caption(result).replace("\n", "\n\n")
-    parts = [f"### {result['name']}", markdown_table(header, rows).rstrip(), below]
+    table = markdown_table(header, [[*labels, *(cell(*place) for place in cells)] for labels, cells in rows])
+    parts = [f"### {result['name']}", table.rstrip(), caption(result).replace("\n", "\n\n")]
     abstained = abstention_table(result)
     if abstained is not None:
         parts += [ABSTENTION, markdown_table(*abstained).rstrip()]
@@ -129,22 +125,23 @@ def markdown_run(result: dict[str, Any]) -> str:
 
 
 def render_abstention(result: dict[str, Any]) -> Table | None:
-    """What systems with a risk refused, for the terminal; None where no risk was recorded."""
+    """What systems with a risk rejected, for the terminal; None where no risk was recorded."""
     abstained = abstention_table(result)
     if abstained is None:
         return None
     header, rows = abstained
     table = Table(title="abstention", caption=Text(ABSTENTION), caption_justify="left")
-    for k, name in enumerate(header):
-        table.add_column(name, justify="right" if k else "left")
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def _three(heading: Heading) -> Heading:
+    """(attack, budget, surface), where the false-positive rate is written with the budget."""
     *words, last = heading
-    if last.endswith("FPR"):  # stands with the budget
+    if last.endswith("FPR"):
         name, *rest = words
         budget, surface = (*rest, "", "")[:2]
         return name, f"{budget} {last}".strip(), surface

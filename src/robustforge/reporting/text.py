@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robustforge.records.summary import WORST
+from robustforge.records.table import CLEAN
+
 MISSING = "–"  # noqa: RUF001
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
@@ -40,13 +43,13 @@ def column_words(cell: Mapping[str, Any]) -> list[str]:
 
 def base_words(cell: Mapping[str, Any]) -> list[str]:
     """The same without the rate."""
-    if cell["attack"] == "clean":
+    if cell["attack"] == CLEAN:
         return ["clean"]
     words = [
         cell["attack"].replace("_", " "),
         f"{NORMS.get(cell['norm'], cell['norm'])} {budget(cell['eps'], cell['norm'])}",
     ]
-    return words if cell["attack"] == "worst_case" else [*words, cell["surface"]]
+    return words if cell["attack"] == WORST else [*words, cell["surface"]]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Two pictures of a system that may refuse: error against answered share, and detection against false alarms."""
+"""Two pictures of a system that may reject: error against accepted share, and detection against false alarms."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from robustforge.records.abstention import aurc, auroc, risk_coverage, roc
-from robustforge.records.table import CLEAN, CellKey, Records, read_records
+from robustforge.records.abstention import aurc, auroc, changed_risks, risk_coverage, roc
+from robustforge.records.table import CLEAN, CellKey, read_records
 from robustforge.reporting.figures.style import LINES, color, drawing, save
 from robustforge.reporting.text import NORMS, budget
 
@@ -19,7 +19,7 @@ def abstention_curves(source: Any, result: Mapping[str, Any], path: str | Path) 
 
     Args:
         source: the records; anything that ``read_records`` takes.
-        result: computed from them; says which system is the defense and which rate is the headline's.
+        result: computed from them; says which system is the defense and which rate the headline number has.
         path: of the PNG.
 
     Returns:
@@ -43,21 +43,17 @@ def abstention_curves(source: Any, result: Mapping[str, Any], path: str | Path) 
             x, y = risk_coverage(part["risk"], wrong)
             label = f"{_words(key)} (AURC {100 * aurc(part['risk'], wrong):.1f})"
             coverage.plot(100 * x, 100 * y, label=label, **look)
-            positive = _changed(part)
+            positive = changed_risks(part)
             if clean is not None and key.attack != CLEAN and len(positive):
                 label = f"{_words(key)} (AUROC {auroc(clean['risk'], positive):.2f})"
                 detection.plot(*(100 * axis for axis in roc(clean["risk"], positive)), label=label, **look)
         detection.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8)
-        coverage.set(title="risk and coverage", xlabel="answered (%)", ylabel="wrong among the answered (%)")
+        coverage.set(title="risk and coverage", xlabel="accepted (%)", ylabel="wrong among the accepted (%)")
         detection.set(title="detection", xlabel="clean images rejected (%)", ylabel="attacked images rejected (%)")
         for axes in (coverage, detection):
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=6.5, loc="best")
         return save(figure, path)
-
-
-def _changed(part: Records) -> Any:
-    return part["risk"][part["linf"] > 0]
 
 
 def _words(key: CellKey) -> str:

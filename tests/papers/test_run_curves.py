@@ -1,19 +1,20 @@
 """Curves of several runs in one figure."""
 
-from robustforge.reporting.figures import run_curves
+from drawn import assert_drawn, write_metrics
 
-from .test_figures import assert_drawn, write_metrics
+from robustforge.papers import run_curves
+from robustforge.papers.specification import CurveFigure, CurvePanel
 
-FIGURE = {
-    "file": "figure.png",
-    "title": "Accuracies of three runs",
-    "stage": "selector",
-    "runs": {"first": "a", "second": "b", "not run": "c"},
-    "panels": [
-        {"label": "loss", "metrics": ["train/loss", "val/loss"]},
-        {"label": "held-out error (%)", "metrics": ["val/accuracy"], "scale": "error"},
-    ],
-}
+FIGURE = CurveFigure(
+    file="figure.png",
+    title="Accuracies of three runs",
+    stage="selector",
+    runs={"first": "a", "second": "b", "not run": "c"},
+    panels=(
+        CurvePanel("loss", ("train/loss", "val/loss")),
+        CurvePanel("held-out error (%)", ("val/accuracy",), "error"),
+    ),
+)
 
 
 def test_runs_share_a_figure_and_missing_ones_are_left_out(tmp_path):

@@ -3,13 +3,14 @@
 import math
 
 import pytest
+from made_up import table
+from recorded import EPS, held, join, make_cell
 
-from robustforge.papers.rendering import compare, write
+from robustforge.papers.comparison import compare
+from robustforge.papers.rendering import write
 from robustforge.papers.replicates import mean_interval
 
-from .conftest import EPS, held, join, make_cell
-
-SPEC = {
+SPEC = table({
     "title": "Made-up table",
     "paper_table": "dfl_pcl_table1",
     "rows": [
@@ -20,7 +21,7 @@ SPEC = {
         {"label": "ours", "paper_row": None, "run": "a", "system": "dfl_pcl"},
     ],
     "columns": [{"label": "FGSM", "paper_key": "FGSM", "attack": "fgsm", "eps": EPS}],
-}  # fmt: skip
+})  # fmt: skip
 
 
 def records(right):

@@ -1,4 +1,4 @@
-"""Figures of results: accuracy against budget, and accuracies side by side. The other figures are re-exported here."""
+"""Figures of results: accuracy against budget, and accuracies side by side."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from robustforge.reporting.figures.abstention_curves import abstention_curves
-from robustforge.reporting.figures.curves import read_metrics, training_curves
+from robustforge.records.summary import WORST
+from robustforge.records.table import CLEAN
 from robustforge.reporting.figures.style import LINES, MARKERS, color, drawing, save
 from robustforge.reporting.tables import Grid, Heading, run_grid
 from robustforge.reporting.text import NORMS, budget, percent
-
-__all__ = ["abstention_curves", "accuracy_bars", "read_metrics", "security_curve", "training_curves"]
 
 Points = dict[float, Mapping[str, Any]]  # budget -> the cell that is lowest there
 
@@ -26,7 +24,7 @@ def security_curve(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], pat
     """Accuracy against the budget: a line a surface (its strongest attack at each budget), bold the worst case.
 
     Args:
-        results: one result, or several, whose names then stand before their systems.
+        results: one result, or several, whose names are then written before their systems.
         path: of the PNG.
 
     Returns:
@@ -50,11 +48,11 @@ def security_curve(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], pat
 
 def _collect(result: Mapping[str, Any], prefix: str, panels: dict[str, dict[tuple[str, str], Points]]) -> None:
     """Adds a result's points; the clean accuracy is every line's point at budget 0."""
-    clean = {(c["system"], c.get("rate")): c for c in result["cells"] if c["attack"] == "clean"}
+    clean = {(c["system"], c.get("rate")): c for c in result["cells"] if c["attack"] == CLEAN}
     for cell in [*result["cells"], *result["worst_case"]]:
-        if cell["attack"] == "clean" or cell["eps"] is None or cell["accuracy"] is None:
+        if cell["attack"] == CLEAN or cell["eps"] is None or cell["accuracy"] is None:
             continue
-        surface = "worst case" if cell["attack"] == "worst_case" else cell["surface"]
+        surface = "worst case" if cell["attack"] == WORST else cell["surface"]
         rate = cell.get("rate")
         surface += "" if rate is None else f", {100 * rate:g} % FPR"
         points = panels[cell["norm"]][prefix + cell["system"], surface]

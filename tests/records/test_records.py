@@ -1,32 +1,18 @@
+"""Accuracies and worst cases of records, against values worked out by hand."""
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recorded import BIG, EPS, held, join, make_cell
 
-from robustforge.records.records import (
-    Outcomes,
-    outcomes,
-    paired_difference,
-    read_records,
-    summarize,
-    worst_case,
-    worst_outcomes,
-)
 from robustforge.records.statistics import wilson
-
-from .conftest import BIG, EPS, held, join, make_cell
+from robustforge.records.summary import outcomes, summarize, worst_case, worst_outcomes
+from robustforge.records.table import read_records
 
 
 def by_name(cells):
     return {(c.system, c.attack, c.surface, round(c.eps * 255)): c for c in cells}
-
-
-def test_wilson_against_hand_value():
-    # p = .5, n = 10, z = 1.96: center .5, half = 1.96 * sqrt(.025 + .0096) / 1.38416 = .2634
-    assert wilson(5, 10) == pytest.approx((23.66, 76.34), abs=0.01)
-    assert wilson(0, 10) == pytest.approx((0.0, 27.75), abs=0.01)
-    assert wilson(10, 10) == pytest.approx((72.25, 100.0), abs=0.01)
-    assert wilson(0, 0) == (0.0, 100.0)
 
 
 def test_summarise_by_hand(small):
@@ -102,21 +88,6 @@ def test_budget_is_found_with_few_digits(small):
     assert worst_case(small, "memdef", "linf", 0.0353).accuracy == 40
 
 
-def test_paired_difference():
-    index = np.arange(200)
-    first, second = Outcomes(index, index < 150), Outcomes(index[::1], index < 100)
-    result = paired_difference(first, second)
-    assert (result.points, result.n) == (25, 200)
-    # standard error 100 * sqrt(.25 * .75 / 200) = 3.06
-    assert result.low == pytest.approx(25 - 1.96 * 3.06, abs=1)
-    assert result.high == pytest.approx(25 + 1.96 * 3.06, abs=1)
-    same = paired_difference(first, first)
-    assert (same.points, same.low, same.high) == (0, 0, 0)
-    assert paired_difference(first, Outcomes(index[100:], index[100:] < 100)).n == 100
-    with pytest.raises(ValueError, match="share no sample"):
-        paired_difference(first, Outcomes(index + 1000, index < 1))
-
-
 def test_outcomes_are_sorted_by_sample():
     part = read_records(make_cell("d", "pgd", "a", EPS, [1, 0, 1], index=[5, 2, 9]))
     result = outcomes(part)
@@ -140,3 +111,13 @@ def test_bad_records_are_refused(small, tmp_path):
         read_records({name: values for name, values in small.items() if name != "success"})
     with pytest.raises(ValueError, match="a sample twice"):
         read_records(join(small, small))
+
+
+def test_cells_are_found_however_the_rows_lie(large):
+    order = np.random.default_rng(0).permutation(len(large["index"]))
+    shuffled = read_records({name: values[order] for name, values in large.items()})
+    cells = read_records(large).cells
+    assert list(shuffled.cells) == list(dict.fromkeys(list(cells)[row // 1000] for row in order))  # by their first row
+    for key, part in cells.items():
+        assert np.array_equal(outcomes(part).correct, outcomes(shuffled.cells[key]).correct)
+    assert worst_case(shuffled, "memdef", "linf", EPS).accuracy == worst_case(large, "memdef", "linf", EPS).accuracy

@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from made_up import table
+from recorded import join, make_cell
 
-from robustforge.papers.figures import draw, told
+from robustforge.papers.figures import diagnostic_lines, draw
+from robustforge.papers.outcome_curves import accepted_share, shares
+from robustforge.papers.specification import Panel
 from robustforge.records.table import read_records
-from robustforge.reporting.figures.outcome_curves import accepted_share, shares
-
-from .conftest import join, make_cell
 
 PANEL = {"label": "ours", "run": "a", "system": "gmvae", "attack": "fgsm", "surface": "encoder"}
+EMPTY = {"paper_table": "gmvae_text", "rows": [], "columns": [], "runs": {"a": {}, "b": {}}}
 
 
 def cell(attack, eps, right, accepted, surface="encoder", risk=None):
@@ -21,21 +23,21 @@ def cell(attack, eps, right, accepted, surface="encoder", risk=None):
 
 @pytest.fixture
 def records():
-    return join(
+    return read_records(join(
         cell("clean", 0.0, [1, 1, 1, 0], [1, 1, 0, 1]),
         cell("fgsm", 0.1, [1, 0, 0, 0], [1, 1, 0, 0]),
         cell("fgsm", 0.2, [0, 0, 0, 0], [0, 0, 0, 0]),
         cell("fgsm", 0.2, [1, 1, 1, 1], [1, 1, 1, 1], surface="white_box"),
-    )
+    ))  # fmt: skip
 
 
 def test_shares_by_hand(records):
     found = {
         eps: [part[name]["percent"] for name in ("accepted_correct", "accepted_wrong", "rejected")]
-        for eps, part in shares(PANEL, records).items()
+        for eps, part in shares(Panel(**PANEL), records).items()
     }
     assert found == {0.0: [50, 25, 25], 0.1: [25, 25, 50], 0.2: [0, 0, 100]}
-    assert shares(PANEL, None) == shares(PANEL, {"failed": "exit code 1"}) == {}
+    assert shares(Panel(**PANEL), None) == {}
 
 
 def test_acceptance_by_hand():
@@ -48,19 +50,21 @@ def test_acceptance_by_hand():
 
 
 def test_figures_and_lines_of_a_specification(records, tmp_path):
-    spec = {
-        "figures": [
+    spec = table(
+        EMPTY,
+        figures=[
             {"file": "curves.png", "kind": "outcomes", "panels": [PANEL, {**PANEL, "run": "b"}]},
             {"file": "acceptance.png", "kind": "acceptance", "panels": [{**PANEL, "eps": 0.1}, {**PANEL, "run": "b", "eps": 0.1}]},
             {"file": "none.png", "kind": "outcomes", "panels": [{**PANEL, "run": "b"}]},
         ],
-        "diagnostics": ["frechet_distance", "absent"],
-    }  # fmt: skip
-    made = draw(spec, {"a": records, "b": None}, tmp_path)
+        diagnostics=["frechet_distance", "absent"],
+    )  # fmt: skip
+    made = draw(spec, {"a": records}, tmp_path)
     assert [path.name for path in made] == ["curves.png", "acceptance.png"]
     assert all(path.stat().st_size > 5000 for path in made)
-    (tmp_path / "result.json").write_text(json.dumps({"diagnostics": {"frechet_distance": 4.25, "other": 1.0}}))
-    assert told(spec, {"a": tmp_path / "records.parquet", "b": None}) == ["a: frechet distance 4.250."]
-    assert draw({}, {}, tmp_path) == told({}, {}) == []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text(json.dumps({"diagnostics": {"frechet_distance": 4.25, "other": 1.0}}))
+    assert diagnostic_lines(spec, ["a"], tmp_path) == ["a: frechet distance 4.250."]
+    assert draw(table(EMPTY), {}, tmp_path) == diagnostic_lines(table(EMPTY), ["a"], tmp_path) == []
     with pytest.raises(ValueError, match="outcomes, acceptance"):
-        draw({"figures": [{"file": "x.png", "kind": "pie", "panels": []}]}, {}, tmp_path)
+        table(EMPTY, figures=[{"file": "x.png", "kind": "pie", "panels": []}])

@@ -1,0 +1,50 @@
+"""What one attacked batch adds to the records: tensors to numpy columns (see :mod:`robustforge.records.schema`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robustforge.attacks.core.geometry import l2_norm, linf_norm
+from robustforge.types import AttackResult, Batch, DefenseOutput
+
+
+def batch_columns(
+    batch: Batch, result: AttackResult, output: DefenseOutput, threshold: float | None
+) -> dict[str, NDArray[Any]]:
+    """Per-sample columns of one attacked batch, as numpy arrays (B,).
+
+    Args:
+        batch: the clean images.
+        result: what the attack returned.
+        output: the system's float32 answer to ``result.x_adv``.
+        threshold: risk above which the system rejects, or None.
+    """
+    delta = result.x_adv - batch.x
+    risk, trace = output.risk, result.trace
+    nan = np.full(len(batch.y), np.nan)
+    accepted = np.ones(len(batch.y), dtype=bool)
+    if risk is not None and threshold is not None:
+        accepted = _numpy(risk <= threshold)
+    return {
+        "index": _numpy(batch.index),
+        "label": _numpy(batch.y),
+        "prediction": _numpy(output.logits.argmax(1)),
+        "success": _numpy(result.success),
+        "accepted": accepted,
+        "risk": nan if risk is None else _numpy(risk.double()),
+        "linf": _numpy(linf_norm(delta).double()),
+        "l2": _numpy(l2_norm(delta).double()),
+        "forwards": _numpy(result.forwards),
+        "backwards": _numpy(result.backwards),
+        "zero_gradient": nan if trace is None else _numpy(trace.zero_gradient.double()),
+        "loss_gain": nan if trace is None else _numpy(trace.loss_gain.double()),
+        "best_at": nan if trace is None else _numpy(trace.best_at.double()),
+    }
+
+
+def _numpy(values: Tensor) -> NDArray[Any]:
+    return values.detach().cpu().numpy()
