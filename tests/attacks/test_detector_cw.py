@@ -103,5 +103,5 @@ def test_search_by_hand():
 def test_settings_that_would_do_nothing():
     with pytest.raises(UserError, match="rounds=0"):
         DetectorCW(rounds=0)
-    with pytest.raises(UserError, match="positive weights"):
+    with pytest.raises(UserError, match="detector_weight=0"):
         DetectorCW(detector_weight=0)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import inside, l2_norm, per_sample, project
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.detector_aware import scaled_excess
-from robustforge.losses.classification import margin
-from robustforge.types import UserError
 
 _SHRINK = 0.9  # black and white pixels lie where tanh still has a slope, not at infinity
 _LIMIT = math.atanh(_SHRINK)
@@ -55,22 +55,17 @@ class DetectorCW(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.rounds < 1:
-            raise UserError(
-                f"Attack {self.name} has steps={self.steps} and rounds={self.rounds}: give at least 1 of each."
-            )
-        if not (self.learning_rate > 0 and self.label_weight > 0 and self.detector_weight > 0 and self.confidence >= 0):
-            raise UserError(
-                f"Attack {self.name} needs positive weights and learning_rate, and confidence of 0 or more."
-            )
+        check_at_least(self.name, 1, steps=self.steps, rounds=self.rounds)
+        check_at_least(self.name, 0, confidence=self.confidence)
+        check_positive(self.name, learning_rate=self.learning_rate)
+        check_positive(self.name, label_weight=self.label_weight, detector_weight=self.detector_weight)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        rows = (~session.fools(session.x, count=False)).nonzero().flatten()
-        result = session.x.clone()
-        if not len(rows) or session.threat.eps == 0:
+        result, rows = session.x.clone(), standing(session)
+        if not len(rows):
             return result
-        best = _Best(session.x[rows])
+        best = _Best.of(session.x[rows])
         weights = _Weights(len(rows), self.label_weight, self.detector_weight, session.x.device)
         for _ in range(self.rounds):
             label_missed, detector_missed, evaded = self._round(session, rows, weights, best)
@@ -86,7 +81,7 @@ class DetectorCW(BaseAttack):
         clean = session.x[rows]
         w = torch.atanh((2 * clean - 1) * _SHRINK)
         first, second = torch.zeros_like(w), torch.zeros_like(w)
-        mine = _Best(clean)
+        mine = _Best.of(clean)
         for step in range(1, self.steps + 1):
             tanh = w.tanh()
             x_adv = ((tanh / _SHRINK + 1) / 2).clamp(0, 1)
@@ -97,7 +92,7 @@ class DetectorCW(BaseAttack):
                 held = inside(x_adv[asked], clean[asked], session.threat)
                 evades[asked] = session.fools(x_adv[asked], rows[asked]) & held
             for kept in (mine, best):
-                kept.offer(x_adv, l2_norm(x_adv - clean), lack.clamp(min=0) + excess.clamp(min=0), evades, lack, excess)
+                kept.offer(_Best(x_adv, l2_norm(x_adv - clean), lack, excess, evades))
             gradient = (2 * (x_adv - clean) + gradient) * (1 - tanh.square()) / (2 * _SHRINK)
             first.lerp_(gradient, 0.1)
             second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
@@ -112,12 +107,8 @@ class DetectorCW(BaseAttack):
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (session.surface.attacker_output or session.surface.system)(leaf, session.y[rows])
-            logits = answer.logits.float()
-            gained = (
-                margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
-            )
-            lack = self.confidence - gained
+            answer = session.surface.answer(leaf, session.y[rows])
+            lack = self.confidence - session.lead(answer.logits, rows)
             excess = scaled_excess(answer, session.threshold).clamp(min=0).sum(1)
             kept.extend((lack.detach(), excess.detach()))
             return [-weights.label * lack.clamp(min=0) - weights.detector * excess], answer.logits
@@ -127,25 +118,36 @@ class DetectorCW(BaseAttack):
         return -gradient, kept[0], kept[1]
 
 
+@dataclass
 class _Best:
     """The best iterate of each of n images: evading with the least distortion, else the least violation."""
 
-    def __init__(self, clean: Tensor) -> None:
-        infinite = torch.full((len(clean),), float("inf"), device=clean.device)
-        self.images, self.distance, self.violation = clean.clone(), infinite.clone(), infinite.clone()
-        self.lack, self.excess = infinite.clone(), infinite.clone()
-        self.evades = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+    images: Tensor  # (n, C, H, W)
+    distance: Tensor  # (n,) to the clean image, as all that follow
+    lack: Tensor  # of the label's margin
+    excess: Tensor  # of the scores over their thresholds
+    evades: Tensor  # bool
 
-    def offer(
-        self, x_adv: Tensor, distance: Tensor, violation: Tensor, evades: Tensor, lack: Tensor, excess: Tensor
-    ) -> None:
-        nearer = evades & (~self.evades | (distance < self.distance))
-        closer = ~evades & ~self.evades & (violation < self.violation)
+    @classmethod
+    def of(cls, clean: Tensor) -> _Best:
+        """Before the first iterate."""
+        infinite = torch.full((len(clean),), float("inf"), device=clean.device)
+        return cls(clean, infinite, infinite, infinite, torch.zeros_like(infinite, dtype=torch.bool))
+
+    def violation(self) -> Tensor:
+        """(n,) by how much both constraints together are missed."""
+        return self.lack.clamp(min=0) + self.excess.clamp(min=0)
+
+    def offer(self, new: _Best) -> None:
+        """Takes other iterates of the same images where they are better."""
+        nearer = new.evades & (~self.evades | (new.distance < self.distance))
+        closer = ~new.evades & ~self.evades & (new.violation() < self.violation())
         take = nearer | closer
-        self.images = torch.where(per_sample(take, x_adv), x_adv, self.images)
-        for name, value in (("distance", distance), ("violation", violation), ("lack", lack), ("excess", excess)):
-            setattr(self, name, torch.where(take, value, getattr(self, name)))
-        self.evades = self.evades | evades
+        self.images = torch.where(per_sample(take, new.images), new.images, self.images)
+        self.distance = torch.where(take, new.distance, self.distance)
+        self.lack = torch.where(take, new.lack, self.lack)
+        self.excess = torch.where(take, new.excess, self.excess)
+        self.evades = self.evades | new.evades
 
 
 class _Weights:

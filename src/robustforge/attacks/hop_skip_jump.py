@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
+from robustforge.attacks.core.nearest import Nearest, check_norm
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.randomness import SampleRandom
-from robustforge.types import Threat, UserError
+from robustforge.types import Threat
 
 _GRAIN = (None, 1, 2, 4, 7, 14)  # side of the grid that starting noise is drawn on; None: every pixel its own
 _HALVINGS = 25  # of a step: 2^-25 of a distance is no step any more in float32
@@ -55,9 +56,9 @@ class HopSkipJump(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm)
-        for name in ("steps", "probes", "max_probes", "init_tries", "gamma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give more than 0.")
+        check_at_least(self.name, 1, steps=self.steps, probes=self.probes, max_probes=self.max_probes)
+        check_at_least(self.name, 1, init_tries=self.init_tries)
+        check_positive(self.name, gamma=self.gamma)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -38,6 +38,11 @@ class Mixture:
                 f"{', '.join(self.budgets) or 'none'}: give at least one attack, and a budget for each."
             )
 
+    @property
+    def evades(self) -> bool:
+        """Whether any of them lowers a detector's risk."""
+        return any(attack.evades for attack in self.attacks.values())
+
     def __call__(
         self,
         surface: Surface,

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -86,6 +86,7 @@ class TorchAttack:
         UserError: torchattacks has no such class, or the class does not take an option.
     """
 
+    evades: ClassVar[bool] = False
     attack: str
     options: dict[str, Any] = field(default_factory=dict)
     name: str = ""

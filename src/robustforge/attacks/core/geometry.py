@@ -48,7 +48,7 @@ def limits(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor] | None:
     return (x - threat.eps).clamp_(min=0), (x + threat.eps).clamp_(max=1)
 
 
-def step_(
+def projected_step_(
     current: Tensor, gradient: Tensor, size: float, x: Tensor, threat: Threat, box: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """One projected ascent step, overwriting ``gradient``: fewer passes through memory than its parts.
@@ -67,7 +67,7 @@ def step_(
 
 
 def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
-    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
+    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalized gradient for L2."""
     if threat.norm == "linf":
         return gradient.sign()
     # confident networks' gradients are so small that their squares, or a floor under their norm, would shorten it

@@ -56,6 +56,10 @@ class Surface:
         """The first view, (B, K)."""
         return self.attacker_logits(x, y)[0]
 
+    def answer(self, x: Tensor, y: Tensor) -> DefenseOutput:
+        """The whole answer as the attacker differentiates it: ``attacker_output``, else ``system``."""
+        return (self.attacker_output or self.system)(x, y)
+
     def evaluate(self, x: Tensor, y: Tensor, objective: Objective, aim: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The attacker's view of one batch.
 
