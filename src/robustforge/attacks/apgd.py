@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,13 +75,11 @@ class APGD(BaseAttack):
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(session)
 
-        def start(rows: Tensor, number: int) -> Tensor:
-            return self.random_start(session, rows, number, seed)
-
         def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             goal = None if classes is None else goals(session, classes, rows, numbers)
             return ascend_adaptively(session, begin, rows, self.steps, objective, goal=goal, give_up=self.give_up)
 
+        start = partial(self.random_start, session, seed)
         return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
 
     def _objective(self, session: AttackSession) -> Objective:
@@ -208,5 +207,5 @@ def ascend_adaptively(
         z = project(s.x + per_sample(s.step, s.x) * ascent_direction(s.gradient, threat), s.clean, threat)
         ahead = s.x + share * (z - s.x) + (1 - share) * (s.x - s.previous)
         s.previous, s.x = s.x, project(ahead, s.clean, threat)
-    s = runs.judge(s, torch.ones_like(runs.rows, dtype=torch.bool))
+    s = runs.judge(s)
     return runs.finish(s.best), runs.fooled

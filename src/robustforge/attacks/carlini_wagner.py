@@ -18,6 +18,7 @@ from robustforge.losses.classification import margin
 
 _BETA_1, _BETA_2 = 0.9, 0.999  # Adam's
 _BEND = 0.7  # share of tanh's range that [0, 1] is laid on: at 1, pixels of exactly 0 or 1 lie at infinity
+_LIMIT = math.atanh(_BEND)
 _GAIN = 0.005  # share by which an image must be nearer before the system is asked about it
 _HALVINGS = 8  # of the way back to the boundary at the end
 _PROGRESS = 0.9999  # a loss that has not fallen below this share of its value at the last check ends the round
@@ -97,8 +98,7 @@ class _Search(State):
         size = per_sample(learning_rate / (1 - _BETA_1**count), gradient)
         scale = per_sample((1 - _BETA_2**count).rsqrt(), gradient)
         self.w.sub_(size * self.first / (self.second.sqrt() * scale).add_(1e-8))
-        limit = math.atanh(_BEND)
-        self.w.clamp_(-limit, limit)
+        self.w.clamp_(-_LIMIT, _LIMIT)
 
 
 @dataclass(frozen=True)

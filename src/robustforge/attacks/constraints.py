@@ -87,19 +87,16 @@ class ConstraintDescent(BaseAttack):
         rows = standing(session)
         ranking = likely_classes(session, self.classes or session.classes() - 1)
 
-        def target(rows: Tensor, number: int) -> Tensor:
-            return ranking[rows, number // self.restarts]
-
         def start(rows: Tensor, number: int) -> Tensor:
             own, restart = session.surface.start, number % self.restarts
             if own is None or restart % 2:
-                return self.random_start(session, rows, number, seed)
+                return self.random_start(session, seed, rows, number)
             with torch.no_grad():
-                begin = own(target(rows, number), session.index[rows], restart)
+                begin = own(ranking[rows, number // self.restarts], session.index[rows], restart)
             return project(begin, session.x[rows], session.threat)
 
         def run(begin: Tensor, rows: Tensor, number: Sequence[int]) -> tuple[Tensor, Tensor]:
-            ends = self._descend(session, begin, rows, target(rows, number[0]))
+            ends = self._descend(session, begin, rows, ranking[rows, number[0] // self.restarts])
             return ends, session.fools(ends, rows)
 
         rounds = [[number] for number in range(ranking.shape[1] * self.restarts)]

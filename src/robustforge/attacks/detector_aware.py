@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -75,25 +76,23 @@ class DetectorAware(BaseAttack):
 
         def start(rows: Tensor, restart: int) -> Tensor:
             clean = restart == 0 and self.start == "clean"
-            return session.x[rows] if clean else self.random_start(session, rows, restart, seed)
+            return session.x[rows] if clean else self.random_start(session, seed, rows, restart)
 
-        def run(begin: Tensor, rows: Tensor, _: Sequence[int]) -> tuple[Tensor, None]:
-            return self._run(session, begin, rows), None
+        rounds = first_then_others(1, self.restarts)
+        return in_rounds(session, rounds, start, partial(self._run, session), fallback=-1)
 
-        return in_rounds(session, first_then_others(1, self.restarts), start, run, fallback=-1)
-
-    def _run(self, session: AttackSession, start: Tensor, rows: Tensor) -> Tensor:
+    def _run(self, session: AttackSession, start: Tensor, rows: Tensor, _numbers: Sequence[int]) -> tuple[Tensor, None]:
         """Evading iterates (n, C, H, W), the first of each run; else the last."""
         step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
         runs = Survivors(session, rows, start, stops="own")
         s = _Run(start, session.x[rows], direction=start, excess=start.new_zeros(len(start), 0))
         for _ in runs.steps(self.steps):
             s.direction, s.excess = self._direction(session, s, runs.rows)
-            s = runs.judge(s, torch.ones_like(runs.rows, dtype=torch.bool))
+            s = runs.judge(s)
             multipliers = torch.ones_like(s.excess) if s.multipliers is None else s.multipliers
             s.multipliers = (multipliers * torch.where(s.excess > 0, self.growth, 1 / self.growth)).clamp(1e-4, 1e4)
             s.x = project(s.x + step_size * s.direction, s.clean, session.threat)
-        return runs.finish(s.x)
+        return runs.finish(s.x), None
 
     def _direction(self, session: AttackSession, s: _Run, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(unit step direction (m, C, H, W), excess (m, J) of every score over its threshold)."""

@@ -15,7 +15,7 @@ from robustforge.types import AttackResult, Threat, Trace, UserError
 
 
 @dataclass(frozen=True)
-class WorstCase:
+class WorstCase(Attack):
     """Attacks in a row, each on the survivors of those before it.
 
     Attributes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.checks import check_at_least
-from robustforge.attacks.core.geometry import l2_norm, linf_norm, per_sample, random_sign
+from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.rivals import goals, likely_classes
 from robustforge.attacks.core.session import AttackSession
@@ -38,7 +38,7 @@ class _Walk(Iterates):
 
     def note_nearest(self, threat: Threat) -> Tensor:
         """Remembers the nearest adversarial iterates; (m,) bool: which iterates are adversarial inside the ball."""
-        distance = _length(self.x - self.clean, threat.norm)
+        distance = NORMS[threat.norm](self.x - self.clean)
         better = self.adversarial & (distance < self.nearest)
         self.found = torch.where(per_sample(better, self.x), self.x, self.found)
         self.nearest = torch.where(better, distance, self.nearest)
@@ -138,7 +138,7 @@ class FAB(BaseAttack):
         offset = (gradient * (x - clean)).flatten(1).sum(1)
         own = to_hyperplane(x, gradient, -value, threat.norm)
         origin = to_hyperplane(clean, gradient, offset - value, threat.norm)
-        far, near = _length(own, threat.norm), _length(origin, threat.norm)
+        far, near = NORMS[threat.norm](own), NORMS[threat.norm](origin)
         alpha = per_sample((far / (far + near).clamp_min(_TINY)).clamp(max=self.alpha_max), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * origin)).clamp(0, 1)
 
@@ -184,7 +184,3 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
 
 def _toward(logits: Tensor, goal: Tensor) -> Tensor:
     return margin_targeted(logits, goal[:, 0], goal[:, 1])
-
-
-def _length(step: Tensor, norm: Norm) -> Tensor:
-    return linf_norm(step) if norm == "linf" else l2_norm(step)

@@ -52,7 +52,7 @@ class FGSM(BaseAttack):
         best, rows = session.x.clone(), standing(session) if self.early_stop else session.everyone()
         if not len(rows):
             return best
-        start, threat = best[rows], session.threat
+        start, threat, size = best[rows], session.threat, (1 - self.random_share) * session.threat.eps
         if self.random_share:
             noise = random_sign(start, session.index[rows], threat, SampleRandom(seed, self.name))
             start = project(start + self.random_share * threat.eps * noise, start, threat)
@@ -61,6 +61,5 @@ class FGSM(BaseAttack):
         s = Ascent.begin(session, start, rows, label)
         s.gradient, logits, _ = session.gradient(s.x, rows, OBJECTIVES[self.loss], s.goal)
         s = runs.judge(s, session.suspects(logits, rows))
-        size = (1 - self.random_share) * threat.eps
         best[rows] = runs.finish(projected_step_(s.x, s.gradient, size, s.clean, threat, s.box))
         return best

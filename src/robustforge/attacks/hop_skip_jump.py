@@ -12,7 +12,7 @@ from torch import Tensor
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
-from robustforge.attacks.core.nearest import Nearest, check_norm
+from robustforge.attacks.core.nearest import Nearest, bisect, check_norm
 from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.types import Threat
@@ -104,11 +104,8 @@ class HopSkipJump(BaseAttack):
         """Bisection (Algorithm 1): the nearest point on the way to the clean image that still fools, to theta."""
         pixels = x_adv[0].numel()
         halvings = math.ceil(math.log2(pixels ** (2 if self._linf(session) else 1.5) / self.gamma))
-        low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
-        for _ in range(min(max(halvings, 1), 24)):  # float32 holds no finer share
-            middle = (low + high) / 2
-            fooled = session.fools(self._between(session, rows, x_adv, middle), rows)
-            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+        halvings = min(max(halvings, 1), 24)  # float32 holds no finer share
+        high = bisect(lambda share: session.fools(self._between(session, rows, x_adv, share), rows), rows, halvings)
         return torch.where(per_sample(high < 1, x_adv), self._between(session, rows, x_adv, high), x_adv)
 
     def _normal(self, session: AttackSession, rows: Tensor, x_adv: Tensor, step: int, random: SampleRandom) -> Tensor:

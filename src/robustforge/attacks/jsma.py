@@ -151,7 +151,7 @@ class JSMA(BaseAttack):
             step = torch.where(exists[:, None], self.theta, 0.0).expand(-1, 2)
             s.x = flat.scatter_add(1, pairs, step).clamp(0, 1).view_as(s.x)
             s = runs.drop(s, ~exists)
-        runs.judge(s, torch.ones_like(runs.rows, dtype=torch.bool))
+        runs.judge(s)
         # of an image's aims that fool at the same step, the first is taken
         first = first_hits(rows, runs.fooled.nonzero().flatten(), len(session.x))
         first = first[first < len(rows)]

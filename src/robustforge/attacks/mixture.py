@@ -15,7 +15,7 @@ from robustforge.types import AttackResult, Threat, UserError
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Attack):
     """Every image is attacked by one of the attacks, drawn by its sample number.
 
     Attributes:
@@ -37,11 +37,6 @@ class Mixture:
                 f"Attack {self.name} has attacks {', '.join(self.attacks) or 'none'} and budgets "
                 f"{', '.join(self.budgets) or 'none'}: give at least one attack, and a budget for each."
             )
-
-    @property
-    def evades(self) -> bool:
-        """Whether any of them lowers a detector's risk."""
-        return any(attack.evades for attack in self.attacks.values())
 
     def __call__(
         self,

@@ -58,7 +58,7 @@ class MultiTargeted(BaseAttack):
             return -OBJECTIVES[self.loss](logits, goal)
 
         for number, target in enumerate(ranking.unbind(1)):
-            start = self.random_start(session, rows, number, seed)
+            start = self.random_start(session, seed, rows, number)
             best[rows] = ends = ascend(session, start, rows, self.steps, step_size, toward, goal=target[rows])
             rows = rows[~session.fools(ends, rows)]
             if not len(rows):

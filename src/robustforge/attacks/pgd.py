@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -47,13 +48,11 @@ class PGD(BaseAttack):
         step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
         rows = standing(session) if self.early_stop else session.everyone()
 
-        def start(rows: Tensor, restart: int) -> Tensor:
-            return self.random_start(session, rows, restart, seed)
-
         def run(begin: Tensor, rows: Tensor, _: Sequence[int]) -> tuple[Tensor, None]:
             objective = OBJECTIVES[self.loss]
             return ascend(session, begin, rows, self.steps, step_size, objective, early_stop=self.early_stop), None
 
+        start = partial(self.random_start, session, seed)
         return in_rounds(session, first_then_others(1, self.restarts), start, run, rows=rows, fallback=-1)
 
 

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.session import attacking
 from robustforge.attacks.core.surface import Surface
@@ -73,7 +74,7 @@ class _LabelledModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class TorchAttack:
+class TorchAttack(Attack):
     """``attack=torchattacks/<attack>``.
 
     Attributes:
@@ -86,7 +87,6 @@ class TorchAttack:
         UserError: torchattacks has no such class, or the class does not take an option.
     """
 
-    evades: ClassVar[bool] = False
     attack: str
     options: dict[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -130,9 +130,7 @@ class TorchAttack:
             _seeded(seed, x.device),
         ):
             best = session.x.clone()
-            rows = session.everyone()
-            if self.early_stop:
-                rows = (~session.fools(x)).nonzero().flatten()
+            rows = (~session.fools(x)).nonzero().flatten() if self.early_stop else session.everyone()
             if len(rows) and threat.eps > 0:
                 adversary = self._build(_LabelledModel(surface, y[rows]), threat)
                 best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], threat)

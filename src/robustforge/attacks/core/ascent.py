@@ -7,7 +7,7 @@ from typing import Self
 
 from torch import Tensor
 
-from robustforge.attacks.core.checks import check_at_least, check_choice, check_precision
+from robustforge.attacks.core.checks import PRECISIONS, check_at_least, check_choice
 from robustforge.attacks.core.geometry import limits
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
@@ -28,26 +28,18 @@ def check_settings(
     check_at_least(name, 1, steps=steps, restarts=restarts)
     check_at_least(name, 0, step_size=step_size)
     check_choice(name, "loss", loss, OBJECTIVES)
-    check_precision(name, precision)
+    check_choice(name, "precision", precision, PRECISIONS)
 
 
 @dataclass
 class Ascent(Iterates):
-    """What projected gradient ascent carries.
+    """What projected gradient ascent carries."""
 
-    Attributes:
-        clean: (m, C, H, W) images.
-        gradient: (m, C, H, W) at the iterates.
-        goal: (m, ...) second argument of the objective, or None for labels (or the session's targets).
-        box: lowest and highest pixels (m, C, H, W) of an L-infinity ball; see ``limits``.
-        velocity: (m, C, H, W) accumulated gradient, or None without momentum and before the first step.
-    """
-
-    clean: Tensor
-    gradient: Tensor
-    goal: Tensor | None
-    box: tuple[Tensor, Tensor] | None
-    velocity: Tensor | None = None
+    clean: Tensor  # (m, C, H, W)
+    gradient: Tensor  # (m, C, H, W) at x
+    goal: Tensor | None  # (m, ...) second argument of the objective; None for labels (or the session's targets)
+    box: tuple[Tensor, Tensor] | None  # lowest and highest pixels of an L-infinity ball, see `limits`
+    velocity: Tensor | None = None  # (m, C, H, W) accumulated gradient; None before the first step
 
     @classmethod
     def begin(cls, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor | None = None) -> Self:

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from robustforge.attacks.core.checks import check_precision
+from robustforge.attacks.core.checks import PRECISIONS, check_choice
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
@@ -25,7 +25,7 @@ class Attack(Protocol):
     @property
     def evades(self) -> bool:
         """Whether it lowers the risk of a system that may reject, too."""
-        ...
+        return False
 
     def __call__(
         self,
@@ -76,7 +76,7 @@ class BaseAttack:
     evades: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_precision(self.name, self.precision)
+        check_choice(self.name, "precision", self.precision, PRECISIONS)
         check_target(self.name, self.target)
 
     def __call__(
@@ -112,7 +112,7 @@ class BaseAttack:
         Called only where there is an image and a budget above 0.
         """
 
-    def random_start(self, session: AttackSession, rows: Tensor, number: int, seed: int) -> Tensor:
+    def random_start(self, session: AttackSession, seed: int, rows: Tensor, number: int) -> Tensor:
         """Uniform points (n, C, H, W) of the balls around the images ``rows`` (n,), those of start ``number``."""
         x, random = session.x[rows], SampleRandom(seed, self.name, number)
         return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)

@@ -37,11 +37,6 @@ def check_choice(name: str, setting: str, value: str, choices: Collection[str]) 
         raise UserError(f"Attack {name} has {setting}='{value}': choose one of {', '.join(choices)}.")
 
 
-def check_precision(name: str, precision: str) -> None:
-    """Raises UserError for a precision that does not exist."""
-    check_choice(name, "precision", precision, PRECISIONS)
-
-
 def check_at_least(name: str, least: float, **settings: float | None) -> None:
     """Raises UserError for an attack's setting that is below ``least``, infinite or NaN; None is let through."""
     for setting, value in settings.items():

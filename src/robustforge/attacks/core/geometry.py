@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,9 @@ def l1_norm(x: Tensor) -> Tensor:
 def linf_norm(x: Tensor) -> Tensor:
     """Largest absolute value of each sample, (B,)."""
     return x.flatten(1).abs().amax(dim=1)
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
 
 
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
@@ -97,6 +102,6 @@ def random_sign(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) 
 
 def inside(x_adv: Tensor, x: Tensor, threat: Threat, slack: float = 1e-5) -> Tensor:
     """(B,) bool: within the ball and within [0, 1], up to float32 rounding ``slack`` (relative above 1)."""
-    distance = linf_norm(x_adv - x) if threat.norm == "linf" else l2_norm(x_adv - x)
+    distance = NORMS[threat.norm](x_adv - x)
     in_range = (x_adv.flatten(1).amin(1) >= 0) & (x_adv.flatten(1).amax(1) <= 1)
     return (distance <= threat.eps + slack * max(1.0, threat.eps)) & in_range

@@ -7,17 +7,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.geometry import l2_norm, linf_norm, project
+from robustforge.attacks.core.geometry import NORMS, per_sample, project
 from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
-
-NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
 
 
 def check_norm(name: str, norm: str | None) -> None:
     """Raises UserError for a norm that is neither of the two, nor None for the threat's."""
     if norm is not None and norm not in NORMS:
         raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(NORMS)}, or null for the threat's.")
+
+
+def bisect(fooled: Callable[[Tensor], Tensor], rows: Tensor, halvings: int) -> Tensor:
+    """(n,) for each of ``rows`` the smallest share found, in (0, 1], that still fools; 1 is not asked about."""
+    low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
+    for _ in range(halvings if len(rows) else 0):
+        middle = (low + high) / 2
+        hit = fooled(middle)
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    return high
 
 
 class Nearest:
@@ -57,7 +65,8 @@ class Nearest:
         places = suspects.nonzero().flatten()
         delta = x_adv[places] - self._session.x[rows[places]]
         limit = (1 - gain) * self.distance[rows[places]]
-        nearer = self._better(self.norm(delta), self._within(delta), limit, self._fits[rows[places]])
+        fits, kept_fits = self._within(delta), self._fits[rows[places]]
+        nearer = torch.where(fits == kept_fits, self.norm(delta) < limit, fits)
         asked = places[nearer]
         if not len(asked):
             return suspects
@@ -73,20 +82,13 @@ class Nearest:
     def _within(self, delta: Tensor) -> Tensor:
         return NORMS[self._session.threat.norm](delta) <= self._session.threat.eps
 
-    @staticmethod
-    def _better(distance: Tensor, fits: Tensor, limit: Tensor, kept_fits: Tensor) -> Tensor:
-        return torch.where(fits == kept_fits, distance < limit, fits)
-
     def pull(self, rows: Tensor, halvings: int) -> None:
         """Moves what was found (n,) along the straight line toward the clean image, while it fools, by bisection."""
         rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
-        clean, far = self._session.x[rows], self.x_adv[rows]
-        low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
-        for _ in range(halvings if len(rows) else 0):
-            middle = (low + high) / 2
-            candidate = torch.lerp(clean, far, middle.view(-1, 1, 1, 1))
-            fooled = self.offer(candidate, rows, torch.ones_like(rows, dtype=torch.bool))
-            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+        clean, far, everyone = self._session.x[rows], self.x_adv[rows], torch.ones_like(rows, dtype=torch.bool)
+        bisect(
+            lambda share: self.offer(torch.lerp(clean, far, per_sample(share, clean)), rows, everyone), rows, halvings
+        )
 
     def result(self) -> Tensor:
         """(B, C, H, W) inside the ball: what was found, projected where it lies outside."""

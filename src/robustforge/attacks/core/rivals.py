@@ -25,19 +25,11 @@ def likely_classes(session: AttackSession, count: int | None = None, rows: Tenso
     if session.targets is not None:
         return session.targets[rows, None]
     wrong = session.logits(session.x[rows], rows).scatter(1, session.y[rows, None], float("-inf"))
-    most = wrong.shape[1] - 1
-    return wrong.topk(most if count is None else min(count, most), dim=1).indices
+    return wrong.topk(min(count or wrong.shape[1], wrong.shape[1] - 1), dim=1).indices
 
 
 def goals(session: AttackSession, classes: Tensor, rows: Tensor, numbers: Sequence[int]) -> Tensor:
-    """(n, 2) label and wrong class of each run of a round, for ``classes`` (B, J): run k aims at class k modulo J.
-
-    Args:
-        session: whose labels.
-        classes: see :func:`likely_classes`.
-        rows: (n,) of the runs, all of the first number before all of the next.
-        numbers: of the round's runs.
-    """
+    """(n, 2) label and wrong class of each run of a round, for ``classes`` (B, J): run k aims at class k modulo J."""
     runs = zip(rows.chunk(len(numbers)), numbers, strict=True)
     aims = torch.cat([classes[part, number % classes.shape[1]] for part, number in runs])
     return torch.stack([session.y[rows], aims], 1)

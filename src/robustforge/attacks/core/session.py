@@ -13,9 +13,8 @@ from torch import Tensor
 
 from robustforge.accel import fast_bf16
 from robustforge.attacks.core.checks import check_images, check_logits
-from robustforge.attacks.core.frozen import frozen
 from robustforge.attacks.core.geometry import inside
-from robustforge.attacks.core.surface import Objective, Surface, fooled
+from robustforge.attacks.core.surface import Objective, Surface, fooled, frozen
 from robustforge.attacks.core.targets import choose_targets
 from robustforge.attacks.core.trace import TraceKeeper
 from robustforge.losses.classification import margin

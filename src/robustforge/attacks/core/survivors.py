@@ -37,13 +37,9 @@ def _select(value: Any, index: Tensor) -> Any:
 
 @dataclass
 class Iterates(State):
-    """What every algorithm on survivors carries.
+    """What every algorithm on survivors carries."""
 
-    Attributes:
-        x: (m, C, H, W) iterates of the runs that go on.
-    """
-
-    x: Tensor
+    x: Tensor  # (m, C, H, W) iterates of the runs that go on
 
 
 S = TypeVar("S", bound=Iterates)
@@ -76,18 +72,20 @@ class Survivors:
         """0 .. ``count`` - 1, as long as any run goes on."""
         return takewhile(lambda _: len(self.rows) > 0, range(count))
 
-    def judge(self, state: S, suspects: Tensor) -> S:
+    def judge(self, state: S, suspects: Tensor | None = None) -> S:
         """Stops runs whose iterate fools the system.
 
         Args:
             state: of the runs that go on.
-            suspects: (m,) bool, the iterates that the attacker has reason to believe in. The attacker's pass only
-                nominates; the system's float32 answer decides.
+            suspects: (m,) bool, the iterates that the attacker has reason to believe in; all by default. The attacker's
+                pass only nominates; the system's float32 answer decides.
 
         Returns:
             The state of those that still go on.
         """
-        asked = suspects.nonzero().flatten() if self._stops != "never" else self.rows[:0]
+        if self._stops == "never":
+            return state
+        asked = (torch.ones_like(self.rows) if suspects is None else suspects).nonzero().flatten()
         if not len(asked):
             return state
         hit = asked[self._session.fools(state.x[asked], self.rows[asked])]

@@ -9,12 +9,7 @@ from robustforge.types import Trace
 
 
 class TraceKeeper:
-    """Of each image: how much of its first gradient was zero, its first objective, its best one, and when that was.
-
-    Args:
-        images: how many, B.
-        device: where they are.
-    """
+    """Of each image: how much of its first gradient was zero, its first objective, its best one, and when that was."""
 
     def __init__(self, images: int, device: torch.device) -> None:
         unknown = torch.full((images,), float("nan"), device=device)
@@ -22,14 +17,7 @@ class TraceKeeper:
         self._best_at = torch.zeros(images, dtype=torch.int64, device=device)
 
     def record(self, rows: Tensor, gradient: Tensor, value: Tensor, step: Tensor) -> None:
-        """Enters one step of images ``rows`` (n,).
-
-        Args:
-            rows: (n,) whose step it is, each row once.
-            gradient: (n, C, H, W).
-            value: (n,) objective.
-            step: (n,) backward passes before this one.
-        """
+        """Enters a step of images ``rows`` (n,), each once: its gradient, its objective (n,) and its number (n,)."""
         first = self._first[rows]
         new = first.isnan()
         if bool(new.any()):
@@ -41,7 +29,5 @@ class TraceKeeper:
 
     def result(self, backwards: Tensor) -> Trace | None:
         """The trace, given each image's number of backward passes (B,); None if there was none at all."""
-        if not bool(backwards.any()):
-            return None
         best_at = torch.where(self._first.isnan(), self._first, self._best_at / (backwards - 1).clamp(min=1))
-        return Trace(self._zeros, self._best - self._first, best_at)
+        return Trace(self._zeros, self._best - self._first, best_at) if backwards.any() else None
