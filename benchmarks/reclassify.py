@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import BenchRow
-from robustforge.attacks.core.session import fast_bf16
+from robustforge.accel import fast_bf16
 from robustforge.defenses.gmvae.mixture import class_means
 from robustforge.defenses.gmvae.networks import mixture_decoder
 from robustforge.defenses.gmvae.reclassify import search_latents

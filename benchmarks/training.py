@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks import BenchRow
-from robustforge.attacks.core.session import fast_bf16
+from robustforge.accel import fast_bf16
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
 from robustforge.data.datamodule import ImageData

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from minnorm_cases import check_independence, check_properties, distance, linear, linear_case
+from attack_cases import check_independence, check_properties, distance, linear, linear_case
 
 from robustforge.attacks.carlini_wagner import CarliniWagner, _Search, to_pixels, to_w
 from robustforge.types import Threat, UserError

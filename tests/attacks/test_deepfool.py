@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from attack_cases import THREATS, check_independence, check_properties, distance, linear, linear_case
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from minnorm_cases import THREATS, check_independence, check_properties, distance, linear, linear_case
 
 from robustforge.attacks.deepfool import DeepFool, way_in_box
 from robustforge.types import Threat, UserError

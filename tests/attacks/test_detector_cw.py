@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustforge.attacks.core.surface import Surface
-from robustforge.attacks.detector_cw import DetectorCW, _search
+from robustforge.attacks.detector_cw import DetectorCW, _Weight
 from robustforge.types import DefenseOutput, Threat, UserError
 
 ANYWHERE = Threat("l2", 10.0)
@@ -89,19 +89,16 @@ def test_misclassified_images_are_left_alone_and_batches_do_not_matter():
 
 
 def test_search_by_hand():
-    weight = torch.tensor([1.0, 1.0, 1.0])
-    bounds = [torch.zeros(3), torch.full((3,), float("inf"))]
-    low, high = torch.tensor([True, False, False]), torch.tensor([False, True, False])
-    assert _search(weight, bounds, low, high).tolist() == [10.0, 0.5, 1.0]
+    weight, nobody = _Weight.of(1.0, torch.arange(3)), torch.zeros(3, dtype=torch.bool)
+    weight.search(torch.tensor([True, False, False]), torch.tensor([False, True, False]))
+    assert weight.now.tolist() == [10.0, 0.5, 1.0]
     # 10 was enough after 1 was not: half-way between
-    one = _search(
-        torch.tensor([10.0, 0.5, 1.0]), bounds, torch.zeros(3, dtype=bool), torch.tensor([True, False, False])
-    )
-    assert one[0] == 5.5
+    weight.search(nobody, torch.tensor([True, False, False]))
+    assert weight.now.tolist() == [5.5, 0.5, 1.0]
 
 
 def test_settings_that_would_do_nothing():
     with pytest.raises(UserError, match="rounds=0"):
         DetectorCW(rounds=0)
-    with pytest.raises(UserError, match="positive weights"):
+    with pytest.raises(UserError, match="detector_weight=0"):
         DetectorCW(detector_weight=0)

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from attack_cases import AUTO
 from torch import nn
 
 from robustforge.attacks.bim import BIM
@@ -119,15 +120,15 @@ def test_no_weight_gradient_is_computed_or_kept():
     assert not result.x_adv.requires_grad
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [*ATTACKS, *AUTO], ids=lambda attack: attack.name)
 @pytest.mark.parametrize("kind", ["ignores the image", "zero gradient"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_constant_logits(attack, kind, norm):
-    bias = nn.Linear(1, 3)
+    bias = nn.Linear(1, 4)
 
     def logits(x, _):
-        constant = bias(torch.tensor([[1.0]])).expand(len(x), 3)
-        constant = torch.zeros_like(constant) + torch.tensor([0.0, 2.0, 1.0])
+        constant = bias(torch.tensor([[1.0]])).expand(len(x), 4)
+        constant = torch.zeros_like(constant) + torch.tensor([0.0, 2.0, 1.0, 1.0])
         return constant if kind == "ignores the image" else constant + 0 * x.flatten(1).sum(1, keepdim=True)
 
     if isinstance(attack, TorchAttack) and kind == "ignores the image":
@@ -135,6 +136,7 @@ def test_constant_logits(attack, kind, norm):
     surface = Surface("s", lambda x, y: (logits(x, y),), lambda x, y: DefenseOutput(logits(x, y)), bias)
     result = attack(surface, X, Y, Threat(norm, 0.2))
     assert result.success.tolist() == (Y != 1).tolist()
+    assert result.x_adv.isfinite().all()
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from attack_cases import linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.fab import FAB, to_hyperplane
 from robustforge.attacks.pgd import PGD
-from robustforge.types import DefenseOutput, Threat, UserError
+from robustforge.types import Threat, UserError
 
 
 def smallest_linf(x, w, rise):
@@ -68,15 +68,6 @@ def test_the_step_by_hand():
     torch.testing.assert_close(to_hyperplane(x, w, -rise, "linf"), torch.tensor([[-0.2, -0.2], [0.0, 0.0]]))
     tiny = to_hyperplane(x, w * 1e-30, rise * 1e-30, "l2")
     torch.testing.assert_close(tiny, torch.tensor([[0.3, 0.1], [0.0, 0.0]]))
-
-
-def linear(weights, bias):
-    def logits(x, _):
-        return x.flatten(1) @ weights.T + bias
-
-    return Surface(
-        "linear", lambda x, y: (logits(x, y),), lambda x, y: DefenseOutput(logits(x, y)), torch.nn.Identity()
-    )
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from minnorm_cases import check_independence, check_properties, distance, linear, linear_case
+from attack_cases import check_independence, check_properties, distance, linear, linear_case
 
 from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.fmn import FMN

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from minnorm_cases import check_independence, check_properties, distance, linear_case
+from attack_cases import check_independence, check_properties, distance, linear_case
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.hop_skip_jump import HopSkipJump

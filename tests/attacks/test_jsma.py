@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torchattacks
+from attack_cases import check_independence, check_properties, linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minnorm_cases import check_independence, check_properties, linear
 
 from robustforge.attacks.jsma import JSMA, best_pairs, leading_pairs
 from robustforge.types import Threat, UserError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from minnorm_cases import check_independence, check_properties, distance, linear
+from attack_cases import check_independence, check_properties, distance, linear
 
 from robustforge.attacks.noise import Noise
 from robustforge.attacks.pgd import PGD

@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
-from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
+from robustforge.attacks.core.checks import check_at_least, check_choice
+from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
+from robustforge.attacks.core.restarts import first_then_others, in_rounds
+from robustforge.attacks.core.rivals import goals, likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
+from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
-from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
 MOMENTUM = 0.75  # share of the new step; the rest is the step before
@@ -60,44 +63,24 @@ class APGD(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1:
-            raise UserError(
-                f"Attack {self.name} has steps={self.steps} and restarts={self.restarts}: give at least 1 of each."
-            )
-        if self.loss not in UNTARGETED:
-            raise UserError(f"Attack {self.name} has loss='{self.loss}': choose one of {', '.join(UNTARGETED)}.")
-        if self.n_target_classes < 0:
-            raise UserError(f"Attack {self.name} has n_target_classes={self.n_target_classes}: give 0 or more.")
+        check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
+        check_at_least(self.name, 0, n_target_classes=self.n_target_classes)
+        check_choice(self.name, "loss", self.loss, UNTARGETED)
         if self.give_up and self.loss == "cross_entropy":
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        if session.threat.eps == 0 or not len(session.x):
-            return session.x
         classes = likely_classes(session, self.n_target_classes) if self.n_target_classes else None
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(session)
 
-        def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(session, rows, number, seed) for number in numbers])
+        def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             goal = None if classes is None else goals(session, classes, rows, numbers)
-            return ascend_adaptively(
-                session,
-                start,
-                rows.repeat(len(numbers)),
-                steps=self.steps,
-                objective=objective,
-                goal=goal,
-                give_up=self.give_up,
-            )
+            return ascend_adaptively(session, begin, rows, self.steps, objective, goal=goal, give_up=self.give_up)
 
-        return in_rounds(session, lanes, self.restarts, run)
-
-    def _start(self, session: AttackSession, rows: Tensor, number: int, seed: int) -> Tensor:
-        x = session.x[rows]
-        start = random_start(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
-        return project(start, x, session.threat)
+        start = partial(self.random_start, session, seed)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
 
     def _objective(self, session: AttackSession) -> Objective:
         """The loss as the engine calls it; a targeted goal is (n, 2): labels and wrong classes."""
@@ -127,13 +110,72 @@ def checkpoints(steps: int) -> dict[int, int]:
     return found
 
 
+@dataclass
+class _Run(Iterates):
+    """What a run remembers (Algorithm 1); f is the objective."""
+
+    clean: Tensor  # (m, C, H, W), as the next four
+    previous: Tensor  # iterate before x
+    gradient: Tensor  # of f at x
+    best: Tensor  # iterate of the largest f
+    best_gradient: Tensor
+    step: Tensor  # (m,) eta, as all that follow but the last
+    f: Tensor  # at x
+    f_before: Tensor  # at the iterate before
+    f_best: Tensor
+    f_reviewed: Tensor  # the best at the last review
+    raised: Tensor  # how many steps of this window raised f
+    halved: Tensor  # bool, the step at the last review; the first review has none before it
+    goal: Tensor | None  # (m, ...) second argument of the objective
+
+    @classmethod
+    def begin(cls, start: Tensor, clean: Tensor, step: float, goal: Tensor | None) -> _Run:
+        lowest = torch.full((len(start),), float("-inf"), device=start.device)
+        return cls(
+            x=start,
+            clean=clean,
+            previous=start,
+            gradient=start,
+            best=start,
+            best_gradient=start,
+            step=torch.full_like(lowest, step),
+            f=lowest,
+            f_before=-lowest,
+            f_best=lowest,
+            f_reviewed=lowest,
+            raised=torch.zeros_like(lowest),
+            halved=torch.ones_like(lowest, dtype=torch.bool),
+            goal=goal,
+        )
+
+    def note_best(self) -> None:
+        """Remembers the iterate of the largest f, and whether this step raised f."""
+        better = self.f > self.f_best
+        wide = per_sample(better, self.x)
+        self.best = torch.where(wide, self.x, self.best)
+        self.best_gradient = torch.where(wide, self.gradient, self.best_gradient)
+        self.f_best = torch.where(better, self.f, self.f_best)
+        self.raised = self.raised + (self.f > self.f_before)
+        self.f_before = self.f
+
+    def review(self, window: int) -> None:
+        """Halves steps by conditions 1 and 2 of Sec. 3.2, and sends those runs back to their best iterate."""
+        no_better = ~self.halved & (self.f_best <= self.f_reviewed)
+        stuck = (self.raised <= PROGRESS * window) | no_better  # "<" in the paper, "<=" in its code
+        wide = per_sample(stuck, self.x)
+        self.x = torch.where(wide, self.best, self.x)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+        self.step = torch.where(stuck, self.step / 2, self.step)
+        self.halved, self.f_reviewed, self.raised = stuck, self.f_best, torch.zeros_like(self.raised)
+
+
 def ascend_adaptively(
     session: AttackSession,
     start: Tensor,
     rows: Tensor,
-    *,
     steps: int,
     objective: Objective,
+    *,
     goal: Tensor | None = None,
     give_up: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -151,80 +193,19 @@ def ascend_adaptively(
     Returns:
         (images (n, C, H, W): first fooling iterates, else those of the highest objective; (n,) bool: which fooled).
     """
-    runs = Lockstep(session, rows, start)
-    review = checkpoints(steps)
-    s = _first_state(start, session.x[rows], 2 * session.threat.eps)
-    if goal is not None:
-        s["goal"] = goal
-    for number in range(steps):
-        s["gradient"], logits, value = session.gradient(s["x"], runs.rows, objective, s.get("goal"))
-        keep = runs.judge(s["x"], session.suspects(logits, runs.rows))
-        if keep is not None:
-            s, value = _pick(s, keep), value[keep]
-        _note(s, value)
-        if number in review:
+    threat, windows = session.threat, checkpoints(steps)
+    runs, s = Survivors(session, rows, start), _Run.begin(start, session.x[rows], 2 * threat.eps, goal)
+    for number in runs.steps(steps):
+        s.gradient, logits, s.f = session.gradient(s.x, runs.rows, objective, s.goal)
+        s = runs.judge(s, session.suspects(logits, runs.rows))
+        s.note_best()
+        if number in windows:
             if give_up:
-                s = _drop_hopeless(runs, s, review[number], steps - number)
-            _halve(s, review[number])
-        if not len(runs.rows):
-            return runs.ends, runs.fooled
+                s = runs.drop(s, hopeless(s.f_best, s.f_reviewed, windows[number], steps - number), s.best)
+            s.review(windows[number])
         share = MOMENTUM if number else 1.0
-        ahead = s["x"] + per_sample(s["step"], s["x"]) * ascent_direction(s["gradient"], session.threat)
-        ahead = project(ahead, s["clean"], session.threat)
-        ahead = s["x"] + share * (ahead - s["x"]) + (1 - share) * (s["x"] - s["previous"])
-        s["previous"], s["x"] = s["x"], project(ahead, s["clean"], session.threat)
-    keep = runs.judge(s["x"], torch.ones_like(runs.rows, dtype=torch.bool))
-    runs.ends[runs.place] = s["best"] if keep is None else s["best"][keep]
-    return runs.ends, runs.fooled
-
-
-def _pick(s: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
-    return {name: tensor[keep] for name, tensor in s.items()}
-
-
-def _drop_hopeless(runs: Lockstep, s: dict[str, Tensor], spent: int, left: int) -> dict[str, Tensor]:
-    over = hopeless(s["best_value"], s["reviewed_value"], spent, left)
-    runs.ends[runs.place[over]] = s["best"][over]
-    keep = runs.drop(over)
-    return s if keep is None else _pick(s, keep)
-
-
-def _first_state(start: Tensor, clean: Tensor, step: float) -> dict[str, Tensor]:
-    """What each run remembers, every entry (n, ...)."""
-    lowest = torch.full((len(start),), float("-inf"), device=start.device)
-    return {
-        "x": start,
-        "previous": start,
-        "clean": clean,
-        "gradient": start,
-        "step": torch.full_like(lowest, step),
-        "value": -lowest,  # of the iterate before
-        "raised": torch.zeros_like(lowest),  # steps of this window that raised the objective
-        "best": start,
-        "best_gradient": start,
-        "best_value": lowest,
-        "reviewed_value": lowest,
-        "halved": torch.ones_like(lowest, dtype=torch.bool),  # at the last review; the first has none before it
-    }
-
-
-def _note(s: dict[str, Tensor], value: Tensor) -> None:
-    """Remembers what is best so far."""
-    better = value > s["best_value"]
-    wide = per_sample(better, s["x"])
-    s["best"] = torch.where(wide, s["x"], s["best"])
-    s["best_gradient"] = torch.where(wide, s["gradient"], s["best_gradient"])
-    s["best_value"] = torch.where(better, value, s["best_value"])
-    s["raised"] = s["raised"] + (value > s["value"])
-    s["value"] = value
-
-
-def _halve(s: dict[str, Tensor], window: int) -> None:
-    """Halves steps by conditions 1 and 2 of Sec. 3.2, and sends those runs back to their best iterate."""
-    no_better = ~s["halved"] & (s["best_value"] <= s["reviewed_value"])
-    stuck = (s["raised"] <= PROGRESS * window) | no_better  # "<" in the paper, "<=" in its code
-    wide = per_sample(stuck, s["x"])
-    s["x"] = torch.where(wide, s["best"], s["x"])
-    s["gradient"] = torch.where(wide, s["best_gradient"], s["gradient"])
-    s["step"] = torch.where(stuck, s["step"] / 2, s["step"])
-    s["halved"], s["reviewed_value"], s["raised"] = stuck, s["best_value"], torch.zeros_like(s["raised"])
+        z = project(s.x + per_sample(s.step, s.x) * ascent_direction(s.gradient, threat), s.clean, threat)
+        ahead = s.x + share * (z - s.x) + (1 - share) * (s.x - s.previous)
+        s.previous, s.x = s.x, project(ahead, s.clean, threat)
+    s = runs.judge(s)
+    return runs.finish(s.best), runs.fooled

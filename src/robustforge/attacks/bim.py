@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least
+from robustforge.attacks.core.geometry import l1_norm, per_sample, projected_step_
 from robustforge.attacks.core.session import AttackSession
-from robustforge.types import UserError
+from robustforge.attacks.core.survivors import Survivors, standing
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,21 @@ class BIM(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
-        if not self.momentum >= 0:
-            raise UserError(f"Attack {self.name} has momentum={self.momentum}: give a decay of 0 or more (MIM: 1).")
+        check_at_least(self.name, 0, momentum=self.momentum)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        step = self.relative_step * session.threat.eps if self.step_size is None else self.step_size
-
-        def run(start: Tensor, rows: Tensor) -> Tensor:
-            return ascend(
-                session,
-                start,
-                rows,
-                steps=self.steps,
-                step_size=step,
-                momentum=self.momentum,
-                objective=OBJECTIVES[self.loss],
-                early_stop=self.early_stop,
-            )
-
-        return climb(session, lambda rows, _: session.x[rows], restarts=1, early_stop=self.early_stop, run=run)
+        best, rows = session.x.clone(), standing(session) if self.early_stop else session.everyone()
+        step_size = self.relative_step * session.threat.eps if self.step_size is None else self.step_size
+        runs = Survivors(session, rows, best[rows], stops="all" if self.early_stop else "never")
+        s = Ascent.begin(session, best[rows], rows)
+        for _ in runs.steps(self.steps):
+            s.gradient, logits, _ = session.gradient(s.x, runs.rows, OBJECTIVES[self.loss])
+            s = runs.judge(s, session.suspects(logits, runs.rows))
+            if self.momentum:
+                normalized = s.gradient / per_sample(l1_norm(s.gradient), s.gradient)
+                s.velocity = normalized if s.velocity is None else self.momentum * s.velocity + normalized
+                s.gradient = s.velocity.clone()
+            s.x = projected_step_(s.x, s.gradient, step_size, s.clean, session.threat, s.box)
+        best[rows] = runs.finish(s.x)
+        return best

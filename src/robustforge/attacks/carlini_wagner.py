@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import per_sample
+from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest
+from robustforge.attacks.core.survivors import State
 from robustforge.losses.classification import margin
-from robustforge.types import UserError
 
 _BETA_1, _BETA_2 = 0.9, 0.999  # Adam's
 _BEND = 0.7  # share of tanh's range that [0, 1] is laid on: at 1, pixels of exactly 0 or 1 lie at infinity
+_LIMIT = math.atanh(_BEND)
 _GAIN = 0.005  # share by which an image must be nearer before the system is asked about it
 _HALVINGS = 8  # of the way back to the boundary at the end
 _PROGRESS = 0.9999  # a loss that has not fallen below this share of its value at the last check ends the round
@@ -34,7 +36,7 @@ def to_w(x: Tensor) -> Tensor:
 
 
 @dataclass
-class _Search:
+class _Search(State):
     """Where n images stand: each in its own round of the search over c, at its own step, with its own Adam."""
 
     rows: Tensor  # (n,)
@@ -73,10 +75,6 @@ class _Search:
             full(inf),
         )
 
-    def select(self, index: Tensor) -> _Search:
-        """The images at ``index`` only."""
-        return _Search(*(getattr(self, field.name)[index] for field in fields(self)))
-
     def next_round(self, ended: Tensor) -> None:
         """Another c, from the clean image, for the images at ``ended`` (m,)."""
         found, c = self.found[ended], self.c[ended]
@@ -100,8 +98,7 @@ class _Search:
         size = per_sample(learning_rate / (1 - _BETA_1**count), gradient)
         scale = per_sample((1 - _BETA_2**count).rsqrt(), gradient)
         self.w.sub_(size * self.first / (self.second.sqrt() * scale).add_(1e-8))
-        limit = math.atanh(_BEND)
-        self.w.clamp_(-limit, limit)
+        self.w.clamp_(-_LIMIT, _LIMIT)
 
 
 @dataclass(frozen=True)
@@ -138,11 +135,9 @@ class CarliniWagner(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("search_steps", "steps", "learning_rate", "initial_c", "patience"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give more than 0.")
-        if not 0 <= self.confidence < float("inf"):
-            raise UserError(f"Attack {self.name} has confidence={self.confidence}: give a margin of 0 or more.")
+        check_positive(self.name, learning_rate=self.learning_rate, initial_c=self.initial_c)
+        check_at_least(self.name, 1, search_steps=self.search_steps, steps=self.steps, patience=self.patience)
+        check_at_least(self.name, 0, confidence=self.confidence)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
@@ -185,6 +180,4 @@ class CarliniWagner(BaseAttack):
         suspects = session.suspects(logits, rows)
         if self.confidence == 0:
             return suspects
-        logits = logits.float()
-        lead = margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
-        return suspects & (lead >= self.confidence)
+        return suspects & (session.lead(logits, rows) >= self.confidence)

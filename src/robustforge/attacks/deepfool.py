@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.geometry import per_sample
+from robustforge.attacks.core.nearest import Nearest, check_norm
+from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.types import UserError
 
 _PUSH = 1e-4  # added to every step, or an image all but on the boundary would never cross it
@@ -92,18 +94,11 @@ class DeepFool(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm)
-        if self.steps < 1 or self.halvings < 0:
-            raise UserError(
-                f"Attack {self.name} has steps={self.steps} and halvings={self.halvings}: give at least 1 and 0."
-            )
-        if not self.overshoot >= 0 or not 0 < self.first_step <= 1:
-            raise UserError(
-                f"Attack {self.name} has overshoot={self.overshoot} and first_step={self.first_step}: "
-                "give a share of 0 or more, and one in (0, 1]."
-            )
-        for name, least in (("candidates", 1), ("follow", 1), ("max_step", 1e-6)):
-            if getattr(self, name) is not None and not getattr(self, name) >= least:
-                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give {least} or more, or null.")
+        check_at_least(self.name, 1, steps=self.steps, candidates=self.candidates, follow=self.follow)
+        check_at_least(self.name, 0, halvings=self.halvings, overshoot=self.overshoot)
+        check_at_least(self.name, 1e-6, max_step=self.max_step)
+        if not 0 < self.first_step <= 1:
+            raise UserError(f"Attack {self.name} has first_step={self.first_step}: give a share in (0, 1].")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
@@ -111,7 +106,8 @@ class DeepFool(BaseAttack):
         standing = rows = nearest.standing()
         if not len(rows):
             return nearest.result()
-        classes, total, x_adv = self._classes(session, rows), torch.zeros_like(session.x[rows]), session.x[rows]
+        classes, x_adv = likely_classes(session, self.candidates, rows), session.x[rows]
+        total = torch.zeros_like(x_adv)
         share, longest = self.first_step, _MAX_STEPS[nearest.name] if self.max_step is None else self.max_step
         for _ in range(self.steps):
             step, classes = self._step(session, x_adv, rows, classes)
@@ -125,15 +121,6 @@ class DeepFool(BaseAttack):
                 rows, classes, total, x_adv = rows[going], classes[going], total[going], x_adv[going]
         nearest.pull(standing, self.halvings)
         return nearest.result()
-
-    def _classes(self, session: AttackSession, rows: Tensor) -> Tensor:
-        """(n, J) wrong classes whose boundaries are looked at."""
-        if session.targets is not None:
-            return session.targets[rows, None]
-        logits = session.logits(session.x[rows], rows)
-        count = min(self.candidates or logits.shape[1], logits.shape[1] - 1)
-        wrong = logits.scatter(1, session.y[rows, None], float("-inf"))
-        return wrong.topk(count, dim=1).indices
 
     def _step(self, session: AttackSession, x_adv: Tensor, rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """(Step (n, C, H, W) to the nearest of the linearized boundaries, (n, J') classes of the nearest ones)."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import check_choice, check_settings, climb
+from robustforge.attacks.core.ascent import check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import ascent_direction, per_sample, project, random_start
+from robustforge.attacks.core.checks import check_choice
+from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
+from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
-from robustforge.losses.classification import margin
-from robustforge.randomness import SampleRandom
+from robustforge.attacks.core.survivors import Iterates, Survivors
 from robustforge.types import DefenseOutput, UserError
 
 SCHEDULES = ("penalty", "selective", "orthogonal")
 STARTS = ("clean", "random")
+
+
+@dataclass
+class _Run(Iterates):
+    """What a run carries."""
+
+    clean: Tensor  # (m, C, H, W)
+    direction: Tensor  # (m, C, H, W) of unit length
+    excess: Tensor  # (m, J) of every score over its threshold
+    multipliers: Tensor | None = None  # (m, J), None before the first step
 
 
 @dataclass(frozen=True)
@@ -61,50 +74,35 @@ class DetectorAware(BaseAttack):
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
 
-        def starts(rows: Tensor, restart: int) -> Tensor:
-            x = session.x[rows]
-            if restart == 0 and self.start == "clean":
-                return x
-            random = SampleRandom(seed, self.name, restart)
-            return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)
+        def start(rows: Tensor, restart: int) -> Tensor:
+            clean = restart == 0 and self.start == "clean"
+            return session.x[rows] if clean else self.random_start(session, seed, rows, restart)
 
-        def run(start: Tensor, rows: Tensor) -> Tensor:
-            return self._run(session, start, rows)
+        rounds = first_then_others(1, self.restarts)
+        return in_rounds(session, rounds, start, partial(self._run, session), fallback=-1)
 
-        return climb(session, starts, restarts=self.restarts, early_stop=True, run=run)
+    def _run(self, session: AttackSession, start: Tensor, rows: Tensor, _numbers: Sequence[int]) -> tuple[Tensor, None]:
+        """Evading iterates (n, C, H, W), the first of each run; else the last."""
+        step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
+        runs = Survivors(session, rows, start, stops="own")
+        s = _Run(start, session.x[rows], direction=start, excess=start.new_zeros(len(start), 0))
+        for _ in runs.steps(self.steps):
+            s.direction, s.excess = self._direction(session, s, runs.rows)
+            s = runs.judge(s)
+            multipliers = torch.ones_like(s.excess) if s.multipliers is None else s.multipliers
+            s.multipliers = (multipliers * torch.where(s.excess > 0, self.growth, 1 / self.growth)).clamp(1e-4, 1e4)
+            s.x = project(s.x + step_size * s.direction, s.clean, session.threat)
+        return runs.finish(s.x), None
 
-    def _run(self, session: AttackSession, start: Tensor, rows: Tensor) -> Tensor:
-        """Evading iterates (n, C, H, W), the first of each image; else the last."""
-        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
-        result, place, current = start.clone(), torch.arange(len(rows), device=start.device), start
-        multipliers: Tensor | None = None
-        for _ in range(self.steps):
-            direction, excess = self._direction(session, current, rows, multipliers)
-            done = session.fools(current, rows)
-            if bool(done.any()):
-                keep = ~done
-                result[place] = current
-                place, rows, current, direction, excess = (t[keep] for t in (place, rows, current, direction, excess))
-                multipliers = None if multipliers is None else multipliers[keep]
-                if not len(rows):
-                    return result
-            multipliers = torch.ones_like(excess) if multipliers is None else multipliers
-            multipliers = (multipliers * torch.where(excess > 0, self.growth, 1 / self.growth)).clamp(1e-4, 1e4)
-            current = project(current + step * direction, session.x[rows], session.threat)
-        result[place] = current
-        return result
-
-    def _direction(
-        self, session: AttackSession, current: Tensor, rows: Tensor, multipliers: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(unit step direction (n, C, H, W), excess (n, J) of every score over its threshold)."""
+    def _direction(self, session: AttackSession, s: _Run, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(unit step direction (m, C, H, W), excess (m, J) of every score over its threshold)."""
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (session.surface.attacker_output or session.surface.system)(leaf, session.y[rows])
-            label, excess = self._label(session, answer, rows), scaled_excess(answer, session.threshold)
+            answer = session.surface.answer(leaf, session.y[rows])
+            label, excess = session.lead(answer.logits, rows), scaled_excess(answer, session.threshold)
             kept.extend((label.detach(), excess.detach()))
-            weights = 1.0 if multipliers is None else multipliers
+            weights = 1.0 if s.multipliers is None else s.multipliers
             quiet = -(weights * excess.clamp(min=0)).sum(1)
             if self.schedule == "penalty":
                 return [label.clamp(max=self.confidence) + quiet], answer.logits
@@ -113,17 +111,13 @@ class DetectorAware(BaseAttack):
                 return [torch.where(wrong, quiet, label)], answer.logits
             return [label, quiet], answer.logits
 
-        gradients, values, _ = session.differentiate(current, rows, function)
+        gradients, values, _ = session.differentiate(s.x, rows, function)
         label, excess = kept
         session.record(rows, gradients[0], values[0])
-        if self.schedule != "orthogonal":
-            return ascent_direction(gradients[0], session.threat), excess
-        return ascent_direction(_without(gradients[0], gradients[1], label > self.confidence), session.threat), excess
-
-    def _label(self, session: AttackSession, answer: DefenseOutput, rows: Tensor) -> Tensor:
-        """(n,) positive where the label is wrong, or is the target's."""
-        logits = answer.logits.float()
-        return margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
+        gradient = gradients[0]
+        if self.schedule == "orthogonal":
+            gradient = _without(gradients[0], gradients[1], label > self.confidence)
+        return ascent_direction(gradient, session.threat), excess
 
 
 def scaled_excess(answer: DefenseOutput, threshold: float | None) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import inside, l2_norm, per_sample, project
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.detector_aware import scaled_excess
-from robustforge.losses.classification import margin
-from robustforge.types import UserError
 
 _SHRINK = 0.9  # black and white pixels lie where tanh still has a slope, not at infinity
 _LIMIT = math.atanh(_SHRINK)
@@ -55,121 +55,120 @@ class DetectorCW(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.rounds < 1:
-            raise UserError(
-                f"Attack {self.name} has steps={self.steps} and rounds={self.rounds}: give at least 1 of each."
-            )
-        if not (self.learning_rate > 0 and self.label_weight > 0 and self.detector_weight > 0 and self.confidence >= 0):
-            raise UserError(
-                f"Attack {self.name} needs positive weights and learning_rate, and confidence of 0 or more."
-            )
+        check_at_least(self.name, 1, steps=self.steps, rounds=self.rounds)
+        check_at_least(self.name, 0, confidence=self.confidence)
+        check_positive(self.name, learning_rate=self.learning_rate)
+        check_positive(self.name, label_weight=self.label_weight, detector_weight=self.detector_weight)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        rows = (~session.fools(session.x, count=False)).nonzero().flatten()
-        result = session.x.clone()
-        if not len(rows) or session.threat.eps == 0:
+        result, rows = session.x.clone(), standing(session)
+        if not len(rows):
             return result
-        best = _Best(session.x[rows])
-        weights = _Weights(len(rows), self.label_weight, self.detector_weight, session.x.device)
+        best = _Best.of(session.x[rows])
+        label, detector = _Weight.of(self.label_weight, rows), _Weight.of(self.detector_weight, rows)
         for _ in range(self.rounds):
-            label_missed, detector_missed, evaded = self._round(session, rows, weights, best)
-            weights.update(label_missed, detector_missed & (not self.paper_literal), evaded, self.paper_literal)
+            mine = self._round(session, rows, label.now, detector.now, best)
+            missed, loud = mine.lack > 0, (mine.excess > 0) & (not self.paper_literal)
+            # a round that missed without violating either in the attacker's pass was misjudged by it: raise both
+            label.search(~mine.evades & (missed | ~loud), mine.evades)
+            if not self.paper_literal:
+                detector.search(~mine.evades & (loud | ~missed), mine.evades)
             session.tracing = False  # values of rounds with other weights cannot be compared
         result[rows] = project(best.images, session.x[rows], session.threat)
         return result
 
-    def _round(
-        self, session: AttackSession, rows: Tensor, weights: _Weights, best: _Best
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One run of Adam; of the round's best iterates: label missed (n,), detector missed (n,), evaded (n,)."""
+    def _round(self, session: AttackSession, rows: Tensor, label: Tensor, detector: Tensor, best: _Best) -> _Best:
+        """One run of Adam with weights (n,) of label and detector: its best iterates, which ``best`` is offered too."""
         clean = session.x[rows]
         w = torch.atanh((2 * clean - 1) * _SHRINK)
         first, second = torch.zeros_like(w), torch.zeros_like(w)
-        mine = _Best(clean)
+        mine = _Best.of(clean)
         for step in range(1, self.steps + 1):
             tanh = w.tanh()
             x_adv = ((tanh / _SHRINK + 1) / 2).clamp(0, 1)
-            gradient, lack, excess = self._slope(session, x_adv, rows, weights)
+            gradient, lack, excess = self._slope(session, x_adv, rows, label, detector)
             evades = (lack <= 0) & (excess <= 0)
             asked = evades.nonzero().flatten()  # the attacker's pass only nominates; the system decides
             if len(asked):
                 held = inside(x_adv[asked], clean[asked], session.threat)
                 evades[asked] = session.fools(x_adv[asked], rows[asked]) & held
             for kept in (mine, best):
-                kept.offer(x_adv, l2_norm(x_adv - clean), lack.clamp(min=0) + excess.clamp(min=0), evades, lack, excess)
+                kept.offer(_Best(x_adv, l2_norm(x_adv - clean), lack, excess, evades))
             gradient = (2 * (x_adv - clean) + gradient) * (1 - tanh.square()) / (2 * _SHRINK)
             first.lerp_(gradient, 0.1)
             second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
             scale = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
             w = (w - self.learning_rate / (1 - 0.9**step) * first / scale).clamp(-_LIMIT, _LIMIT)
-        return mine.lack > 0, mine.excess > 0, mine.evades
+        return mine
 
     def _slope(
-        self, session: AttackSession, x_adv: Tensor, rows: Tensor, weights: _Weights
+        self, session: AttackSession, x_adv: Tensor, rows: Tensor, label: Tensor, detector: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(gradient of both weighted penalties, missing margin (n,), summed excess over thresholds (n,))."""
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
-            answer = (session.surface.attacker_output or session.surface.system)(leaf, session.y[rows])
-            logits = answer.logits.float()
-            gained = (
-                margin(logits, session.y[rows]) if session.targets is None else -margin(logits, session.targets[rows])
-            )
-            lack = self.confidence - gained
+            answer = session.surface.answer(leaf, session.y[rows])
+            lack = self.confidence - session.lead(answer.logits, rows)
             excess = scaled_excess(answer, session.threshold).clamp(min=0).sum(1)
             kept.extend((lack.detach(), excess.detach()))
-            return [-weights.label * lack.clamp(min=0) - weights.detector * excess], answer.logits
+            return [-label * lack.clamp(min=0) - detector * excess], answer.logits
 
         (gradient,), (value,), _ = session.differentiate(x_adv, rows, function)
         session.record(rows, gradient, value)
         return -gradient, kept[0], kept[1]
 
 
+@dataclass
 class _Best:
     """The best iterate of each of n images: evading with the least distortion, else the least violation."""
 
-    def __init__(self, clean: Tensor) -> None:
+    images: Tensor  # (n, C, H, W)
+    distance: Tensor  # (n,) to the clean image, as all that follow
+    lack: Tensor  # of the label's margin
+    excess: Tensor  # of the scores over their thresholds
+    evades: Tensor  # bool
+
+    @classmethod
+    def of(cls, clean: Tensor) -> _Best:
         infinite = torch.full((len(clean),), float("inf"), device=clean.device)
-        self.images, self.distance, self.violation = clean.clone(), infinite.clone(), infinite.clone()
-        self.lack, self.excess = infinite.clone(), infinite.clone()
-        self.evades = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        return cls(clean, infinite, infinite, infinite, torch.zeros_like(infinite, dtype=torch.bool))
 
-    def offer(
-        self, x_adv: Tensor, distance: Tensor, violation: Tensor, evades: Tensor, lack: Tensor, excess: Tensor
-    ) -> None:
-        nearer = evades & (~self.evades | (distance < self.distance))
-        closer = ~evades & ~self.evades & (violation < self.violation)
+    def violation(self) -> Tensor:
+        """(n,) by how much both constraints together are missed."""
+        return self.lack.clamp(min=0) + self.excess.clamp(min=0)
+
+    def offer(self, new: _Best) -> None:
+        """Takes other iterates of the same images where they are better."""
+        nearer = new.evades & (~self.evades | (new.distance < self.distance))
+        closer = ~new.evades & ~self.evades & (new.violation() < self.violation())
         take = nearer | closer
-        self.images = torch.where(per_sample(take, x_adv), x_adv, self.images)
-        for name, value in (("distance", distance), ("violation", violation), ("lack", lack), ("excess", excess)):
-            setattr(self, name, torch.where(take, value, getattr(self, name)))
-        self.evades = self.evades | evades
+        self.images = torch.where(per_sample(take, new.images), new.images, self.images)
+        self.distance = torch.where(take, new.distance, self.distance)
+        self.lack = torch.where(take, new.lack, self.lack)
+        self.excess = torch.where(take, new.excess, self.excess)
+        self.evades = self.evades | new.evades
 
 
-class _Weights:
-    """a and b of each image, each searched between the largest that was too small and the smallest that was enough."""
+@dataclass
+class _Weight:
+    """Of one penalty for each of n images, between the largest that was too small and the smallest that was enough."""
 
-    def __init__(self, count: int, label: float, detector: float, device: torch.device) -> None:
-        self.label = torch.full((count,), label, device=device)
-        self.detector = torch.full((count,), detector, device=device)
-        self._label = [torch.zeros_like(self.label), torch.full_like(self.label, float("inf"))]
-        self._detector = [torch.zeros_like(self.label), torch.full_like(self.label, float("inf"))]
+    now: Tensor  # (n,), as all of them
+    low: Tensor
+    high: Tensor
 
-    def update(self, label_missed: Tensor, detector_missed: Tensor, evaded: Tensor, fixed: bool) -> None:
-        # a round that missed without violating either in the attacker's pass was misjudged by it: raise both
-        both = ~evaded & ~label_missed & ~detector_missed
-        self.label = _search(self.label, self._label, label_missed & ~evaded | both, evaded)
-        if not fixed:
-            self.detector = _search(self.detector, self._detector, detector_missed & ~evaded | both, evaded)
+    @classmethod
+    def of(cls, first: float, rows: Tensor) -> _Weight:
+        zero = torch.zeros(len(rows), device=rows.device)
+        return cls(zero + first, zero, zero + float("inf"))
 
-
-def _search(weight: Tensor, bounds: list[Tensor], low: Tensor, high: Tensor) -> Tensor:
-    """Next weights (n,): ten times where none was enough yet, else half-way; unchanged where neither mask is set."""
-    bounds[0] = torch.where(low, torch.maximum(bounds[0], weight), bounds[0])
-    bounds[1] = torch.where(high, torch.minimum(bounds[1], weight), bounds[1])
-    # what was enough beside another weight of the other constraint may not be any more: search upwards again
-    bounds[1] = torch.where(low & (bounds[1] <= weight), float("inf"), bounds[1])
-    following = torch.where(bounds[1].isinf(), weight * 10, (bounds[0] + bounds[1]) / 2)
-    return torch.where(low | high, following, weight).clamp(max=1e6)
+    def search(self, short: Tensor, enough: Tensor) -> None:
+        """Ten times where none was enough yet, else half-way; unchanged where neither mask (n,) is set."""
+        self.low = torch.where(short, torch.maximum(self.low, self.now), self.low)
+        self.high = torch.where(enough, torch.minimum(self.high, self.now), self.high)
+        # what was enough beside another weight of the other constraint may not be any more: search upwards again
+        self.high = torch.where(short & (self.high <= self.now), float("inf"), self.high)
+        following = torch.where(self.high.isinf(), self.now * 10, (self.low + self.high) / 2)
+        self.now = torch.where(short | enough, following, self.now).clamp(max=1e6)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.attacks.core.session import check_images
+from robustforge.attacks.core.checks import check_images
 from robustforge.attacks.core.surface import Surface
 from robustforge.types import AttackResult, Threat, Trace, UserError
 
 
 @dataclass(frozen=True)
-class WorstCase:
+class WorstCase(Attack):
     """Attacks in a row, each on the survivors of those before it.
 
     Attributes:
@@ -40,7 +40,7 @@ class WorstCase:
     @property
     def evades(self) -> bool:
         """Whether any of them lowers a detector's risk."""
-        return any(getattr(attack, "evades", False) for attack in self.attacks.values())
+        return any(attack.evades for attack in self.attacks.values())
 
     def __call__(
         self,
@@ -84,9 +84,5 @@ def _merge_traces(whole: Trace | None, part: Trace | None, rows: Tensor, size: i
     unknown = torch.full((size,), float("nan"), device=rows.device)
     whole = whole or Trace(unknown, unknown, unknown)
     unseen = whole.zero_gradient[rows].isnan()
-    return Trace(
-        *(
-            getattr(whole, field.name).index_copy(0, rows[unseen], getattr(part, field.name)[unseen])
-            for field in fields(Trace)
-        )
-    )
+    seen, news = vars(whole), vars(part)
+    return Trace(**{name: seen[name].index_copy(0, rows[unseen], news[name][unseen]) for name in seen})

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import l2_norm, linf_norm, per_sample, random_sign
-from robustforge.attacks.core.lockstep import Lockstep, goals, hopeless, in_rounds, likely_classes
+from robustforge.attacks.core.checks import check_at_least
+from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
+from robustforge.attacks.core.restarts import first_then_others, in_rounds
+from robustforge.attacks.core.rivals import goals, likely_classes
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import margin_targeted
 from robustforge.randomness import SampleRandom
 from robustforge.types import Norm, Threat, UserError
@@ -19,6 +22,27 @@ from robustforge.types import Norm, Threat, UserError
 _NEWTON_STEPS = 100  # exact after a handful; the bound is for rounding at the last breakpoint
 _MARKS = (10, 20, 40, 80, 160, 320, 640)  # iterations at which a run may give up, each after twice as many
 _TINY = 1e-12
+
+
+@dataclass
+class _Walk(Iterates):
+    """What a run carries."""
+
+    clean: Tensor  # (m, C, H, W)
+    goal: Tensor  # (m, 2) label and target class
+    found: Tensor  # (m, C, H, W) nearest adversarial iterate, clean where there is none
+    nearest: Tensor  # (m,) its distance, as all that follow
+    nearest_before: Tensor  # the same when last reviewed
+    value: Tensor  # of the boundary at x, where it is known; else infinite
+    adversarial: Tensor  # bool, x
+
+    def note_nearest(self, threat: Threat) -> Tensor:
+        """Remembers the nearest adversarial iterates; (m,) bool: which iterates are adversarial inside the ball."""
+        distance = NORMS[threat.norm](self.x - self.clean)
+        better = self.adversarial & (distance < self.nearest)
+        self.found = torch.where(per_sample(better, self.x), self.x, self.found)
+        self.nearest = torch.where(better, distance, self.nearest)
+        return self.adversarial & (distance <= threat.eps)
 
 
 @dataclass(frozen=True)
@@ -59,11 +83,7 @@ class FAB(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.steps, self.restarts, self.n_target_classes) < 1:
-            raise UserError(
-                f"Attack {self.name} has steps={self.steps}, restarts={self.restarts} and "
-                f"n_target_classes={self.n_target_classes}: give at least 1 of each."
-            )
+        check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts, n_target_classes=self.n_target_classes)
         if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta < 1):
             raise UserError(
                 f"Attack {self.name} has alpha_max={self.alpha_max}, eta={self.eta} and beta={self.beta}: "
@@ -72,54 +92,45 @@ class FAB(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        if session.threat.eps == 0 or not len(session.x):
-            return session.x
         classes = likely_classes(session, self.n_target_classes)
         lanes = classes.shape[1]
 
-        def run(rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-            start = torch.cat([self._start(session, rows, number, lanes, seed) for number in numbers])
-            return self._walk(session, start, rows.repeat(len(numbers)), goals(session, classes, rows, numbers))
+        def start(rows: Tensor, number: int) -> Tensor:
+            x = session.x[rows]
+            if number < lanes:
+                return x
+            noise = random_sign(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
+            return (x + session.threat.eps / 2 * noise).clamp(0, 1)
 
-        return in_rounds(session, lanes, self.restarts, run)
+        def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            return self._walk(session, begin, rows, goals(session, classes, rows, numbers))
 
-    def _start(self, session: AttackSession, rows: Tensor, number: int, lanes: int, seed: int) -> Tensor:
-        x = session.x[rows]
-        if number < lanes:
-            return x
-        noise = random_sign(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
-        return (x + session.threat.eps / 2 * noise).clamp(0, 1)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
 
     def _walk(self, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones in the ball, else clean ones; (n,) bool: which fooled)."""
         clean, threat = session.x[rows], session.threat
-        runs = Lockstep(session, rows, clean)
-        nearest = torch.full((len(rows),), float("inf"), device=rows.device)
-        s = {"x": start, "clean": clean, "goal": goal, "found": clean, "nearest": nearest, "before": nearest}
-        s["value"] = -nearest
-        for number in range(1, self.steps + 1):
-            gradient, _, value = session.gradient(s["x"], runs.rows, _toward, s["goal"])
-            value = torch.where(s["value"].isfinite(), s["value"], value)
-            s["x"] = self._step(s["x"], s["clean"], gradient, value, threat)
+        runs, far = Survivors(session, rows, clean), torch.full((len(rows),), float("inf"), device=rows.device)
+        s = _Walk(start, clean, goal, clean, far, far, -far, torch.zeros_like(rows, dtype=torch.bool))
+        for number in runs.steps(self.steps):
+            gradient, _, value = session.gradient(s.x, runs.rows, _toward, s.goal)
+            value = torch.where(s.value.isfinite(), s.value, value)
+            s.x = self._step(s.x, s.clean, gradient, value, threat)
             # a boundary cannot be found closer than its value is known: bf16 would cost 2 % of the distance
-            logits = session.logits(s["x"], runs.rows, exact=True)
-            adversarial = session.suspects(logits, runs.rows)
-            inside = _keep_nearest(s, adversarial, threat)
-            keep = runs.judge(s["x"], inside)
-            s["value"] = _toward(logits, s["goal"]).masked_fill(adversarial, float("-inf"))  # those move once more
-            back = s["clean"] + self.beta * (s["x"] - s["clean"])
-            s["x"] = torch.where(per_sample(adversarial, back), back, s["x"])
-            if keep is not None:
-                s = {name: tensor[keep] for name, tensor in s.items()}
-            if self.give_up and number in _MARKS:
-                over = hopeless(threat.eps - s["nearest"], threat.eps - s["before"], number // 2, self.steps - number)
-                keep, s["before"] = runs.drop(over), s["nearest"]
-                s = s if keep is None else {name: tensor[keep] for name, tensor in s.items()}
-            if not len(runs.rows):
-                return runs.ends, runs.fooled
+            logits = session.logits(s.x, runs.rows, exact=True)
+            s.adversarial = session.suspects(logits, runs.rows)
+            s.value = _toward(logits, s.goal).masked_fill(s.adversarial, float("-inf"))  # those move once more
+            s = runs.judge(s, s.note_nearest(threat))
+            back = s.clean + self.beta * (s.x - s.clean)
+            s.x = torch.where(per_sample(s.adversarial, back), back, s.x)
+            if self.give_up and number + 1 in _MARKS:
+                pace = threat.eps - s.nearest, threat.eps - s.nearest_before
+                s.nearest_before = s.nearest
+                s = runs.drop(s, hopeless(*pace, (number + 1) // 2, self.steps - number - 1))
         # pulled back onto the ball; runs that never were adversarial have nothing to pull
-        pulled = s["clean"] + per_sample((threat.eps / s["nearest"]).clamp(max=1), s["x"]) * (s["found"] - s["clean"])
-        runs.judge(pulled.clamp(0, 1), s["nearest"].isfinite())
+        pulled = s.clean + per_sample((threat.eps / s.nearest).clamp(max=1), s.x) * (s.found - s.clean)
+        s.x = pulled.clamp(0, 1)
+        runs.judge(s, s.nearest.isfinite())
         return runs.ends, runs.fooled
 
     def _step(self, x: Tensor, clean: Tensor, gradient: Tensor, value: Tensor, threat: Threat) -> Tensor:
@@ -127,18 +138,9 @@ class FAB(BaseAttack):
         offset = (gradient * (x - clean)).flatten(1).sum(1)
         own = to_hyperplane(x, gradient, -value, threat.norm)
         origin = to_hyperplane(clean, gradient, offset - value, threat.norm)
-        far, near = _length(own, threat.norm), _length(origin, threat.norm)
+        far, near = NORMS[threat.norm](own), NORMS[threat.norm](origin)
         alpha = per_sample((far / (far + near).clamp_min(_TINY)).clamp(max=self.alpha_max), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * origin)).clamp(0, 1)
-
-
-def _keep_nearest(s: dict[str, Tensor], adversarial: Tensor, threat: Threat) -> Tensor:
-    """Remembers the nearest adversarial iterates; (n,) bool: which of them lie in the ball."""
-    distance = _length(s["x"] - s["clean"], threat.norm)
-    better = adversarial & (distance < s["nearest"])
-    s["found"] = torch.where(per_sample(better, s["x"]), s["x"], s["found"])
-    s["nearest"] = torch.where(better, distance, s["nearest"])
-    return adversarial & (distance <= threat.eps)
 
 
 def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor:
@@ -182,7 +184,3 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
 
 def _toward(logits: Tensor, goal: Tensor) -> Tensor:
     return margin_targeted(logits, goal[:, 0], goal[:, 1])
-
-
-def _length(step: Tensor, norm: Norm) -> Tensor:
-    return linf_norm(step) if norm == "linf" else l2_norm(step)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import project, random_sign
+from robustforge.attacks.core.checks import check_choice
+from robustforge.attacks.core.geometry import project, projected_step_, random_sign
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.randomness import SampleRandom
 from robustforge.types import UserError
 
@@ -41,34 +43,23 @@ class FGSM(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, self.loss, self.precision)
-        if self.label not in LABELS:
-            raise UserError(f"Attack {self.name} has label='{self.label}': choose one of {', '.join(LABELS)}.")
+        check_choice(self.name, "label", self.label, LABELS)
         if not 0 <= self.random_share < 1:
             raise UserError(f"Attack {self.name} has random_share={self.random_share}: give a share in [0, 1).")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        eps = session.threat.eps
-
-        def starts(rows: Tensor, restart: int) -> Tensor:
-            if not self.random_share:
-                return session.x[rows]
-            noise = random_sign(
-                session.x[rows], session.index[rows], session.threat, SampleRandom(seed, self.name, restart)
-            )
-            return project(session.x[rows] + self.random_share * eps * noise, session.x[rows], session.threat)
-
-        def run(start: Tensor, rows: Tensor) -> Tensor:
-            predicted = session.logits(session.x[rows], rows).argmax(1) if self.label == "predicted" else None
-            return ascend(
-                session,
-                start,
-                rows,
-                steps=1,
-                step_size=(1 - self.random_share) * eps,
-                goal=predicted,
-                objective=OBJECTIVES[self.loss],
-                early_stop=self.early_stop,
-            )
-
-        return climb(session, starts, restarts=1, early_stop=self.early_stop, run=run)
+        best, rows = session.x.clone(), standing(session) if self.early_stop else session.everyone()
+        if not len(rows):
+            return best
+        start, threat, size = best[rows], session.threat, (1 - self.random_share) * session.threat.eps
+        if self.random_share:
+            noise = random_sign(start, session.index[rows], threat, SampleRandom(seed, self.name))
+            start = project(start + self.random_share * threat.eps * noise, start, threat)
+        label = session.logits(best[rows], rows).argmax(1) if self.label == "predicted" else None
+        runs = Survivors(session, rows, start, stops="all" if self.early_stop else "never")
+        s = Ascent.begin(session, start, rows, label)
+        s.gradient, logits, _ = session.gradient(s.x, rows, OBJECTIVES[self.loss], s.goal)
+        s = runs.judge(s, session.suspects(logits, rows))
+        best[rows] = runs.finish(projected_step_(s.x, s.gradient, size, s.clean, threat, s.box))
+        return best

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, per_sample
+from robustforge.attacks.core.nearest import Nearest, check_norm
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.losses.classification import margin
 from robustforge.types import Threat, UserError
 
@@ -50,8 +51,8 @@ class FMN(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm)
-        if self.steps < 1 or (self.step_size is not None and not self.step_size > 0):
-            raise UserError(f"Attack {self.name} has steps={self.steps} and step_size={self.step_size}: both above 0.")
+        check_at_least(self.name, 1, steps=self.steps)
+        check_positive(self.name, step_size=self.step_size)
         if not 0 < self.final_gamma <= self.gamma < 1:
             raise UserError(
                 f"Attack {self.name} has gamma={self.gamma} and final_gamma={self.final_gamma}: "

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
+from robustforge.attacks.core.nearest import Nearest, bisect, check_norm
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest, check_norm
 from robustforge.randomness import SampleRandom
-from robustforge.types import Threat, UserError
+from robustforge.types import Threat
 
 _GRAIN = (None, 1, 2, 4, 7, 14)  # side of the grid that starting noise is drawn on; None: every pixel its own
 _HALVINGS = 25  # of a step: 2^-25 of a distance is no step any more in float32
@@ -55,9 +56,9 @@ class HopSkipJump(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm)
-        for name in ("steps", "probes", "max_probes", "init_tries", "gamma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"Attack {self.name} has {name}={getattr(self, name)}: give more than 0.")
+        check_at_least(self.name, 1, steps=self.steps, probes=self.probes, max_probes=self.max_probes)
+        check_at_least(self.name, 1, init_tries=self.init_tries)
+        check_positive(self.name, gamma=self.gamma)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
@@ -103,11 +104,8 @@ class HopSkipJump(BaseAttack):
         """Bisection (Algorithm 1): the nearest point on the way to the clean image that still fools, to theta."""
         pixels = x_adv[0].numel()
         halvings = math.ceil(math.log2(pixels ** (2 if self._linf(session) else 1.5) / self.gamma))
-        low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
-        for _ in range(min(max(halvings, 1), 24)):  # float32 holds no finer share
-            middle = (low + high) / 2
-            fooled = session.fools(self._between(session, rows, x_adv, middle), rows)
-            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+        halvings = min(max(halvings, 1), 24)  # float32 holds no finer share
+        high = bisect(lambda share: session.fools(self._between(session, rows, x_adv, share), rows), rows, halvings)
         return torch.where(per_sample(high < 1, x_adv), self._between(session, rows, x_adv, high), x_adv)
 
     def _normal(self, session: AttackSession, rows: Tensor, x_adv: Tensor, step: int, random: SampleRandom) -> Tensor:

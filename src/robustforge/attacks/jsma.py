@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_choice
+from robustforge.attacks.core.nearest import Nearest
+from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
-from robustforge.attacks.nearest import Nearest
+from robustforge.attacks.core.survivors import Iterates, Survivors, first_hits
 from robustforge.types import UserError
 
 _ROOM = 0.01  # pixels this near to saturation have nothing to give, whatever their derivative promises
@@ -78,6 +81,15 @@ def _beaten_twice(loss: Tensor) -> Tensor:
     return torch.cat([start, second[:, :-1]], 1) >= loss
 
 
+@dataclass
+class _Aim(Iterates):
+    """What a run carries."""
+
+    goal: Tensor  # (m,) class aimed at
+    target: Tensor  # (m, P) derivatives of its logit
+    others: Tensor  # (m, P) derivatives of the sum of the other logits
+
+
 @dataclass(frozen=True)
 class JSMA(BaseAttack):
     """Two pixels at a time, chosen by what they do to the target's and the others' logits, until the system is fooled.
@@ -112,8 +124,7 @@ class JSMA(BaseAttack):
                 f"Attack {self.name} has theta={self.theta} and gamma={self.gamma}: give a step between -1 and 1, "
                 "not 0, and a share of the pixels in (0, 1]."
             )
-        if self.aim not in AIMS:
-            raise UserError(f"Attack {self.name} has aim='{self.aim}': choose one of {', '.join(AIMS)}.")
+        check_choice(self.name, "aim", self.aim, AIMS)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
@@ -122,38 +133,36 @@ class JSMA(BaseAttack):
         if not len(rows):
             return nearest.result()
         rows, goal = self._goals(session, rows)
-        x_adv, sign = session.x[rows], 1.0 if self.theta > 0 else -1.0
-        for _ in range(max(1, int(self.gamma * x_adv[0].numel()) // 2)):
-            target, others, logits = self._derivatives(session, x_adv, rows, goal)
-            going = self._still_standing(session, nearest, x_adv, rows, session.suspects(logits, rows))
-            rows, goal, x_adv, target, others = (t[going] for t in (rows, goal, x_adv, target, others))
-            if not len(rows):
-                return nearest.result()
-            flat = x_adv.flatten(1)
+        x = session.x[rows]
+        runs, s, sign = Survivors(session, rows, x), _Aim(x, goal, x, x), 1.0 if self.theta > 0 else -1.0
+        for _ in runs.steps(max(1, int(self.gamma * x[0].numel()) // 2)):
+            s.target, s.others, logits = self._derivatives(session, s.x, runs.rows, s.goal)
+            s = runs.judge(s, session.suspects(logits, runs.rows))
+            if not len(runs.rows):
+                break
+            flat = s.x.flatten(1)
             spent = flat >= 1 - _ROOM if self.theta > 0 else flat <= _ROOM
-            raises = (sign * target).masked_fill(spent, float("-inf"))
-            others = (sign * others).masked_fill(spent, float("inf"))
+            raises = (sign * s.target).masked_fill(spent, float("-inf"))
+            others = (sign * s.others).masked_fill(spent, float("inf"))
             pairs, exists = best_pairs(raises, others)
             if self.relax and not bool(exists.all()):
                 loose, found = leading_pairs(raises - others / (logits.shape[1] - 1))
                 pairs, exists = torch.where(exists[:, None], pairs, loose), exists | found
             step = torch.where(exists[:, None], self.theta, 0.0).expand(-1, 2)
-            x_adv = flat.scatter_add(1, pairs, step).clamp(0, 1).view_as(x_adv)
-            if not bool(exists.all()):
-                rows, goal, x_adv = rows[exists], goal[exists], x_adv[exists]
-                if not len(rows):
-                    return nearest.result()
-        self._still_standing(session, nearest, x_adv, rows, torch.ones_like(rows, dtype=torch.bool))
+            s.x = flat.scatter_add(1, pairs, step).clamp(0, 1).view_as(s.x)
+            s = runs.drop(s, ~exists)
+        runs.judge(s)
+        # of an image's aims that fool at the same step, the first is taken
+        first = first_hits(rows, runs.fooled.nonzero().flatten(), len(session.x))
+        first = first[first < len(rows)]
+        nearest.keep(runs.ends[first], rows[first])
         return nearest.result()
 
     def _goals(self, session: AttackSession, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows, several times for ``best``, and the class each aims at."""
-        if session.targets is not None:
-            return rows, session.targets[rows]
-        wrong = session.logits(session.x[rows], rows).scatter(1, session.y[rows, None], float("-inf"))
-        if self.aim == "next":
-            return rows, (session.y[rows] + 1) % wrong.shape[1]
-        classes = wrong.topk(wrong.shape[1] - 1 if self.aim == "best" else 1, dim=1).indices
+        if self.aim == "next" and session.targets is None:
+            return rows, (session.y[rows] + 1) % session.logits(session.x[rows], rows).shape[1]
+        classes = likely_classes(session, None if self.aim == "best" else 1, rows)
         return rows.repeat_interleave(classes.shape[1]), classes.flatten()
 
     @staticmethod
@@ -173,17 +182,3 @@ class JSMA(BaseAttack):
         first[1:] = rows[1:] != rows[:-1]
         session.record(rows[first], (target - others / rivals)[first], (gain - loss / rivals)[first])
         return target.flatten(1), others.flatten(1), logits.detach()
-
-    @staticmethod
-    def _still_standing(
-        session: AttackSession, nearest: Nearest, x_adv: Tensor, rows: Tensor, suspects: Tensor
-    ) -> Tensor:
-        """Positions that go on; of those of one image that fool, the first is kept and all others stop too."""
-        places = suspects.nonzero().flatten()
-        if len(places):
-            done = places[session.fools(x_adv[places], rows[places])]
-            first = torch.full((len(session.x),), len(rows), device=rows.device)
-            first.scatter_reduce_(0, rows[done], done, "amin")
-            chosen = first[first < len(rows)]
-            nearest.keep(x_adv[chosen], rows[chosen])
-        return nearest.distance[rows].isinf().nonzero().flatten()

@@ -15,7 +15,7 @@ from robustforge.types import AttackResult, Threat, UserError
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Attack):
     """Every image is attacked by one of the attacks, drawn by its sample number.
 
     Attributes:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import project, random_start
-from robustforge.attacks.core.lockstep import likely_classes
+from robustforge.attacks.core.checks import check_at_least
+from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
-from robustforge.randomness import SampleRandom
+from robustforge.attacks.core.survivors import standing
+from robustforge.attacks.pgd import ascend
 from robustforge.types import UserError
 
 
@@ -43,31 +44,22 @@ class MultiTargeted(BaseAttack):
         check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
         if self.target is not None:
             raise UserError(f"Attack {self.name} enumerates its targets: leave target at null.")
-        if self.classes is not None and self.classes < 1:
-            raise UserError(f"Attack {self.name} has classes={self.classes}: give at least 1, or null for all.")
+        check_at_least(self.name, 1, classes=self.classes)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        best = session.x.clone()
-        if session.threat.eps == 0 or not len(best):
-            return best
-        rows = (~session.fools(best, count=False)).nonzero().flatten()
+        best, rows = session.x.clone(), standing(session)
         if not len(rows):
             return best
         ranking = likely_classes(session, self.classes or session.classes())
-        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
-        for number in range(ranking.shape[1]):
-            x, random = session.x[rows], SampleRandom(seed, self.name, number)
-            best[rows] = ends = ascend(
-                session,
-                project(random_start(x, session.index[rows], session.threat, random), x, session.threat),
-                rows,
-                steps=self.steps,
-                step_size=step,
-                goal=ranking[rows, number],
-                early_stop=True,
-                objective=lambda logits, goal: -OBJECTIVES[self.loss](logits, goal),
-            )
+        step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
+
+        def toward(logits: Tensor, goal: Tensor) -> Tensor:
+            return -OBJECTIVES[self.loss](logits, goal)
+
+        for number, target in enumerate(ranking.unbind(1)):
+            start = self.random_start(session, seed, rows, number)
+            best[rows] = ends = ascend(session, start, rows, self.steps, step_size, toward, goal=target[rows])
             rows = rows[~session.fools(ends, rows)]
             if not len(rows):
                 break

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_at_least, check_choice, check_positive
 from robustforge.attacks.core.geometry import project, random_sign, random_start
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import standing
 from robustforge.randomness import SampleRandom
-from robustforge.types import UserError
 
 KINDS = ("uniform", "gaussian")
 
@@ -36,17 +37,13 @@ class Noise(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in KINDS:
-            raise UserError(f"Attack {self.name} has kind='{self.kind}': choose one of {', '.join(KINDS)}.")
-        if self.repeats < 1 or not self.scale > 0:
-            raise UserError(f"Attack {self.name} has repeats={self.repeats} and scale={self.scale}: both above 0.")
+        check_choice(self.name, "kind", self.kind, KINDS)
+        check_at_least(self.name, 1, repeats=self.repeats)
+        check_positive(self.name, scale=self.scale)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        x_adv = session.x.clone()
-        if session.threat.eps == 0 or not len(x_adv):
-            return x_adv
-        rows = (~session.fools(x_adv, count=False)).nonzero().flatten()
+        x_adv, rows = session.x.clone(), standing(session)
         for repeat in range(self.repeats):
             if not len(rows):
                 break

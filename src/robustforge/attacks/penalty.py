@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from robustforge.attacks.core.ascent import check_settings
 from robustforge.attacks.core.attack import BaseAttack
+from robustforge.attacks.core.checks import check_choice
 from robustforge.attacks.core.geometry import project
+from robustforge.attacks.core.restarts import in_rounds
 from robustforge.attacks.core.session import AttackSession
+from robustforge.attacks.core.survivors import Iterates, Survivors, standing
 from robustforge.randomness import SampleRandom
-from robustforge.types import UserError
 
 STARTS = ("clean", "noise")
 _DECAYS, _TINY = (0.9, 0.999), 1e-8
@@ -30,6 +33,17 @@ def minus_penalty(scores: Tensor, target: Tensor) -> Tensor:
     """
     wanted = scores.gather(1, target[:, None]).squeeze(1)
     return -torch.expm1((-wanted).clamp(max=60.0))  # beyond it, float32's square overflows in Adam
+
+
+@dataclass
+class _Descent(Iterates):
+    """What Adam carries for each image."""
+
+    clean: Tensor  # (m, C, H, W), as the next three
+    gradient: Tensor
+    mean: Tensor  # Adam's moments
+    square: Tensor
+    target: Tensor  # (m,)
 
 
 @dataclass(frozen=True)
@@ -66,51 +80,38 @@ class PenaltyDescent(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self.name, "margin", self.precision, self.steps, step_size=self.lr)
-        if self.start not in STARTS:
-            raise UserError(f"Attack {self.name} has start='{self.start}': choose one of {', '.join(STARTS)}.")
+        check_choice(self.name, "start", self.start, STARTS)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        best = session.x.clone()
-        if session.threat.eps == 0 or not len(best):
-            return best
-        rows = (~session.fools(best, count=False)).nonzero().flatten() if self.early_stop else session.everyone()
+        best, rows = session.x, standing(session) if self.early_stop else session.everyone()
         if self.start == "noise":
             noise = SampleRandom(seed, self.name).uniform(session.index, best.shape[1:])
             rows, best = session.everyone(), project(noise, session.x, session.threat)
-        begin = best.clone()
-        if session.targets is not None:
-            best[rows] = self._descend(session, begin[rows], rows, session.targets[rows])
-            return best
-        classes = session.logits(session.x[:1], session.everyone()[:1]).shape[1]
-        for offset in range(1, classes):
-            if not len(rows):
-                break
-            best[rows] = self._descend(session, begin[rows], rows, (session.y[rows] + offset) % classes)
-            session.tracing = False
-            rows = rows[~session.fools(best[rows], rows)]
-        return best
+        # one round for the target, or one for every wrong class: the next, the one after it, and so on
+        classes = 2 if session.targets is not None else session.logits(session.x[:1], rows.new_zeros(1)).shape[1]
+
+        def run(start: Tensor, rows: Tensor, offset: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+            if session.targets is not None:
+                return self._descend(session, start, rows, session.targets[rows]), None
+            ends = self._descend(session, start, rows, (session.y[rows] + offset[0]) % classes)
+            return ends, session.fools(ends, rows)
+
+        rounds = [[offset] for offset in range(1, classes)]
+        return in_rounds(session, rounds, lambda rows, _: best[rows], run, rows=rows, best=best.clone())
 
     def _descend(self, session: AttackSession, start: Tensor, rows: Tensor, target: Tensor) -> Tensor:
         """(n, C, H, W): last, or first fooling, iterates for one target of each image."""
-        result, place, x = start.clone(), torch.arange(len(rows), device=start.device), start
-        mean, square = torch.zeros_like(start), torch.zeros_like(start)
-        for step in range(1, self.steps + 1):
-            gradient, scores, _ = session.gradient(x, rows, minus_penalty, target)
-            if self.early_stop:
-                suspects = session.suspects(scores, rows).nonzero().flatten()
-                done = suspects[session.fools(x[suspects], rows[suspects])] if len(suspects) else suspects
-                if len(done):
-                    result[place] = x
-                    keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill(0, done, False)
-                    place, rows, target = place[keep], rows[keep], target[keep]
-                    x, mean, square, gradient = x[keep], mean[keep], square[keep], gradient[keep]
-                if not len(rows):
-                    return result
-            gradient = gradient - 2 * self.distance_weight * (x - session.x[rows])
-            mean = _DECAYS[0] * mean + (1 - _DECAYS[0]) * gradient
-            square = _DECAYS[1] * square + (1 - _DECAYS[1]) * gradient.square()
-            ascent = (mean / (1 - _DECAYS[0] ** step)) / ((square / (1 - _DECAYS[1] ** step)).sqrt() + _TINY)
-            x = project(x + self.lr * ascent, session.x[rows], session.threat)
-        result[place] = x
-        return result
+        runs = Survivors(session, rows, start, stops="all" if self.early_stop else "never")
+        s = _Descent(start, session.x[rows], start, torch.zeros_like(start), torch.zeros_like(start), target)
+        for step in runs.steps(self.steps):
+            s.gradient, scores, _ = session.gradient(s.x, runs.rows, minus_penalty, s.target)
+            s = runs.judge(s, session.suspects(scores, runs.rows))
+            gradient = s.gradient - 2 * self.distance_weight * (s.x - s.clean)
+            s.mean = _DECAYS[0] * s.mean + (1 - _DECAYS[0]) * gradient
+            s.square = _DECAYS[1] * s.square + (1 - _DECAYS[1]) * gradient.square()
+            ascent = (s.mean / (1 - _DECAYS[0] ** (step + 1))) / (
+                (s.square / (1 - _DECAYS[1] ** (step + 1))).sqrt() + _TINY
+            )
+            s.x = project(s.x + self.lr * ascent, s.clean, session.threat)
+        return runs.finish(s.x)

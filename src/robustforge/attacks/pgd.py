@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, ascend, check_settings, climb
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.geometry import project, random_start
+from robustforge.attacks.core.geometry import projected_step_
+from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
-from robustforge.randomness import SampleRandom
+from robustforge.attacks.core.surface import Objective
+from robustforge.attacks.core.survivors import Survivors, standing
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,48 @@ class PGD(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        step = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
+        step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
+        rows = standing(session) if self.early_stop else session.everyone()
 
-        def starts(rows: Tensor, restart: int) -> Tensor:
-            x, random = session.x[rows], SampleRandom(seed, self.name, restart)
-            return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)
+        def run(begin: Tensor, rows: Tensor, _: Sequence[int]) -> tuple[Tensor, None]:
+            objective = OBJECTIVES[self.loss]
+            return ascend(session, begin, rows, self.steps, step_size, objective, early_stop=self.early_stop), None
 
-        def run(start: Tensor, rows: Tensor) -> Tensor:
-            return ascend(
-                session,
-                start,
-                rows,
-                steps=self.steps,
-                step_size=step,
-                objective=OBJECTIVES[self.loss],
-                early_stop=self.early_stop,
-            )
+        start = partial(self.random_start, session, seed)
+        return in_rounds(session, first_then_others(1, self.restarts), start, run, rows=rows, fallback=-1)
 
-        return climb(session, starts, restarts=self.restarts, early_stop=self.early_stop, run=run)
+
+def ascend(
+    session: AttackSession,
+    start: Tensor,
+    rows: Tensor,
+    steps: int,
+    step_size: float,
+    objective: Objective,
+    *,
+    goal: Tensor | None = None,
+    early_stop: bool = True,
+) -> Tensor:
+    """Madry et al.'s loop (Sec. 2.1): x <- Proj(x + step_size * sign(gradient of the objective at x)).
+
+    Args:
+        session: the surface, the images and the budget.
+        start: (n, C, H, W) first iterates.
+        rows: (n,) whose they are; a row may stand several times (restarts).
+        steps: number of steps.
+        step_size: in pixel units, in the threat's norm.
+        objective: what is maximized.
+        goal: (n, ...) second argument of ``objective``; labels (or the session's targets) by default.
+        early_stop: stop an image at its first iterate that fools the system, and with it those further down that
+            start from the same image: the earlier restart counts, however many run side by side.
+
+    Returns:
+        (n, C, H, W): last, or first fooling, iterates.
+    """
+    runs = Survivors(session, rows, start, stops="later" if early_stop else "never")
+    s = Ascent.begin(session, start, rows, goal)
+    for _ in runs.steps(steps):
+        s.gradient, logits, _ = session.gradient(s.x, runs.rows, objective, s.goal)
+        s = runs.judge(s, session.suspects(logits, runs.rows))
+        s.x = projected_step_(s.x, s.gradient, step_size, s.clean, session.threat, s.box)
+    return runs.finish(s.x)

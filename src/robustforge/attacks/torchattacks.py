@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.session import attacking
 from robustforge.attacks.core.surface import Surface
@@ -86,7 +87,7 @@ class _LabelledModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class TorchAttack:
+class TorchAttack(Attack):
     """``attack=torchattacks/<attack>``.
 
     Attributes:
@@ -141,9 +142,7 @@ class TorchAttack:
             _seeded(seed, x.device),
         ):
             best = session.x.clone()
-            rows = session.everyone()
-            if self.early_stop:
-                rows = (~session.fools(x)).nonzero().flatten()
+            rows = (~session.fools(x)).nonzero().flatten() if self.early_stop else session.everyone()
             if len(rows) and threat.eps > 0:
                 adversary = self._build(_LabelledModel(surface, y[rows]), threat)
                 best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], threat)

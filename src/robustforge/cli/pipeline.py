@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from robustforge.attacks.core.session import fast_bf16
+from robustforge.accel import fast_bf16
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build

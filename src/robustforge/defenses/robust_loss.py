@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustforge.attacks.core.ascent import ascend
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.session import attacking
 from robustforge.attacks.core.surface import end_to_end
+from robustforge.attacks.pgd import ascend
 from robustforge.defenses.choices import one_of
 from robustforge.losses.robust import mart_loss, trades_kl
 from robustforge.randomness import SampleRandom

@@ -1,1 +1,1 @@
-"""What every attack needs: session, surface, geometry, restarts, targets."""
+"""What every attack needs: session, surface, geometry, survivors, restarts, targets."""

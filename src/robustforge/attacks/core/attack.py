@@ -8,19 +8,24 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from robustforge.attacks.core.session import AttackSession, attacking, check_precision
+from robustforge.attacks.core.checks import PRECISIONS, check_choice
+from robustforge.attacks.core.geometry import project, random_start
+from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.core.targets import check_target
+from robustforge.randomness import SampleRandom
 from robustforge.types import AttackResult, Threat
 
 
 class Attack(Protocol):
-    """A pure callable: same arguments, same answer.
-
-    An attack that lowers the risk of a system that may reject says so with an attribute ``evades`` of True.
-    """
+    """A pure callable: same arguments, same answer."""
 
     name: str
+
+    @property
+    def evades(self) -> bool:
+        """Whether it lowers the risk of a system that may reject, too."""
+        return False
 
     def __call__(
         self,
@@ -71,7 +76,7 @@ class BaseAttack:
     evades: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_precision(self.name, self.precision)
+        check_choice(self.name, "precision", self.precision, PRECISIONS)
         check_target(self.name, self.target)
 
     def __call__(
@@ -97,8 +102,17 @@ class BaseAttack:
             target=self.target,
             seed=seed,
         ) as session:
-            return session.finish(self.perturb(session, seed))
+            attackable = threat.eps > 0 and len(x) > 0
+            return session.finish(self.perturb(session, seed) if attackable else session.x.clone())
 
     @abstractmethod
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
-        """Adversarial images (B, C, H, W) for ``session``'s, inside its budget; networks are frozen meanwhile."""
+        """Adversarial images (B, C, H, W) for ``session``'s, inside its budget; networks are frozen meanwhile.
+
+        Called only where there is an image and a budget above 0.
+        """
+
+    def random_start(self, session: AttackSession, seed: int, rows: Tensor, number: int) -> Tensor:
+        """Uniform points (n, C, H, W) of the balls around the images ``rows`` (n,), those of start ``number``."""
+        x, random = session.x[rows], SampleRandom(seed, self.name, number)
+        return project(random_start(x, session.index[rows], session.threat, random), x, session.threat)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.session import frozen
-from robustforge.attacks.core.surface import Surface
+from robustforge.attacks.core.surface import Surface, frozen
 
 # iterates, gradients and the engine's copies of the images, beside what the graph keeps, and the backward pass's own
 _COPIES, _BACKWARD = 12, 1.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,9 @@ def linf_norm(x: Tensor) -> Tensor:
     return x.flatten(1).abs().amax(dim=1)
 
 
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
+
+
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Nearest point of the ball around ``x``, then of [0, 1]; both (B, C, H, W)."""
     if threat.norm == "linf":
@@ -48,7 +53,7 @@ def limits(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor] | None:
     return (x - threat.eps).clamp_(min=0), (x + threat.eps).clamp_(max=1)
 
 
-def step_(
+def projected_step_(
     current: Tensor, gradient: Tensor, size: float, x: Tensor, threat: Threat, box: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """One projected ascent step, overwriting ``gradient``: fewer passes through memory than its parts.
@@ -67,7 +72,7 @@ def step_(
 
 
 def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
-    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalised gradient for L2."""
+    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalized gradient for L2."""
     if threat.norm == "linf":
         return gradient.sign()
     # confident networks' gradients are so small that their squares, or a floor under their norm, would shorten it
@@ -97,6 +102,6 @@ def random_sign(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) 
 
 def inside(x_adv: Tensor, x: Tensor, threat: Threat, slack: float = 1e-5) -> Tensor:
     """(B,) bool: within the ball and within [0, 1], up to float32 rounding ``slack`` (relative above 1)."""
-    distance = linf_norm(x_adv - x) if threat.norm == "linf" else l2_norm(x_adv - x)
+    distance = NORMS[threat.norm](x_adv - x)
     in_range = (x_adv.flatten(1).amin(1) >= 0) & (x_adv.flatten(1).amax(1) <= 1)
     return (distance <= threat.eps + slack * max(1.0, threat.eps)) & in_range

@@ -7,43 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from robustforge.accel import fast_bf16
+from robustforge.attacks.core.checks import check_images, check_logits
 from robustforge.attacks.core.geometry import inside
-from robustforge.attacks.core.surface import Objective, Surface, fooled
+from robustforge.attacks.core.surface import Objective, Surface, fooled, frozen
 from robustforge.attacks.core.targets import choose_targets
-from robustforge.types import AttackResult, DefenseOutput, Threat, Trace, UserError
-
-Precision = Literal["auto", "float32", "bf16"]
-PRECISIONS = ("auto", "float32", "bf16")
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware (GPUs since Ampere, CPUs with AMX or AVX512-BF16); else it is emulated."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-@contextmanager
-def frozen(modules: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients inside; every module's own mode and every flag restored on the way out."""
-    modes = [(module, module.training) for module in modules.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in modules.parameters()]
-    try:
-        modules.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+from robustforge.attacks.core.trace import TraceKeeper
+from robustforge.losses.classification import margin
+from robustforge.types import AttackResult, DefenseOutput, Threat
 
 
 class AttackSession:
@@ -85,9 +60,7 @@ class AttackSession:
         with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
             self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             self.backwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            unknown = torch.full((len(x),), float("nan"), device=x.device)
-            self._zeros, self._first, self._best = unknown, unknown.clone(), unknown.clone()
-            self._best_at = torch.zeros_like(self.forwards)
+            self._trace = TraceKeeper(len(x), x.device)
 
     def everyone(self) -> Tensor:
         """(B,) all rows."""
@@ -140,7 +113,7 @@ class AttackSession:
         leaf.requires_grad_(True)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             values, logits = function(leaf)
-        _check_logits(logits)
+        check_logits(logits)
         gradients = []
         for number, value in enumerate(values):
             if value.requires_grad:  # else the surface does not depend on x at all: an honest zero
@@ -160,7 +133,7 @@ class AttackSession:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
             logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
         self._count(self.forwards, rows)
-        _check_logits(logits)
+        check_logits(logits)
         return logits
 
     @torch.no_grad()
@@ -169,7 +142,7 @@ class AttackSession:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
         self._count(self.forwards, rows)
-        _check_logits(output.logits)
+        check_logits(output.logits)
         return output
 
     @torch.no_grad()
@@ -181,6 +154,11 @@ class AttackSession:
         """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""
         predicted = logits.argmax(1)
         return predicted != self.y[rows] if self.targets is None else predicted == self.targets[rows]
+
+    def lead(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """(n,) margin by which the goal is reached in ``logits`` (n, K), negative where it is missed."""
+        logits = logits.float()
+        return margin(logits, self.y[rows]) if self.targets is None else -margin(logits, self.targets[rows])
 
     def fools(self, x_adv: Tensor, rows: Tensor | None = None, *, count: bool = True) -> Tensor:
         """Whether the goal is reached, judged in float32 on the images as they stand.
@@ -198,7 +176,7 @@ class AttackSession:
             self._count(self.forwards, rows)
         with torch.autocast(x_adv.device.type, enabled=False):
             wrong, output = fooled(self.surface, x_adv, self.y[rows], self.threshold)
-        _check_logits(output.logits)
+        check_logits(output.logits)
         return wrong if self.targets is None else wrong & (output.logits.argmax(1) == self.targets[rows])
 
     def finish(self, x_adv: Tensor) -> AttackResult:
@@ -212,10 +190,7 @@ class AttackSession:
             raise RuntimeError("The attack returned images outside its budget or outside [0, 1].")
         self.targets = None  # whatever the attack aimed at, success is a wrong label that is accepted
         success = self.fools(x_adv, count=False)
-        span = (self.backwards - 1).clamp(min=1)
-        best_at = torch.where(self._first.isnan(), self._first, self._best_at / span)
-        trace = Trace(self._zeros, self._best - self._first, best_at)
-        return AttackResult(x_adv, success, self.forwards, self.backwards, trace if self.backwards.any() else None)
+        return AttackResult(x_adv, success, self.forwards, self.backwards, self._trace.result(self.backwards))
 
     @staticmethod
     def _count(counter: Tensor, rows: Tensor, passes: int = 1) -> None:
@@ -223,16 +198,8 @@ class AttackSession:
 
     def record(self, rows: Tensor, gradient: Tensor, value: Tensor) -> None:
         """Enters one step of the rows (n,) into the trace: its gradient (n, C, H, W) and objective (n,)."""
-        if not self.tracing:
-            return
-        first = self._first[rows]
-        new = first.isnan()
-        if bool(new.any()):
-            self._zeros[rows[new]] = (gradient[new] == 0).flatten(1).float().mean(1)
-            self._first[rows[new]] = value[new]
-        better = new | (value > self._best[rows])
-        self._best[rows] = torch.where(better, value, self._best[rows])
-        self._best_at[rows] = torch.where(better, self.backwards[rows] - 1, self._best_at[rows])
+        if self.tracing:
+            self._trace.record(rows, gradient, value, self.backwards[rows] - 1)
 
 
 @contextmanager
@@ -273,28 +240,3 @@ def attacking(
         if target is not None and len(x):
             session.targets = choose_targets(target, session.logits(x, session.everyone()), y, session.index, seed)
         yield session
-
-
-def check_images(x: Tensor) -> None:
-    """Raises ValueError unless ``x`` is float (B, C, H, W) in [0, 1]."""
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"Images must be float (B, C, H, W); got {x.dtype} of shape {tuple(x.shape)}.")
-    if len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
-        raise ValueError(
-            f"Images must lie in [0, 1]; these span [{float(x.min()):.4g}, {float(x.max()):.4g}]. "
-            "Normalisation belongs inside the network."
-        )
-
-
-def check_precision(name: str, precision: str) -> None:
-    """Raises UserError for a precision that does not exist."""
-    if precision not in PRECISIONS:
-        raise UserError(f"Attack {name} has precision='{precision}': choose one of {', '.join(PRECISIONS)}.")
-
-
-def _check_logits(logits: Tensor) -> None:
-    if not bool(logits.isfinite().all()):
-        raise UserError(
-            "The model answered logits that are not finite, so no attack on it can be judged: "
-            "find the layer that overflows, or bound its scores."
-        )

@@ -6,7 +6,8 @@ functions and their networks. Attacks never learn which defense they are attacki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,6 +57,10 @@ class Surface:
         """The first view, (B, K)."""
         return self.attacker_logits(x, y)[0]
 
+    def answer(self, x: Tensor, y: Tensor) -> DefenseOutput:
+        """The whole answer as the attacker differentiates it: ``attacker_output``, else ``system``."""
+        return (self.attacker_output or self.system)(x, y)
+
     def evaluate(self, x: Tensor, y: Tensor, objective: Objective, aim: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The attacker's view of one batch.
 
@@ -77,6 +82,24 @@ class Surface:
         if self.draws == 1:
             return views[0], value
         return views[0].view(self.draws, -1, views[0].shape[1]).mean(0), value.view(self.draws, -1).mean(0)
+
+
+@contextmanager
+def frozen(modules: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; every module's own mode and every flag restored on the way out."""
+    modes = [(module, module.training) for module in modules.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in modules.parameters()]
+    try:
+        modules.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def end_to_end(defense: Callable[[Tensor], DefenseOutput], modules: nn.Module, name: str = "end_to_end") -> Surface:

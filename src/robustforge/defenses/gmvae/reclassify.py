@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustforge.attacks.core.session import fast_bf16
+from robustforge.accel import fast_bf16
 from robustforge.defenses.gmvae.networks import reconstruction_error
 
 LARGEST = 2048  # images decoded at a time

@@ -7,17 +7,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.geometry import l2_norm, linf_norm, project
+from robustforge.attacks.core.geometry import NORMS, per_sample, project
 from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
-
-NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
 
 
 def check_norm(name: str, norm: str | None) -> None:
     """Raises UserError for a norm that is neither of the two, nor None for the threat's."""
     if norm is not None and norm not in NORMS:
         raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(NORMS)}, or null for the threat's.")
+
+
+def bisect(fooled: Callable[[Tensor], Tensor], rows: Tensor, halvings: int) -> Tensor:
+    """(n,) for each of ``rows`` the smallest share found, in (0, 1], that still fools; 1 is not asked about."""
+    low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
+    for _ in range(halvings if len(rows) else 0):
+        middle = (low + high) / 2
+        hit = fooled(middle)
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    return high
 
 
 class Nearest:
@@ -32,16 +40,15 @@ class Nearest:
 
     def __init__(self, session: AttackSession, norm: str | None = None) -> None:
         self.name = norm or session.threat.norm
-        self._query, self.norm = session, NORMS[self.name]
+        self._session, self.norm = session, NORMS[self.name]
         self.x_adv = session.x.clone()
         self.distance = torch.full((len(session.x),), float("inf"), device=session.x.device)
         self._fits = torch.zeros_like(self.distance, dtype=torch.bool)
-        if len(session.x) and session.threat.eps > 0:
-            self.distance[session.fools(session.x, count=False)] = 0.0
+        self.distance[session.fools(session.x, count=False)] = 0.0
 
     def standing(self) -> Tensor:
-        """(n,) rows worth attacking: none without a budget, else those that the system gets right."""
-        return (self.distance > 0).nonzero().flatten()[: None if self._query.threat.eps > 0 else 0]
+        """(n,) rows that the system gets right."""
+        return (self.distance > 0).nonzero().flatten()
 
     def offer(self, x_adv: Tensor, rows: Tensor, suspects: Tensor, *, gain: float = 0.0) -> Tensor:
         """Keeps the images that fool the system and are nearer; the system is asked about those only.
@@ -56,41 +63,35 @@ class Nearest:
             (n,) bool: adversarial, by the system's word where it was asked and by the attacker's where it was not.
         """
         places = suspects.nonzero().flatten()
-        delta = x_adv[places] - self._query.x[rows[places]]
+        delta = x_adv[places] - self._session.x[rows[places]]
         limit = (1 - gain) * self.distance[rows[places]]
-        nearer = self._better(self.norm(delta), self._within(delta), limit, self._fits[rows[places]])
+        fits, kept_fits = self._within(delta), self._fits[rows[places]]
+        nearer = torch.where(fits == kept_fits, self.norm(delta) < limit, fits)
         asked = places[nearer]
         if not len(asked):
             return suspects
-        verdict = self._query.fools(x_adv[asked], rows[asked])
+        verdict = self._session.fools(x_adv[asked], rows[asked])
         self.keep(x_adv[asked[verdict]], rows[asked[verdict]])
         return suspects.index_put((asked,), verdict)
 
     def keep(self, x_adv: Tensor, rows: Tensor) -> None:
         """Takes images (n, C, H, W), known to fool, as the nearest of ``rows`` (n,), each row once."""
-        delta = x_adv - self._query.x[rows]
+        delta = x_adv - self._session.x[rows]
         self.x_adv[rows], self.distance[rows], self._fits[rows] = x_adv, self.norm(delta), self._within(delta)
 
     def _within(self, delta: Tensor) -> Tensor:
-        return NORMS[self._query.threat.norm](delta) <= self._query.threat.eps
-
-    @staticmethod
-    def _better(distance: Tensor, fits: Tensor, limit: Tensor, kept_fits: Tensor) -> Tensor:
-        return torch.where(fits == kept_fits, distance < limit, fits)
+        return NORMS[self._session.threat.norm](delta) <= self._session.threat.eps
 
     def pull(self, rows: Tensor, halvings: int) -> None:
         """Moves what was found (n,) along the straight line toward the clean image, while it fools, by bisection."""
         rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
-        clean, far = self._query.x[rows], self.x_adv[rows]
-        low, high = torch.zeros(len(rows), device=rows.device), torch.ones(len(rows), device=rows.device)
-        for _ in range(halvings if len(rows) else 0):
-            middle = (low + high) / 2
-            candidate = torch.lerp(clean, far, middle.view(-1, 1, 1, 1))
-            fooled = self.offer(candidate, rows, torch.ones_like(rows, dtype=torch.bool))
-            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+        clean, far, everyone = self._session.x[rows], self.x_adv[rows], torch.ones_like(rows, dtype=torch.bool)
+        bisect(
+            lambda share: self.offer(torch.lerp(clean, far, per_sample(share, clean)), rows, everyone), rows, halvings
+        )
 
     def result(self) -> Tensor:
         """(B, C, H, W) inside the ball: what was found, projected where it lies outside."""
         outside = self.distance.isfinite() & (self.distance > 0) & ~self._fits
-        cut = project(self.x_adv, self._query.x, self._query.threat)
+        cut = project(self.x_adv, self._session.x, self._session.threat)
         return torch.where(outside.view(-1, 1, 1, 1), cut, self.x_adv)

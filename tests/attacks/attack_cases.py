@@ -1,20 +1,45 @@
-"""What the tests of minimum-norm, sparse, decision-based and noise attacks share: networks, images and properties."""
+"""What the tests of attacks share: attacks with few steps, networks, images and properties."""
+
+from functools import cache
 
 import torch
 from torch import nn
 
+from robustforge.attacks.apgd import APGD
+from robustforge.attacks.bim import BIM
 from robustforge.attacks.core.surface import end_to_end
+from robustforge.attacks.fab import FAB
+from robustforge.attacks.fgsm import FGSM
+from robustforge.attacks.pgd import PGD
+from robustforge.attacks.square import Square
 from robustforge.defenses.base import classify
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import DefenseOutput, Threat
 
+EXACT = {"precision": "float32"}
+GRADIENT = [
+    FGSM(), FGSM("fgsm last", early_stop=False, loss="margin"), BIM(steps=3),
+    BIM("bim last", steps=2, step_size=0.7, early_stop=False), PGD(steps=3, restarts=2),
+    PGD("pgd last", steps=2, early_stop=False, loss="margin"), PGD("pgd bf16", steps=2, precision="bf16"),
+]  # fmt: skip
+AUTO = [
+    APGD("ce", steps=9, restarts=2, **EXACT), APGD("t", steps=9, loss="dlr", n_target_classes=3, restarts=2, **EXACT),
+    APGD("give up", steps=30, loss="margin", give_up=True, **EXACT), FAB(steps=4, restarts=2, n_target_classes=3, **EXACT),
+    FAB("fab give up", steps=12, n_target_classes=2, give_up=True, **EXACT), Square(n_queries=90, restarts=2),
+    Square("square give up", n_queries=620, give_up=True),
+]  # fmt: skip
 THREATS = [Threat("l2", 28.0), Threat("l2", 0.7), Threat("linf", 0.1), Threat("linf", 1.0)]
+
+
+@cache
+def random_network(shape, classes):
+    torch.manual_seed(1)
+    return small_cnn(shape, classes, (0.5,) * shape[0], (0.25,) * shape[0], (4, 8), 16).eval()
 
 
 def random_case(shape, classes=10, seed=0):
     """A random network, images with many pixels at exactly 0 and 1, and labels that the network gets right."""
-    torch.manual_seed(1)
-    network = small_cnn(shape[1:], classes, (0.5,) * shape[1], (0.25,) * shape[1], (4, 8), 16).eval()
+    network = random_network(shape[1:], classes)
     x = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).mul(1.6).sub(0.3).clamp(0, 1)
     return classify(network)["end_to_end"], x, network(x).argmax(1)
 
@@ -89,20 +114,33 @@ def check_properties(attack, shapes=((3, 1, 28, 28), (1, 1, 28, 28), (2, 3, 17, 
     assert attack(surface, x[:0], y[:0], THREATS[0]).x_adv.shape == (0, 1, 12, 12)
 
 
-def check_independence(attack, surface, x, y, threat, tolerance=1e-3):
-    """Whatever the batch, its order and the global generator: the same verdicts, and distances up to float ties."""
+def check_independence(attack, surface, x, y, threat, tolerance=1e-3, pixels=None, sizes=(3,)):
+    """Whatever the batch, its order and the global generator: the same verdicts, and distances up to float ties.
+
+    With ``pixels``, more than this share of them is the same too: a sum in another order may flip the sign of a
+    gradient, or a proposal's fate, that is all but zero.
+    """
     index = torch.arange(100, 100 + len(x))
     whole = attack(surface, x, y, threat, index=index, seed=3)
     torch.manual_seed(9)
     again = attack(surface, x, y, threat, index=index, seed=3)
     for name in ("x_adv", "success", "forwards", "backwards"):
         assert torch.equal(getattr(again, name), getattr(whole, name))
-    parts = zip(x.split(3), y.split(3), index.split(3), strict=True)
-    parts = [attack(surface, *part[:2], threat, index=part[2], seed=3) for part in parts]
     back = attack(surface, x.flip(0), y.flip(0), threat, index=index.flip(0), seed=3)
+    others = [(back.x_adv.flip(0), back.success.flip(0), None)]
+    for size in sizes:
+        parts = zip(x.split(size), y.split(size), index.split(size), strict=True)
+        parts = [attack(surface, *part[:2], threat, index=part[2], seed=3) for part in parts]
+        others.append(
+            [torch.cat([getattr(part, name) for part in parts]) for name in ("x_adv", "success", "backwards")]
+        )
     norm = distance(whole.x_adv, x, threat.norm)
-    for other in (torch.cat([part.x_adv for part in parts]), back.x_adv.flip(0)):
-        assert (distance(other, x, threat.norm) - norm).abs().max() <= tolerance * max(1, norm.max())
-    assert torch.equal(torch.cat([part.success for part in parts]), whole.success)
-    assert torch.equal(back.success.flip(0), whole.success)
+    for x_adv, success, backwards in others:
+        assert torch.equal(success, whole.success)
+        if pixels is None:
+            assert (distance(x_adv, x, threat.norm) - norm).abs().max() <= tolerance * max(1, norm.max())
+        else:
+            assert ((x_adv - whole.x_adv).abs() < 1e-5).float().mean() > pixels
+        if pixels is not None and pixels > 0.99 and backwards is not None:
+            assert torch.equal(backwards, whole.backwards)
     return whole
