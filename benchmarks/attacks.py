@@ -14,10 +14,10 @@ from torch import Tensor
 from benchmarks import BenchRow, _oracles, _victims, say
 from benchmarks._oracles import Oracle
 from benchmarks._victims import Victim, judge
+from robustforge.accel import fast_bf16
 from robustforge.attacks.apgd import APGD
 from robustforge.attacks.carlini_wagner import CarliniWagner
 from robustforge.attacks.core.attack import Attack
-from robustforge.accel import fast_bf16
 from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.ensemble import WorstCase
 from robustforge.attacks.fab import FAB
