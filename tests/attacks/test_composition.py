@@ -183,7 +183,7 @@ def test_traces_tell_a_dead_gradient_from_a_living_one(victim, images):
 
 
 def test_minimum_norm_and_saliency_attacks_leave_traces_too(victim, images):
-    x, y = images
+    x, y = images[0][:16], images[1][:16]
     for attack in (DeepFool(steps=5), JSMA(gamma=0.05), JSMA(gamma=0.05, aim="best")):
         trace = attack(victim, x, y, Threat("l2", 5.0)).trace
         seen = ~trace.zero_gradient.isnan()

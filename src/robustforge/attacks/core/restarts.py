@@ -57,8 +57,7 @@ def in_rounds(
             if fooled is None:
                 fooled = session.fools(ends, tiled) if len(rounds) > 1 else torch.zeros_like(tiled, dtype=torch.bool)
             fooled = fooled.view(len(numbers), len(chunk))
-            # argmax finds the first of equal values
-            winner = torch.where(fooled.any(0), fooled.int().argmax(0), fallback % len(numbers))
+            winner = torch.where(fooled.any(0), fooled.int().argmax(0), fallback % len(numbers))  # the first of equals
             best[chunk] = ends[winner * len(chunk) + torch.arange(len(chunk), device=rows.device)]
             left.append(chunk[~fooled.any(0)])
         rows, session.tracing, session.traced = torch.cat(left), False, None

@@ -50,8 +50,8 @@ class Survivors:
 
     Args:
         session: the attack that they belong to.
-        rows: (n,) whose the runs are; where a row stands several times, its first run must stand before any second
-            one, or the trace follows the wrong runs.
+        rows: (n,) whose the runs are. The session traces the leading ones, one of each row: stand all first runs before
+            any second one, unless the attack records its steps itself.
         start: (n, C, H, W) what a run ends with that never says otherwise.
         stops: which runs stop when one fools the system: ``all`` of its image; itself and the ``later`` ones of its
             image, so that the earliest counts; its ``own`` alone; or none, ``never``.
