@@ -79,12 +79,13 @@ def vmapped(networks: Sequence[Checkpoints]) -> Call:
 
 @torch.no_grad()
 def median_times(calls: Mapping[str, Call], x: Tensor, repetitions: int) -> dict[str, float]:
-    """Median milliseconds of each call on ``x``; they take turns, so that other work slows all of them alike."""
+    """Median milliseconds of each call on ``x``; they take turns. With one thread, of this process alone."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seen: dict[str, list[float]] = {name: [] for name in calls}
     for repetition in range(repetitions + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call(x)
             if repetition:
-                seen[name].append(1e3 * (time.perf_counter() - start))
+                seen[name].append(1e3 * (clock() - start))
     return {name: statistics.median(values) for name, values in seen.items()}

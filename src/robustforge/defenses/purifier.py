@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from robustforge.attacks.core.surface import Surface, bpda, eot, transfer
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.figures import Figure, gallery
-from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
+from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom, image_key
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
@@ -147,6 +148,12 @@ class Purifier(Defense):
     def stages(self) -> list[Stage]:
         """The classifier on clean images (the same as ``defense=none``), then the purifier's own."""
         return [plain_stage(self), *self.purifier_stages()]
+
+    def fit_stage(self, name: str, trains: tuple[str, ...], takes: tuple[str, ...], **options: Any) -> FitStage:
+        """A fit of ``trains`` on :meth:`losses`, with the classifier at hand; see :class:`FitStage`."""
+        assert self.training_settings is not None
+        options = {"uses": ("undefended",), "validate": self.purifier_metrics, **options}
+        return FitStage(name, trains, self.losses, self.training_settings, takes=takes, **options)
 
     def offline_figures(self, attack: Attack, threat: Threat) -> dict[str, Figure]:
         """The attack that the purifier was trained to undo, where it was made: on the undefended classifier."""

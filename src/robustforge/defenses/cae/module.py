@@ -15,7 +15,7 @@ from robustforge.defenses.base import classify
 from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
 from robustforge.types import Batch, Threat, UserError
 
@@ -103,17 +103,8 @@ class ConvAutoEncoder(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set on the classifier, then the denoiser."""
-        assert self.training_settings is not None
-        fit = FitStage(
-            "denoiser",
-            ("denoiser",),
-            self.losses,
-            self.training_settings,
-            takes=("denoiser", "mix_clean", "guidance", "training"),
-            uses=("undefended",),
-            adversarial_set="adversarial_set",
-            validate=self.purifier_metrics,
-        )
+        takes = ("denoiser", "mix_clean", "guidance", "training")
+        fit = self.fit_stage("denoiser", ("denoiser",), takes, adversarial_set="adversarial_set")
         return [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), fit]
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustforge.defenses.defense_gan.latent_search import LatentSearch, one_more_step, search
 from robustforge.defenses.defense_gan.networks import Critic, Generator
 from robustforge.defenses.purifier import Purifier
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import critic_loss, gradient_penalty
 from robustforge.types import Batch, UserError
 
@@ -105,17 +105,8 @@ class DefenseGAN(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of generator and critic on clean images, independent of the classifier."""
-        assert self.training_settings is not None
-        return [
-            FitStage(
-                "gan",
-                ("generator", "critic"),
-                self.losses,
-                self.training_settings,
-                takes=("generator", "critic", "critic_steps", "penalty", "training"),
-                validate=self.critic_metrics,
-            )
-        ]
+        trains, takes = ("generator", "critic"), ("generator", "critic", "critic_steps", "penalty", "training")
+        return [self.fit_stage("gan", trains, takes, uses=(), validate=self.critic_metrics)]
 
     def critic_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """By how much the critic scores held-out images (B,) above generated ones: searching would cost too much."""

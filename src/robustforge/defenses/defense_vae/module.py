@@ -115,15 +115,8 @@ class DefenseVAE(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """The offline adversarial set, the VAE, and the fit of the classifier to it."""
-        assert self.training_settings is not None
-        vae = FitStage(
-            "vae",
-            ("vae",),
-            self.losses,
-            self.training_settings,
-            takes=("vae", "divergence", "mix_clean", "training"),
-            adversarial_set="adversarial_set",
-        )
+        takes, attacked = ("vae", "divergence", "mix_clean", "training"), "adversarial_set"
+        vae = self.fit_stage("vae", ("vae",), takes, uses=(), validate=None, adversarial_set=attacked)
         stages: list[Stage] = [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), vae]
         if self.mode != "plain":
             trains = ("classifier", "joint_vae") if self.mode == "e2e" else ("classifier",)

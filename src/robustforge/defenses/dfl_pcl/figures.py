@@ -13,12 +13,7 @@ from robustforge.types import Batch
 
 
 def dfl_pcl_figures(space: FeatureSpace, surface: Surface) -> dict[str, Figure]:
-    """The figures of one defense, by name.
-
-    Args:
-        space: its features and centroids.
-        surface: attacked for the picture.
-    """
+    """The figures of one defense, by name."""
     return {"geometry": lambda scene: class_geometry(scene, space, surface)}
 
 

@@ -22,22 +22,10 @@ from robustforge.defenses.stages import Factory, FitStage, Stage, Training, buil
 from robustforge.defenses.undefended import plain_stage
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
-_OF_NETWORK = (
-    "model",
-    "shape",
-    "num_classes",
-    "attack",
-    "threat",
-    "feature_loss",
-    "training",
-    "dfl",
-    "dfl_channels",
-    "pool_size",
-    "clean_weight",
-    "keep_best",
-    "average",
-    "warm_start",
-)  # all arguments but how the undefended classifier is trained
+_OF_NETWORK = (  # all arguments but how the undefended classifier is trained
+    *("model", "shape", "num_classes", "attack", "threat", "feature_loss", "training", "dfl", "dfl_channels"),
+    *("pool_size", "clean_weight", "keep_best", "average", "warm_start"),
+)
 
 
 class DflPcl(Defense):

@@ -54,12 +54,6 @@ def dfl_pcl_surfaces(
 ) -> dict[str, Surface]:
     """The surfaces of one defense, by name.
 
-    Args:
-        system: the deployed system, (B, C, H, W) -> DefenseOutput.
-        space: its features and centroids.
-        class_means: of the features at every depth.
-        undefended: the classifier that ``transfer`` attacks.
-
     Notes:
         A view of distances comes after the logits, which keep the weight 0: the first view tells an attack which images
         to ask the system about. ``centroids`` exists where the feature loss has centroids.

@@ -18,14 +18,7 @@ from robustforge.randomness import SampleRandom
 def gmvae_figures(
     classifier: SelectiveClassifier, variance: float, undefended: nn.Module, fid: bool
 ) -> dict[str, Figure]:
-    """The figures of one defense, by name.
-
-    Args:
-        classifier: its networks.
-        variance: of the components.
-        undefended: the classifier in whose features samples are measured.
-        fid: measure the FID too.
-    """
+    """The figures of one defense, by name."""
 
     def rebuild(x: Tensor) -> Tensor:
         return classifier.decoder(classifier.encode(x)).float()

@@ -46,17 +46,7 @@ def gmvae_surfaces(
     judge: bool,
     seed: int,
 ) -> dict[str, Surface]:
-    """The surfaces of the selective classifier, by name.
-
-    Args:
-        modules: all networks, frozen under attack.
-        classifier: attacked.
-        undefended: the classifier that ``transfer`` attacks, and that ``judged`` asks.
-        exponents: of Eq. 10, see :func:`white_box_scores`.
-        literal: likewise.
-        judge: whether there is ``judged``.
-        seed: of the images that ``aimed`` starts at.
-    """
+    """The surfaces of the selective classifier, by name."""
 
     def system(x: Tensor, _: Tensor) -> DefenseOutput:
         return classifier.respond(x)
@@ -69,6 +59,13 @@ def gmvae_surfaces(
 
     def equation_10(x: Tensor, _: Tensor) -> tuple[Tensor]:
         return (white_box_scores(classifier, x, exponents, literal),)
+
+    def unconfirmed(x: Tensor, y: Tensor) -> DefenseOutput:
+        # what is accepted has fooled the detector: an independent classifier, which never saw it, sees another class
+        output = system(x, y)
+        assert output.risk is not None
+        agrees = undefended(x).argmax(1) == output.logits.argmax(1)
+        return DefenseOutput(output.logits, output.risk.masked_fill(agrees, float("inf")))
 
     def start(target: Tensor, index: Tensor, restart: int) -> Tensor:
         return target_images(classifier, target, index, seed, restart)
@@ -83,9 +80,7 @@ def gmvae_surfaces(
         "transfer": transfer(undefended, end_to_end),
     }
     if judge:
-        found["judged"] = Surface(
-            "judged", equation_10, lambda x, _: unconfirmed(classifier.respond(x), undefended(x)), modules
-        )
+        found["judged"] = Surface("judged", equation_10, unconfirmed, modules)
     return found
 
 
@@ -100,20 +95,6 @@ def target_images(classifier: SelectiveClassifier, target: Tensor, index: Tensor
     noise = SampleRandom(seed, "gmvae/target", restart).normal(index, (classifier.latent,))
     factor = torch.linalg.cholesky(detector.covariance)[target]
     return classifier.decoder(detector.means[target] + torch.einsum("bij,bj->bi", factor, noise)).float()
-
-
-def unconfirmed(output: DefenseOutput, logits: Tensor) -> DefenseOutput:
-    """The answer of a selective classifier that also rejects what an undefended one takes for the same class.
-
-    What it accepts has fooled the detector: an independent classifier, which never saw it, does not see that class.
-
-    Args:
-        output: of the selective classifier.
-        logits: of the undefended one, (B, K).
-    """
-    assert output.risk is not None
-    agrees = logits.argmax(1) == output.logits.argmax(1)
-    return DefenseOutput(output.logits, output.risk.masked_fill(agrees, float("inf")))
 
 
 def white_box_scores(classifier: SelectiveClassifier, x: Tensor, exponents: Sequence[float], literal: bool) -> Tensor:
@@ -170,11 +151,6 @@ def gmvae_systems(
     encoder: Surface, classifier: SelectiveClassifier, settings: ReclassificationSettings
 ) -> dict[str, dict[str, Surface]]:
     """Rows beside the defense: ``without_thresholds`` (accepts everything) and, where asked for, ``reclassified``.
-
-    Args:
-        encoder: the surface of that name.
-        classifier: whose decoder searches.
-        settings: of the second look.
 
     Notes:
         The row ``reclassified`` is attacked through the direct path, which decides what the second look gets to see;

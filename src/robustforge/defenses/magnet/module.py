@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustforge.defenses.magnet.networks import SigmoidAutoencoder
 from robustforge.defenses.purifier import Purifier
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import jensen_shannon
 from robustforge.nn.running_moments import RunningMoments
 from robustforge.types import Batch, DefenseOutput, UserError
@@ -103,16 +103,5 @@ class MagNet(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of both auto-encoders and their scores' scale."""
-        assert self.training_settings is not None
-        trains = ("reformer", "second", "scale")
-        return [
-            FitStage(
-                "autoencoders",
-                trains,
-                self.losses,
-                self.training_settings,
-                takes=("reformer", "second", "noise_std", "temperatures", "training"),
-                uses=("undefended",),
-                validate=self.purifier_metrics,
-            )
-        ]
+        takes = ("reformer", "second", "noise_std", "temperatures", "training")
+        return [self.fit_stage("autoencoders", ("reformer", "second", "scale"), takes)]

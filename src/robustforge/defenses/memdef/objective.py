@@ -43,15 +43,7 @@ def stack_terms(
 def attacked_stack_terms(
     system: MemorySystem, settings: StackSettings, surface: Surface, batch: Batch, seed: int
 ) -> dict[str, Tensor]:
-    """:func:`stack_terms` of attacked images and, where they have a weight, of clean ones.
-
-    Args:
-        system: whose stack is trained.
-        settings: its attack and the weights.
-        surface: attacked.
-        batch: clean images.
-        seed: of the attack.
-    """
+    """:func:`stack_terms` of attacked images and, where they have a weight, of clean ones."""
     assert settings.attack is not None
     assert settings.threat is not None
     x_adv = settings.attack(surface, batch.x, batch.y, settings.threat, index=batch.index, seed=seed).x_adv

@@ -33,14 +33,6 @@ def memdef_surfaces(
 ) -> dict[str, Surface]:
     """The surfaces of one defense, by name.
 
-    Args:
-        modules: all networks, frozen under attack.
-        system: as deployed.
-        undefended: the classifier that ``transfer`` attacks.
-        temperature: T of ``soft_slot``'s softmax(A(x)/T).
-        selector_weight: lambda, weight of classifier-A's own loss in ``soft_slot`` and ``slot_aimed``.
-        variant: its own, or another one's with the same networks, whose surfaces these are.
-
     Notes:
         Variants without a slot (``selector``, ``no_memory``, ``classifier``) have ``end_to_end`` and ``transfer`` only.
         The released code evaluates with the slot recomputed on the attacked image, which is what ``system`` does here.

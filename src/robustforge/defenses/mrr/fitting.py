@@ -42,14 +42,7 @@ def fit_fusion(system: Redundancy, seed: int, batches: Iterable[Batch]) -> None:
 
 
 def fit_leak(system: Redundancy, surface: Surface, seed: int, batches: Iterable[Batch]) -> None:
-    """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense.
-
-    Args:
-        system: whose flags are counted.
-        surface: attacked.
-        seed: of the attacks.
-        batches: test images.
-    """
+    """Measures each defender's precision on attacked *test* images, as the released code does. Never a defense."""
     assert system.fusion is not None
     assert system.leak is not None
     settings = system.fusion.settings

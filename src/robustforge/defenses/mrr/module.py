@@ -53,15 +53,8 @@ class ModularRobustRedundancy(Defense):
     """
 
     evaluation_only = (
-        "n_defenders",
-        "latent",
-        "input",
-        "fusion",
-        "penalty_weight",
-        "paper_literal",
-        "victim",
-        "model",
-        "undefended_training",
+        *("n_defenders", "latent", "input", "fusion", "penalty_weight"),
+        *("paper_literal", "victim", "model", "undefended_training"),
     )
 
     def __init__(

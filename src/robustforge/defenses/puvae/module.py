@@ -13,7 +13,7 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.purifier import ATTACKER, Purifier
 from robustforge.defenses.puvae.networks import ConditionalVAE
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
 from robustforge.nn.straight_through import straight_through_one_hot
 from robustforge.types import Batch, UserError
@@ -119,15 +119,4 @@ class PuVAE(Purifier):
 
     def purifier_stages(self) -> list[Stage]:
         """One fit of the VAE on clean images."""
-        assert self.training_settings is not None
-        return [
-            FitStage(
-                "vae",
-                ("vae",),
-                self.losses,
-                self.training_settings,
-                takes=("vae", "weights", "training"),
-                uses=("undefended",),
-                validate=self.purifier_metrics,
-            )
-        ]
+        return [self.fit_stage("vae", ("vae",), ("vae", "weights", "training"))]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from robustforge.files import read_arrays
 from robustforge.reporting.figures.budgets import budgets
@@ -14,8 +11,9 @@ from robustforge.reporting.figures.correlation import correlation
 from robustforge.reporting.figures.gallery import gallery
 from robustforge.reporting.figures.samples import samples
 from robustforge.reporting.figures.scatter import scatter
+from robustforge.reporting.figures.style import Arrays
 
-Drawing = Callable[[Mapping[str, NDArray[Any]], Path], Path]
+Drawing = Callable[[Arrays, Path], Path]
 DRAWINGS: dict[str, Drawing] = {
     "gallery": gallery,
     "samples": samples,

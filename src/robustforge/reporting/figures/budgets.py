@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from robustforge.reporting.figures.gallery import show
-from robustforge.reporting.figures.style import PALETTE, drawing, save
+from robustforge.reporting.figures.style import PALETTE, Arrays, drawing, save
 
 
-def budgets(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+def budgets(data: Arrays, path: Path) -> Path:
     """Draws for every attack the image by budget, its changes below.
 
     Changes are drawn around mid gray, at half their size. A red title is a wrong answer.

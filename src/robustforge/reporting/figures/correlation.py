@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robustforge.reporting.figures.style import drawing, save
+from robustforge.reporting.figures.style import Arrays, drawing, save
 
 
-def correlation(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+def correlation(data: Arrays, path: Path) -> Path:
     """Draws two matrices side by side.
 
     Args:

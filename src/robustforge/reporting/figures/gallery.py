@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.reporting.figures.style import PALETTE, drawing, save
+from robustforge.reporting.figures.style import PALETTE, Arrays, drawing, save
 
 MOST_ROWS = 8
 _FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
 
-def gallery(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+def gallery(data: Arrays, path: Path) -> Path:
     """Draws images, what an attack made of them and what the defense made of that.
 
     Args:
@@ -38,7 +37,7 @@ def gallery(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
         return save(figure, path)
 
 
-def _columns(data: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _columns(data: Arrays) -> dict[str, NDArray[Any]]:
     """Images by heading; the difference is amplified as far as it fits, around mid gray."""
     difference = data["attacked"].astype(float) - data["clean"].astype(float)
     largest = float(np.abs(difference).max()) or 1.0

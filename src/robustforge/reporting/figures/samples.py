@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.reporting.figures.style import drawing, save
+from robustforge.reporting.figures.style import Arrays, drawing, save
 
 
-def samples(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+def samples(data: Arrays, path: Path) -> Path:
     """Draws a row a class, then test images and what is made of them.
 
     Args:

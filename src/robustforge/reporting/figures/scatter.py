@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from robustforge.reporting.figures.style import drawing, save
+from robustforge.reporting.figures.style import Arrays, drawing, save
 
 
-def scatter(data: Mapping[str, NDArray[Any]], path: Path) -> Path:
+def scatter(data: Arrays, path: Path) -> Path:
     """Draws t-SNE of clean and attacked features and of class centroids.
 
     All are embedded together, so that the two panels share their coordinates.
