@@ -13,12 +13,17 @@ from torch import Tensor
 from robustforge.types import UserError
 
 
+def unit_pixels(images: Tensor) -> Tensor:
+    """8-bit or float images as new float32 in [0, 1]: the only place where the library divides by 255."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+
+
 @dataclass(frozen=True)
 class Split:
     """A part of a data set.
 
     Attributes:
-        images: (N, C, H, W) uint8 on the CPU; may be a view of a memory map.
+        images: (N, C, H, W) on the CPU, uint8 or float32 in [0, 1]; may be a view of a memory map.
         labels: (N,) int64.
     """
 
@@ -27,6 +32,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pixels(self, rows: Tensor | slice = slice(None), device: torch.device | str = "cpu") -> Tensor:
+        """The images of ``rows`` as new float32 (n, C, H, W) in [0, 1] on ``device``; they travel there as stored."""
+        return unit_pixels(self.images[rows].to(device))
 
     def first(self, count: int | None, seed: int) -> Split:
         """The first ``count`` images of a seeded permutation, or all of them for None or a count that is too large."""

@@ -216,7 +216,7 @@ class Evaluation:
         size = size or self.data.eval_batch_size
         for start in range(0, len(rows), size):
             index = torch.as_tensor(rows[start : start + size])
-            x = split.images[index].to(self.device).float() / 255
+            x = split.pixels(index, self.device)
             yield Batch(x, split.labels[index].to(self.device), index.to(self.device))
 
     def _diagnostics(self, rows: np.ndarray) -> dict[str, float]:

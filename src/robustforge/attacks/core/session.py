@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustforge.attacks.core.geometry import inside
+from robustforge.attacks.core.inputs import check_images, check_labels, checked
+from robustforge.attacks.core.models import as_surface, as_threat
 from robustforge.attacks.core.surface import Objective, Surface, fooled
 from robustforge.attacks.core.targets import choose_targets
 from robustforge.types import AttackResult, DefenseOutput, Threat, Trace, UserError
@@ -251,10 +253,10 @@ def attacking(
     """The frame of an attack: images checked, networks frozen, targets chosen, and everything put back afterwards.
 
     Args:
-        surface: what is differentiated and what judges.
+        surface: what is differentiated and what judges; a network or another callable stands for its surface.
         x: clean images in [0, 1], (B, C, H, W).
         y: true labels, (B,).
-        threat: ball the result stays in.
+        threat: ball the result stays in; a bare radius is one in the L-infinity norm.
         index: (B,) sample numbers for the random draws; default 0..B-1.
         precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
         threshold: risk above which the attacked system rejects.
@@ -262,9 +264,12 @@ def attacking(
         seed: of random targets.
 
     Raises:
-        ValueError: images that are not float (B, C, H, W) in [0, 1].
+        UserError: images that are not float (B, C, H, W) in [0, 1], labels that are no classes, or answers that are no
+            logits; see :mod:`robustforge.attacks.core.inputs`.
     """
     check_images(x)
+    y, threat = check_labels(y, len(x)), as_threat(threat)
+    surface = checked(as_surface(surface), y)
     session = AttackSession(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
     devices = [x.device] if x.device.type == "cuda" else []
     # randomized defenses draw from the global generator: the same numbers for the same images, and the caller's kept
@@ -273,17 +278,6 @@ def attacking(
         if target is not None and len(x):
             session.targets = choose_targets(target, session.logits(x, session.everyone()), y, session.index, seed)
         yield session
-
-
-def check_images(x: Tensor) -> None:
-    """Raises ValueError unless ``x`` is float (B, C, H, W) in [0, 1]."""
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"Images must be float (B, C, H, W); got {x.dtype} of shape {tuple(x.shape)}.")
-    if len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
-        raise ValueError(
-            f"Images must lie in [0, 1]; these span [{float(x.min()):.4g}, {float(x.max()):.4g}]. "
-            "Normalisation belongs inside the network."
-        )
 
 
 def check_precision(name: str, precision: str) -> None:
