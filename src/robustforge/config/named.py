@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
@@ -37,7 +37,9 @@ def names(group: str) -> list[str]:
     found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
     if group == "attack":
         register()
-        found |= {f"torchattacks/{name.removesuffix('.yaml')}" for name in ConfigStore.instance().list("attack/torchattacks")}
+        found |= {
+            f"torchattacks/{name.removesuffix('.yaml')}" for name in ConfigStore.instance().list("attack/torchattacks")
+        }
     return sorted(found - {"paper"} if group == "protocol" else found)  # `paper` asks for a defense of this package
 
 
@@ -88,7 +90,7 @@ def protocol(
         >>> protocol("standard", Threat("linf", 8 / 255), n_test=100).n_test
         100
     """
-    check_fields(Protocol, settings, f"Protocol {name}")
+    check_known(f"Protocol {name}", settings, [field.name for field in fields(Protocol)])
     named = _known("attack", main) if isinstance(main, str) else "none"
     chosen = [f"protocol={_known('protocol', name)}", f"attack={named}", f"seed={seed}", *overrides]
     with _composed("evaluate", chosen) as cfg:
@@ -119,9 +121,8 @@ def dataset(name: str, **settings: Any) -> ImageData:
     return made
 
 
-def check_fields(kind: type, settings: Mapping[str, Any], what: str) -> None:
-    """Raises UserError for a setting that is no field of the dataclass ``kind``; a near miss is named."""
-    known = [field.name for field in fields(kind)]
+def check_known(what: str, settings: Iterable[str], known: Sequence[str]) -> None:
+    """Raises UserError for one of the ``settings`` of ``what`` that is not ``known``; a near miss is named."""
     for key in settings:
         if key not in known:
             raise UserError(f"{what} has no setting '{key}'{_near(key, known)} It has {', '.join(known)}.")
@@ -152,9 +153,7 @@ def _known(group: str, name: str) -> str:
 
 
 def _set(node: DictConfig, what: str, key: str, value: Any) -> None:
-    known = list(_keys(node))
-    if key not in known:
-        raise UserError(f"{what} has no setting '{key}'{_near(key, known)} It has {', '.join(known)}.")
+    check_known(what, [key], list(_keys(node)))
     is_fraction = isinstance(value, str) and _FRACTION.fullmatch(value)
     OmegaConf.update(node, key, radius(value) if is_fraction else value, force_add=True)
 

@@ -106,7 +106,7 @@ class Network(Function):
         """
         logits = pick(super().forward(self._normalized(x)), self.output)
         check_answer(logits, len(x))
-        return logits.float()
+        return torch.as_tensor(logits).float()
 
     def _normalized(self, x: Tensor) -> Tensor:
         if not self.mean:
