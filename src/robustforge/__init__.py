@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # what `import robustforge as rf` offers, and where it lies; loaded when it is first asked for
 _OFFERED = {
-    "attack": "robustforge.api",
-    "evaluate": "robustforge.api",
-    "load_run": "robustforge.api",
-    "system": "robustforge.api",
-    "Report": "robustforge.api",
+    "attack": "robustforge.api.attacking",
+    "evaluate": "robustforge.api.evaluating",
+    "load_run": "robustforge.api.runs",
+    "system": "robustforge.api.system",
+    "Report": "robustforge.api.report",
     "attack_names": "robustforge.api.listing",
     "protocols": "robustforge.api.listing",
     "AttackResult": "robustforge.types",

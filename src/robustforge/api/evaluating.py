@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from robustforge.api.attacking import fitting
-from robustforge.api.inputs import as_data
+from robustforge.api.data import as_data
 from robustforge.api.report import Report
 from robustforge.api.system import as_defense
 from robustforge.api.untouched import left_as_found
@@ -87,11 +87,11 @@ def evaluate(
         eps: radius in pixel units of [0, 1], or a fraction as text; None for a protocol with budgets of its own, or
             the customary one of a named data set.
         norm: ``linf`` or ``l2``.
-        protocol: name of a file in conf/protocol, or a protocol. ``standard`` (AutoAttack, C&W and checks) suits a plain
-            classifier, ``adaptive`` and ``full`` a defense.
+        protocol: name of a file in conf/protocol, or a protocol. ``standard`` (AutoAttack, C&W and checks) is for a
+            plain classifier, ``adaptive`` and ``full`` are for a defense.
         attack: one more attack that joins the protocol's: a name of conf/attack, or an attack object.
-        calibration: held-out clean images and labels in the forms of ``data``, for systems with a risk: the threshold is
-            fitted on them, at ``false_positive_rate`` (0.05 unless told otherwise).
+        calibration: held-out clean images and labels in the forms of ``data``, for systems with a risk: the threshold
+            is fitted on them, at ``false_positive_rate`` (0.05 unless told otherwise).
         name: of the model's row.
         output: where in the model's answer the logits are: an index, a key or an attribute; None: it is a tensor.
         mean: normalization of a model that does not normalize for itself, pixel units, one value or one a channel.

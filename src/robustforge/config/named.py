@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -24,9 +24,11 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
-from robustforge.data.datamodule import ImageData
 from robustforge.evaluation.protocol import Protocol
 from robustforge.types import Threat, UserError, radius
+
+if TYPE_CHECKING:  # Lightning comes with it, and attacks can do without
+    from robustforge.data.datamodule import ImageData
 
 _FRACTION = re.compile(r"\s*[0-9.]+\s*/\s*[0-9.]+\s*")
 
@@ -80,7 +82,7 @@ def protocol(
         threat: budget; None for a protocol that has its own.
         main: the attack that joins the protocol's: an attack, or the name of one.
         seed: of the attacks' draws.
-        overrides: as on the command line: ``protocol.suites.standard.attacks.carlini_wagner.steps=100``, ``attack.steps=20``.
+        overrides: as on the command line, such as ``attack.steps=20``.
         **settings: fields of :class:`robustforge.evaluation.protocol.Protocol`.
 
     Raises:
@@ -148,7 +150,8 @@ def _composed(config_name: str, overrides: Sequence[str] = ()) -> Iterator[DictC
 def _known(group: str, name: str) -> str:
     found = names(group)
     if name not in found:
-        raise UserError(f"There is no {group} '{name}'{_near(name, found)} There are {', '.join(found)}.")
+        short = ", ".join(one for one in found if "/" not in one)
+        raise UserError(f"There is no {group} '{name}'{_near(name, found)} There are {short}.")
     return name
 
 

@@ -77,8 +77,8 @@ def check_trusted(cfg: DictConfig, trust: str | Sequence[str] = ()) -> None:
         if key.rpartition(".")[2] == "_target_" and not _known(value) and not _of_trusted(value, trusted):
             module = str(value).rpartition(".")[0].partition(".")[0]
             raise UserError(
-                f"The run's configuration builds {value!r} at {key}, which is not of this package: if you trust whoever "
-                f"wrote it, add trust={module}."
+                f"The run's configuration builds {value!r} at {key}, which this package's own never do: if you trust "
+                f"whoever wrote it, add trust={module}."
             )
 
 

@@ -113,8 +113,8 @@ class Network(Function):
             return x
         if {len(self.mean), len(self.std)} - {1, x.shape[1]}:
             raise UserError(
-                f"The images have {x.shape[1]} channels, mean {len(self.mean)} and std {len(self.std)} values: give one "
-                "for all channels, or one each."
+                f"The images have {x.shape[1]} channels, mean {len(self.mean)} and std {len(self.std)} values: give "
+                "one for all channels, or one each."
             )
         mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return (x - mean) / std

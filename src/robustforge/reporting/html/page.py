@@ -29,7 +29,8 @@ def html_page(result: dict[str, Any]) -> str:
     indicators = "".join(_indicators(cell) for cell in worst if cell.get("indicators"))
     title = escape(str(result["name"]))
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>"
         f"<body><h1>{title}</h1>{verdicts}{_table(run_grid(result))}"
         f'<p class="small">{escape(caption(result))}</p>{indicators}</body></html>\n'
     )
@@ -53,6 +54,5 @@ def _indicators(cell: Mapping[str, Any]) -> str:
         f"<td>{escape(MEANING.get(one['name'], ''))}</td></tr>"
         for one in cell["indicators"]
     )
-    return (
-        f"<h2>Did the attack work?</h2><table><tr><th>indicator</th><th></th><th>violated when</th></tr>{rows}</table>"
-    )
+    head = "<tr><th>indicator</th><th></th><th>violated when</th></tr>"
+    return f"<h2>Did the attack work?</h2><table>{head}{rows}</table>"
