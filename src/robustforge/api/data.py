@@ -46,7 +46,8 @@ def _pair(data: Any) -> tuple[Tensor, Tensor]:
         images = as_images(data[0]).cpu()
         return images, as_labels(data[1], len(images)).cpu()
     if not isinstance(data, DataLoader):
-        if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, tuple | list | dict):
+        indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+        if not indexed or isinstance(data, tuple | list | dict) or hasattr(data, "shape"):
             raise UserError(
                 "Data must be (x, y), a DataLoader, a Dataset or a data set's name, and this is a "
                 f"{type(data).__name__}."

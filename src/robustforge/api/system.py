@@ -27,7 +27,6 @@ class System(Defense):
     def __init__(self, logits: Network, risk: Function | None = None, purify: Function | None = None) -> None:
         super().__init__()
         self.network, self.detector, self.purifier = logits, risk, purify
-        self.eval()
 
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) in [0, 1] -> logits (B, K), risk (B,) and purified images (B, C, H, W) where there are such."""

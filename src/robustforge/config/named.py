@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.attacks.core.attack import Attack
+from robustforge.config.errors import explain
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
@@ -141,8 +142,7 @@ def _composed(config_name: str, overrides: Sequence[str] = ()) -> Iterator[DictC
             cfg = compose(config_name, overrides=list(overrides))
         yield cfg
     except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise UserError(f"{text.split('To append to your config')[0].strip()} (in {config_name})") from error
+        raise UserError(explain(error, config_folder(), "evaluate")) from None
     finally:
         Singleton.set_state(before)
 

@@ -66,7 +66,10 @@ class Function(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """Whatever the function answers to images (B, C, H, W)."""
-        return self.function(x if self.dtype is None else x.to(self.dtype))
+        if self.dtype in (None, torch.float32):
+            return self.function(x)
+        with torch.autocast(x.device.type, enabled=False):  # it has chosen its precision itself
+            return self.function(x.to(self.dtype))
 
 
 class Network(Function):
