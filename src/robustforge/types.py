@@ -19,13 +19,35 @@ class DivergedError(Exception):
     """A loss or weight became NaN or infinite. The message names stage, epoch, step and term; exit code 1."""
 
 
+def radius(value: float | str) -> float:
+    """A radius in pixel units; a fraction may be given as text, as the field writes it.
+
+    Args:
+        value: a number, or text such as ``8/255`` or ``0.1``.
+
+    Raises:
+        UserError: the text is neither a number nor a fraction.
+
+    Example:
+        >>> radius("8/255") == 8 / 255
+        True
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        above, _, below = value.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"'{value}' is no radius: give a number or a fraction, such as 0.1 or 8/255.") from None
+
+
 @dataclass(frozen=True)
 class Threat:
     """What the attacker may do: a ball of radius ``eps`` around the clean image, intersected with [0, 1].
 
     Attributes:
         norm: ``linf`` or ``l2``.
-        eps: radius in pixel units of [0, 1]; for ``linf`` at most 1.
+        eps: radius in pixel units of [0, 1]; for ``linf`` at most 1. A fraction may be given as text: ``8/255``.
 
     Raises:
         UserError: ``eps`` is negative, or more than 1 for ``linf``, or the norm is unknown.
@@ -37,10 +59,11 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise UserError(f"threat.norm is '{self.norm}': choose 'linf' or 'l2'.")
+        object.__setattr__(self, "eps", radius(self.eps))
         if not 0 <= self.eps < float("inf") or (self.norm == "linf" and self.eps > 1):
             raise UserError(
                 f"threat.eps is {self.eps}: give a radius in units of [0, 1] pixels, between 0 and 1 for linf "
-                "(8/255 is written 0.03137)."
+                "(such as 8/255)."
             )
 
 

@@ -16,7 +16,7 @@ from robustforge.attacks.none import NoAttack
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.torchattacks import TorchAttack
 from robustforge.defenses.base import classify
-from robustforge.types import DefenseOutput, Threat
+from robustforge.types import DefenseOutput, Threat, UserError
 
 ATTACKS = [FGSM(), BIM(steps=2), PGD(steps=2, restarts=2), NoAttack(), TorchAttack("PGD", {"steps": 2})]
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -143,10 +143,10 @@ def test_constant_logits(attack, kind, norm):
 def test_refuses_what_is_not_an_image(attack):
     surface = classify(network())["end_to_end"]
     for bad in (X * 255, X - 0.5, X * 2 - 1, torch.where(X > 0.5, float("nan"), X)):
-        with pytest.raises(ValueError, match=r"must lie in \[0, 1\].*inside the network"):
+        with pytest.raises(UserError, match=r"must lie in \[0, 1\].*inside the network"):
             attack(surface, bad, Y, Threat())
     for bad in (X[0], (X * 255).to(torch.uint8)):
-        with pytest.raises(ValueError, match=r"float \(B, C, H, W\)"):
+        with pytest.raises(UserError, match=r"float \(B, C, H, W\)"):
             attack(surface, bad, Y, Threat())
 
 

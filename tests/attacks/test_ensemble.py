@@ -84,7 +84,7 @@ def test_a_detector_counts_in_every_part(trained, images, surface_of):
 def test_refuses_what_is_nothing_or_no_image(victim, images):
     with pytest.raises(UserError, match="has no attacks"):
         WorstCase("worst", {})
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(UserError, match="must lie in"):
         WorstCase("worst", PARTS)(victim, images[0] * 255, images[1], THREAT)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.attacks.core.checks import check_images
+from robustforge.attacks.core.inputs import check_images
 from robustforge.attacks.core.surface import Surface
 from robustforge.types import AttackResult, Threat, Trace, UserError
 

@@ -143,9 +143,9 @@ class TorchAttack(Attack):
         ):
             best = session.x.clone()
             rows = (~session.fools(x)).nonzero().flatten() if self.early_stop else session.everyone()
-            if len(rows) and threat.eps > 0:
-                adversary = self._build(_LabelledModel(surface, y[rows]), threat)
-                best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], threat)
+            if len(rows) and session.threat.eps > 0:
+                adversary = self._build(_LabelledModel(session.surface, y[rows]), session.threat)
+                best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], session.threat)
             return session.finish(best)
 
     def _build(self, model: nn.Module, threat: Threat) -> Any:

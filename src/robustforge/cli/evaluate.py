@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
 from robustforge.config.locate import config_folder
-from robustforge.types import UserError
+from robustforge.config.trust import load_trusted
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -23,17 +23,13 @@ def _task(cfg: DictConfig) -> None:
 
 
 def load_run(cfg: DictConfig) -> DictConfig:
-    """The configuration of the trained run in the folder ``cfg.run``.
+    """The configuration of the trained run in the folder ``cfg.run``, which is not believed.
 
     Raises:
-        UserError: it is no run folder.
+        UserError: it is no run folder, or builds or looks up what ``cfg.trust`` does not name.
     """
-    folder = Path(str(cfg.run))
-    if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} is no run folder (it has no config.yaml): give run=<folder that train.py wrote>.")
-    trained = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(trained, DictConfig)
-    return trained
+    trust = OmegaConf.to_container(cfg.trust) if OmegaConf.is_config(cfg.trust) else str(cfg.trust)
+    return load_trusted(Path(str(cfg.run)), trust)  # type: ignore[arg-type]
 
 
 def _evaluate(cfg: DictConfig) -> None:

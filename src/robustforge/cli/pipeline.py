@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from robustforge.accel import fast_bf16
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build
+from robustforge.config.restore import limits_of, precision_of
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
@@ -145,9 +145,7 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 def _stages(
     cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
 ) -> list[StageReport]:
-    precision = str(cfg.trainer.precision)
-    if precision == "auto":
-        precision = "bf16-mixed" if fast_bf16(job.device) else "32-true"
+    precision = precision_of(cfg, job.device)
     callbacks = [build(node) for node in cfg.callbacks.values()]
     factory = build(cfg.trainer)
 
@@ -163,8 +161,7 @@ def _stages(
             num_sanity_val_steps=0,
         )
 
-    limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
-    limits |= {"precision": precision, "processes": distributed.world_size()}
+    limits = limits_of(cfg, precision)
     runner = StageRunner(
         job.data, store, trainer, limits, job.device, job.quiet, only_reuse, str(cfg.store.made_by_other_code)
     )

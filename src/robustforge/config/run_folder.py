@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from robustforge.config.trust import load_plain
 from robustforge.files import write_json, write_text
 from robustforge.fingerprint import code_state
 from robustforge.types import UserError
@@ -57,7 +58,7 @@ def claim(folder: Path, cfg: DictConfig) -> None:
         ) from error
     path = folder / "config.yaml"
     if path.exists():
-        theirs = experiment_values(OmegaConf.load(path))  # type: ignore[arg-type]
+        theirs = experiment_values(load_plain(path))
         ours = experiment_values(cfg)
         if theirs != ours:
             differing = ", ".join(_differences(theirs, ours, "")[:5])

@@ -11,17 +11,6 @@ from robustforge.types import UserError
 PRECISIONS = ("auto", "float32", "bf16")
 
 
-def check_images(x: Tensor) -> None:
-    """Raises ValueError unless ``x`` is float (B, C, H, W) in [0, 1]."""
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"Images must be float (B, C, H, W); got {x.dtype} of shape {tuple(x.shape)}.")
-    if len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
-        raise ValueError(
-            f"Images must lie in [0, 1]; these span [{float(x.min()):.4g}, {float(x.max()):.4g}]. "
-            "Normalization belongs inside the network."
-        )
-
-
 def check_logits(logits: Tensor) -> None:
     """Raises UserError for logits that are not finite."""
     if not bool(logits.isfinite().all()):

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from robustforge.accel import fast_bf16
-from robustforge.attacks.core.checks import check_images, check_logits
+from robustforge.attacks.core.checks import check_logits
 from robustforge.attacks.core.geometry import inside
+from robustforge.attacks.core.inputs import check_images, check_labels, checked
+from robustforge.attacks.core.models import as_surface, as_threat
 from robustforge.attacks.core.surface import Objective, Surface, fooled, frozen
 from robustforge.attacks.core.targets import choose_targets
 from robustforge.attacks.core.trace import TraceKeeper
@@ -218,10 +220,10 @@ def attacking(
     """The frame of an attack: images checked, networks frozen, targets chosen, and everything put back afterwards.
 
     Args:
-        surface: what is differentiated and what judges.
+        surface: what is differentiated and what judges; a network or another callable stands for its surface.
         x: clean images in [0, 1], (B, C, H, W).
         y: true labels, (B,).
-        threat: ball the result stays in.
+        threat: ball the result stays in; a bare radius is one in the L-infinity norm.
         index: (B,) sample numbers for the random draws; default 0..B-1.
         precision: of the attacker's passes: ``auto``, ``float32`` or ``bf16``.
         threshold: risk above which the attacked system rejects.
@@ -229,9 +231,12 @@ def attacking(
         seed: of random targets.
 
     Raises:
-        ValueError: images that are not float (B, C, H, W) in [0, 1].
+        UserError: images that are not float (B, C, H, W) in [0, 1], labels that are no classes, or answers that are no
+            logits; see :mod:`robustforge.attacks.core.inputs`.
     """
     check_images(x)
+    y, threat = check_labels(y, len(x)), as_threat(threat)
+    surface = checked(as_surface(surface), y)
     session = AttackSession(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
     devices = [x.device] if x.device.type == "cuda" else []
     # randomized defenses draw from the global generator: the same numbers for the same images, and the caller's kept

@@ -1,0 +1,12 @@
+from robustforge import attacks as attacks
+from robustforge.api.attacking import attack as attack
+from robustforge.api.evaluating import evaluate as evaluate
+from robustforge.api.listing import attack_names as attack_names
+from robustforge.api.listing import protocols as protocols
+from robustforge.api.report import Report as Report
+from robustforge.api.runs import load_run as load_run
+from robustforge.api.system import system as system
+from robustforge.defenses.base import Defense as Defense
+from robustforge.types import AttackResult as AttackResult
+from robustforge.types import Threat as Threat
+from robustforge.types import UserError as UserError
