@@ -32,7 +32,7 @@ def pooled_cnn(
         hidden: units of each dense layer before the last one.
         dropout: probability after each dense layer.
         linear_convolutions: no ReLU after the convolutions.
-        batch_norm: normalise after every convolution.
+        batch_norm: normalize after every convolution.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).
@@ -42,7 +42,7 @@ def pooled_cnn(
 
     Notes:
         The MNIST victim of CuRTAIL's released code has linear convolutions (two in a row are one); ReLU is our default.
-        Its inputs are raw pixels: ours are normalised in the first layer, as in every other network here.
+        Its inputs are raw pixels: ours are normalized in the first layer, as in every other network here.
     """
     channels, height, width = shape
     shrink = 2 ** len(widths)

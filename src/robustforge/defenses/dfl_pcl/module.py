@@ -126,8 +126,8 @@ class DflPcl(Defense):
     def space(self) -> FeatureSpace:
         """The features, and the centroids that they are pulled to."""
         if self.feature_loss is None:
-            return FeatureSpace(self.network, None, normalised=False)
-        return FeatureSpace(self.network, self.points["centroids"].weight, self.feature_loss.normalised)
+            return FeatureSpace(self.network, None, normalized=False)
+        return FeatureSpace(self.network, self.points["centroids"].weight, self.feature_loss.normalized)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

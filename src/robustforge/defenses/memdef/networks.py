@@ -26,7 +26,7 @@ def spatial_sizes(side: int, layers: int, reading: str) -> list[int]:
 
 
 class ConvEncoder(nn.Sequential):
-    """Convolutions of stride 2, batch normalisation, leaky ReLU (sigmoid at the end), flattened.
+    """Convolutions of stride 2, batch normalization, leaky ReLU (sigmoid at the end), flattened.
 
     Attributes:
         dim: d, length of the latent.
@@ -38,7 +38,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """Transposed convolutions of stride 2, batch normalisation, leaky ReLU; the last is linear."""
+    """Transposed convolutions of stride 2, batch normalization, leaky ReLU; the last is linear."""
 
 
 def encoder(shape: Sequence[int], reading: str = "b", first_kernel: int = 1) -> ConvEncoder:
