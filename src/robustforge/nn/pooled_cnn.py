@@ -53,14 +53,19 @@ def pooled_cnn(
         )
     layers: list[nn.Module] = [Normalize(mean, std, channels)]
     for before, after in zip([channels, *widths], widths, strict=False):
-        for inputs in (before, after):
-            layers.append(nn.Conv2d(inputs, after, 3, padding=1, bias=not batch_norm))
-            layers += [nn.BatchNorm2d(after)] if batch_norm else []
-            layers += [] if linear_convolutions else [nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
+        layers += _block(before, after, linear_convolutions, batch_norm)
     features = [channels, *widths][-1] * (height // shrink) * (width // shrink)
     layers.append(nn.Flatten())
     for inputs, units in zip([features, *hidden], hidden, strict=False):
         layers += [nn.Linear(inputs, units), nn.ReLU(), nn.Dropout(dropout)]
     layers.append(nn.Linear([features, *hidden][-1], num_classes))
     return nn.Sequential(*layers)
+
+
+def _block(before: int, after: int, linear: bool, batch_norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs in (before, after):
+        layers.append(nn.Conv2d(inputs, after, 3, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(after)] if batch_norm else []
+        layers += [] if linear else [nn.ReLU()]
+    return [*layers, nn.MaxPool2d(2)]

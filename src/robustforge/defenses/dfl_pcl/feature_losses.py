@@ -89,7 +89,8 @@ class PolarizedContrastive:
     def terms(self, features: Tensor, points: nn.ModuleDict, y: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """``intra``, ``inter``, ``angle``."""
         weights = {"intra": self.intra, "inter": self.inter, "angle": self.angle}
-        values = polarized_contrastive_terms(features, points["centroids"].weight, y, self.mode, self.margin)
+        centroids = points.get_parameter("centroids.weight")
+        values = polarized_contrastive_terms(features, centroids, y, self.mode, self.margin)
         total = len(y) if self.mode == "paper_literal" else 1
         return {name: weights[name] * total * (shares * value).mean() for name, value in values.items()}
 
@@ -130,5 +131,6 @@ class PrototypeConformity:
     def terms(self, features: Tensor, points: nn.ModuleDict, y: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """``proximity`` and ``contrast``."""
         weights = {"proximity": self.proximity, "contrast": self.contrast}
-        values = prototype_conformity_terms(features, points["centroids"].weight, points["repelling"].weight, y)
+        centroids, repelling = (points.get_parameter(f"{name}.weight") for name in ("centroids", "repelling"))
+        values = prototype_conformity_terms(features, centroids, repelling, y)
         return {name: weights[name] * (shares * value).mean() for name, value in values.items()}

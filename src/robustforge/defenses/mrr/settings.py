@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from robustforge.attacks.core.attack import Attack
 from robustforge.defenses.choices import one_of
 from robustforge.defenses.mrr.density import KINDS
-from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARISERS
+from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARIZERS
 from robustforge.defenses.mrr.networks import PENULTIMATE
 from robustforge.defenses.mrr.sparse_coding import SCORES
 from robustforge.defenses.stages import Training
@@ -55,7 +55,7 @@ class LatentSettings:
     components: int = 64
 
     def __post_init__(self) -> None:
-        one_of("defense.latent.regularizer", self.regularizer, REGULARISERS)
+        one_of("defense.latent.regularizer", self.regularizer, REGULARIZERS)
         one_of("defense.latent.pull_reduction", self.pull_reduction, REDUCTIONS)
         one_of("defense.latent.push", self.push, PUSHES)
         one_of("defense.latent.density", self.density, KINDS)
