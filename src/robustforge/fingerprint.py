@@ -244,20 +244,3 @@ def _checkout(root: Path) -> dict[str, Any]:
         return {"commit": commit, "modified": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except OSError:  # no git on this machine
         return {"commit": None, "modified": None}
-
-
-# ---- arguments -------------------------------------------------------------------------------------------------------
-
-
-def select(arguments: Mapping[str, Any], path: str) -> Any:
-    """One of several named values, or a part of it: ``fusion.per_class`` is a field of the value ``fusion``.
-
-    Raises:
-        KeyError: there is no value of that name.
-        AttributeError: the value has no such field.
-    """
-    name, *fields = path.split(".")
-    value = arguments[name]
-    for field in fields:
-        value = value[field] if isinstance(value, Mapping) else getattr(value, field)
-    return value

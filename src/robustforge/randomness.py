@@ -1,7 +1,7 @@
 """Counter-based random numbers: each image draws its own, whatever the batch, order, device or number of processes.
 
 A number is a hash of (seed, name, restart, sample index, position), so that nothing has state and nothing is shared.
-The hash is splitmix64's finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
+The hash is splitmix64's finalizer (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64 with wrap-around, elementwise."""
+    """splitmix64's finalizer on int64 with wrap-around, elementwise."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -66,8 +66,8 @@ class SampleRandom:
     def normal(self, index: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Standard normal numbers, (B, *shape) float32, by the inverse cumulative distribution."""
         # never exactly 0 or (the largest value plus half a step rounds up) 1, where the inverse is infinite
-        centerd = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
-        draws: Tensor = torch.special.ndtri(centerd)
+        centered = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
+        draws: Tensor = torch.special.ndtri(centered)
         return draws
 
 

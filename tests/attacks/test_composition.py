@@ -135,7 +135,7 @@ def test_a_random_share_of_all_but_nothing_is_fgsm_and_half_differs(victim, imag
 
 
 def test_momentum_by_hand():
-    """Two steps on a linear-quadratic score: the second direction is the sum of both normalised gradients."""
+    """Two steps on a linear-quadratic score: the second direction is the sum of both normalized gradients."""
     x, y = torch.tensor([[[[0.5, 0.5]]]]), torch.tensor([0])
 
     def logits(x):

@@ -24,7 +24,7 @@ Y = torch.tensor([0, 1, 2, 0])
 
 
 def network():
-    """In train mode, one normalisation frozen by eval(), dropout, gradients and flags of every kind."""
+    """In train mode, one normalization frozen by eval(), dropout, gradients and flags of every kind."""
     torch.manual_seed(0)
     made = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5),

@@ -11,7 +11,7 @@ WORD = 2**64
 
 
 def splitmix(x):
-    """splitmix64's finaliser in Python's own integers."""
+    """splitmix64's finalizer in Python's own integers."""
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % WORD
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % WORD
     return x ^ (x >> 31)

@@ -79,7 +79,7 @@ def test_layer_table_of_classifier_a():
     assert network.conv1.weight.std().item() == pytest.approx(bound, rel=0.15)
 
 
-def test_normalisation_is_inside():
+def test_normalization_is_inside():
     x = torch.rand(2, *COLOR)
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     expected = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], 1)

@@ -22,7 +22,7 @@ class BIM(BaseAttack):
         steps: number of steps.
         step_size: step in pixel units, or None for ``relative_step * eps``.
         relative_step: step as a share of eps, used when ``step_size`` is None.
-        momentum: decay of the accumulated gradient, each normalised to unit L1 norm (MIM, Dong et al. 2018,
+        momentum: decay of the accumulated gradient, each normalized to unit L1 norm (MIM, Dong et al. 2018,
             arXiv:1710.06081, uses 1.0); 0 for none.
         loss: ``cross_entropy`` or ``margin``.
         early_stop: stop an image at its first fooling iterate.

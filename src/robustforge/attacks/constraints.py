@@ -37,7 +37,7 @@ class _Descent(Iterates):
 
 @dataclass(frozen=True)
 class ConstraintDescent(BaseAttack):
-    """Signed or normalised steps on a sum of hinges, for one wrong class after another, on survivors.
+    """Signed or normalized steps on a sum of hinges, for one wrong class after another, on survivors.
 
     The hinges of target t are relu(max_c logits_c - logits_t + confidence), for the label, and
     log(1 + relu(score_j / threshold - 1 + slack)) for every score of the detector. All are zero where the system

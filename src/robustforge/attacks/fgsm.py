@@ -20,7 +20,7 @@ LABELS = ("given", "predicted")
 
 @dataclass(frozen=True)
 class FGSM(BaseAttack):
-    """One step of length eps along the loss gradient; the normalised gradient for L2.
+    """One step of length eps along the loss gradient; the normalized gradient for L2.
 
     Attributes:
         loss: ``cross_entropy`` or ``margin``.

@@ -71,7 +71,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
-class _LabelledModel(nn.Module):
+class _LabeledModel(nn.Module):
     """Logits of a surface with the labels fixed, which is the shape torchattacks expects of a model."""
 
     def __init__(self, surface: Surface, y: Tensor) -> None:
@@ -144,7 +144,7 @@ class TorchAttack(Attack):
             best = session.x.clone()
             rows = (~session.fools(x)).nonzero().flatten() if self.early_stop else session.everyone()
             if len(rows) and session.threat.eps > 0:
-                adversary = self._build(_LabelledModel(session.surface, y[rows]), session.threat)
+                adversary = self._build(_LabeledModel(session.surface, y[rows]), session.threat)
                 best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], session.threat)
             return session.finish(best)
 

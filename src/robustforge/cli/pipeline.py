@@ -139,7 +139,8 @@ def restore(cfg: DictConfig) -> Job:
 def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    return RunLoggers(config["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), config)
+    values = {str(key): value for key, value in config.items()}
+    return RunLoggers(values["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), values)
 
 
 def _stages(
@@ -151,7 +152,7 @@ def _stages(
 
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
         shown = [callback for callback in callbacks if not (job.quiet and isinstance(callback, ProgressBar))]
-        return factory(
+        made: pl.Trainer = factory(
             max_epochs=epochs,
             precision=precision,
             callbacks=[*shown, *extra],
@@ -160,6 +161,7 @@ def _stages(
             default_root_dir=str(store.root),
             num_sanity_val_steps=0,
         )
+        return made
 
     limits = limits_of(cfg, precision)
     runner = StageRunner(
@@ -179,19 +181,8 @@ def _evaluate(
 ) -> float | None:
     stages = {report.name: report.key for report in reports}
     cells = Path(str(cfg.paths.store_dir)) / "cells"
-    evaluation = Evaluation(
-        job.name,
-        job.defense,
-        job.data,
-        job.protocol,
-        folder,
-        cells,
-        stages,
-        job.device,
-        job.quiet,
-        overwrite=overwrite,
-        made_by_other_code=str(cfg.store.made_by_other_code),
-    )
+    how = job.device, job.quiet, overwrite, str(cfg.store.made_by_other_code)
+    evaluation = Evaluation(job.name, job.defense, job.data, job.protocol, folder, cells, stages, *how)
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None
@@ -237,4 +228,5 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
         console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
     console.print(f"Everything is in {folder}")
     loggers.publish(result, figures)
-    return result["objective"]
+    objective: float | None = result["objective"]
+    return objective

@@ -79,7 +79,7 @@ def _differences(theirs: Any, ours: Any, prefix: str) -> list[str]:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)

@@ -67,7 +67,8 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
                 len(deep),
                 deep[0],
             )
-    return np.load(target, mmap_mode="c")
+    images: np.ndarray = np.load(target, mmap_mode="c")
+    return images
 
 
 def _decode_to(target: Path, files: Sequence[Path], shape: Sequence[int]) -> list[Path]:

@@ -28,9 +28,9 @@ def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     channels, height, width = shape
     try:
         with path.open("rb") as handle:
-            image: Image.Image = Image.open(handle)
-            deep = image.mode[0] in "IF" or ";16" in repr(image.tile)  # color of 16 bits: Pillow keeps the upper 8
-            image = _eight_bits(image, path).convert("RGB")
+            file = Image.open(handle)
+            deep = file.mode[0] in "IF" or ";16" in repr(file.tile)  # color of 16 bits: Pillow keeps the upper 8
+            image = _eight_bits(file, path).convert("RGB")
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -50,7 +50,7 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     """An image that ``convert("RGB")`` does not cut: Pillow would turn deeper pixels than 255 white."""
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph with its own preview
         raise UserError(f"'{path}' holds several frames: save the one that is meant as PNG.")
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise UserError(f"'{path}' has transparent pixels: lay it on a background and save it without transparency.")
     if image.mode[0] not in "IF":
         return image

@@ -60,7 +60,8 @@ def _one_column(y: np.ndarray, num_classes: int, what: str) -> np.ndarray:
         return y.reshape(-1)
     if y.ndim == 2 and y.shape[1] == num_classes and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
         log.info("%s: one-hot rows are taken as labels", what)
-        return np.argmax(y, 1)
+        labels: np.ndarray = np.argmax(y, 1)
+        return labels
     raise UserError(
         f"{what} has shape {list(y.shape)}: store one label for each image (y.argmax(1) for one-hot rows or "
         f"probabilities of {num_classes} classes)."

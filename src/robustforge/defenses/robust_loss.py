@@ -60,7 +60,7 @@ class AdversarialLoss:
             seed: of the attack's draws.
 
         Notes:
-            The attack sees frozen batch-norm statistics (eval mode); the training pass then normalises clean and
+            The attack sees frozen batch-norm statistics (eval mode); the training pass then normalizes clean and
             adversarial images in one batch when both are used, so that the running statistics are of the mixture.
         """
         if self.loss == "trades":

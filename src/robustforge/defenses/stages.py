@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from robustforge.attacks.core.surface import Surface
 from robustforge.types import Batch, Threat, UserError
 
 Factory = Callable[[], nn.Module]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def seed_everywhere(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_seeded(factory: Factory, seed: int, name: str) -> nn.Module:
+def build_seeded(factory: Callable[..., Network], seed: int, name: str) -> Network:
     """Builds a network whose initial weights depend on (seed, name) only, not on what was built before it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init", name))

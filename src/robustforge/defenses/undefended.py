@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.defenses.base import Defense, classify
+from robustforge.defenses.base import classify
 from robustforge.defenses.stages import CraftStage, FitStage
 from robustforge.types import Batch, Threat
 
 
-def plain_stage(defense: Defense, training: str = "undefended_training") -> FitStage:
+class Comparable(Protocol):
+    """A defense that is compared with a plain classifier, or starts from it.
+
+    Attributes:
+        undefended: the classifier, (B, C, H, W) -> (B, K), made by the defense's argument ``model``.
+        arguments: the defense's arguments by name.
+    """
+
+    undefended: nn.Module
+    arguments: dict[str, Any]
+
+
+def plain_stage(defense: Comparable, training: str = "undefended_training") -> FitStage:
     """Trains ``defense.undefended`` on clean images; one product for all defenses with the same classifier.
 
     Args:
-        defense: has the classifier as ``undefended``, made by its argument ``model``.
+        defense: whose classifier it is.
         training: the argument that tells how it is optimized.
     """
 
@@ -37,11 +51,11 @@ def plain_stage(defense: Defense, training: str = "undefended_training") -> FitS
     )
 
 
-def offline_stage(defense: Defense, attack: Attack, threat: Threat, takes: tuple[str, ...]) -> CraftStage:
+def offline_stage(defense: Comparable, attack: Attack, threat: Threat, takes: tuple[str, ...]) -> CraftStage:
     """Attacks the undefended classifier's training images once; one product for all defenses that ask for the same.
 
     Args:
-        defense: has the classifier as ``undefended``.
+        defense: whose classifier it is.
         attack: which attack.
         threat: its budget.
         takes: the arguments of the defense that tell them.

@@ -1,4 +1,4 @@
-"""Normalisation as the first layer of a network, so that everything outside it lives in [0, 1] pixels."""
+"""Normalization as the first layer of a network, so that everything outside it lives in [0, 1] pixels."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def padded_size(size: int, multiple: int) -> int:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H', W') with both sides rounded up to ``multiple``, the border zero and centerd."""
+    """(B, C, H, W) -> (B, C, H', W') with both sides rounded up to ``multiple``, the border zero and centered."""
     rows, columns = (padded_size(side, multiple) - side for side in x.shape[-2:])
     if not rows and not columns:
         return x

@@ -32,7 +32,7 @@ def pooled_cnn(
         hidden: units of each dense layer before the last one.
         dropout: probability after each dense layer.
         linear_convolutions: no ReLU after the convolutions.
-        batch_norm: normalise after every convolution.
+        batch_norm: normalize after every convolution.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).
@@ -42,7 +42,7 @@ def pooled_cnn(
 
     Notes:
         The MNIST victim of CuRTAIL's released code has linear convolutions (two in a row are one); ReLU is our default.
-        Its inputs are raw pixels: ours are normalised in the first layer, as in every other network here.
+        Its inputs are raw pixels: ours are normalized in the first layer, as in every other network here.
     """
     channels, height, width = shape
     shrink = 2 ** len(widths)
@@ -53,14 +53,19 @@ def pooled_cnn(
         )
     layers: list[nn.Module] = [Normalize(mean, std, channels)]
     for before, after in zip([channels, *widths], widths, strict=False):
-        for inputs in (before, after):
-            layers.append(nn.Conv2d(inputs, after, 3, padding=1, bias=not batch_norm))
-            layers += [nn.BatchNorm2d(after)] if batch_norm else []
-            layers += [] if linear_convolutions else [nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
+        layers += _block(before, after, linear_convolutions, batch_norm)
     features = [channels, *widths][-1] * (height // shrink) * (width // shrink)
     layers.append(nn.Flatten())
     for inputs, units in zip([features, *hidden], hidden, strict=False):
         layers += [nn.Linear(inputs, units), nn.ReLU(), nn.Dropout(dropout)]
     layers.append(nn.Linear([features, *hidden][-1], num_classes))
     return nn.Sequential(*layers)
+
+
+def _block(before: int, after: int, linear: bool, batch_norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs in (before, after):
+        layers.append(nn.Conv2d(inputs, after, 3, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(after)] if batch_norm else []
+        layers += [] if linear else [nn.ReLU()]
+    return [*layers, nn.MaxPool2d(2)]

@@ -15,11 +15,11 @@ STEMS = ("cifar", "cifar_pool", "imagenet")
 
 
 class StagedResNet(Staged):
-    """Normalisation and torchvision's network, whose four ``layer``s are the stages.
+    """Normalization and torchvision's network, whose four ``layer``s are the stages.
 
     Args:
         normalize: first layer.
-        network: without its normalisation.
+        network: without its normalization.
     """
 
     def __init__(self, normalize: Normalize, network: ResNet) -> None:
@@ -65,7 +65,7 @@ def build(
     std: Sequence[float],
     stem: str,
 ) -> StagedResNet:
-    """Normalisation and a residual network.
+    """Normalization and a residual network.
 
     Args:
         block: torchvision's basic block or bottleneck.

@@ -31,7 +31,7 @@ def small_cnn(
         std: likewise.
         widths: output channels of each convolution; each halves the image.
         hidden: units of the dense layer.
-        batch_norm: normalise after every convolution.
+        batch_norm: normalize after every convolution.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).

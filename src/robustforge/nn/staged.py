@@ -13,7 +13,7 @@ class Split(NamedTuple):
 
     Attributes:
         stages: one after the other they turn images in [0, 1] into the last feature map; the first one includes the
-            normalisation and the stem.
+            normalization and the stem.
         head: last feature map -> logits.
     """
 
@@ -25,7 +25,7 @@ class Staged(nn.Sequential):
     """Layers in order, some of which end a stage.
 
     Args:
-        layers: of the whole classifier, normalisation first.
+        layers: of the whole classifier, normalization first.
         ends: positions of the layers whose outputs are the stages' feature maps, ascending.
     """
 

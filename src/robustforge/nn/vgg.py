@@ -42,7 +42,7 @@ def vgg16(
         mean: checked, not used: the first layer has ImageNet's statistics, which the weights were trained with.
         std: likewise.
         pretrained: start from torchvision's ImageNet weights. When they cannot be fetched a warning says so, and the
-            variant with batch normalisation is built, as the plain one hardly trains from scratch.
+            variant with batch normalization is built, as the plain one hardly trains from scratch.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).
@@ -74,7 +74,7 @@ def _features(pretrained: bool) -> nn.Module:
             return pretrained_features
         except (OSError, RuntimeError) as error:  # no network, or a damaged download
             log.warning(
-                "VGG-16's ImageNet weights could not be fetched (%s): training from scratch with batch normalisation. "
+                "VGG-16's ImageNet weights could not be fetched (%s): training from scratch with batch normalization. "
                 "Set model.pretrained=false to ask for that.",
                 error,
             )

@@ -13,7 +13,7 @@ from robustforge.types import UserError
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block: (normalise, ReLU, 3 x 3 convolution) twice, plus the shortcut.
+    """Pre-activation block: (normalize, ReLU, 3 x 3 convolution) twice, plus the shortcut.
 
     Args:
         before: input channels.
@@ -76,7 +76,7 @@ def wide_resnet28_10(
             layers.append(WideBlock(before, group * width, stride if index == 0 else 1, dropout))
             before = group * width
     head = [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)]
-    # a stage is a group of blocks; the last one includes the closing normalisation and ReLU, without which its sums of
+    # a stage is a group of blocks; the last one includes the closing normalization and ReLU, without which its sums of
     # residuals are no features yet
     network = Staged(*layers, *head, ends=(1 + blocks, 1 + 2 * blocks, 3 + 3 * blocks))
     for layer in network.modules():

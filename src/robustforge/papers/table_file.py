@@ -100,7 +100,7 @@ def _run(name: str, given: Mapping[str, Any], profiles: Mapping[str, Profile]) -
     return Run(tuple(given.get("overrides", ())), {key: tuple(given[key]) for key in profiles if key in given})
 
 
-def _figure(kind: type[Figure], panel: type, given: Mapping[str, Any]) -> Figure:
+def _figure(kind: type[Figure], panel: type[Any], given: Mapping[str, Any]) -> Figure:
     panels = [parse(panel, one, "A panel") for one in given["panels"]]
     return parse(kind, {**given, "panels": panels}, "A figure")
 

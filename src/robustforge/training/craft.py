@@ -19,7 +19,7 @@ from robustforge.training import distributed
 log = logging.getLogger(__name__)
 
 
-def _maps(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _maps(folder: Path, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
     """Writable memory maps of the images and of what is done, made by rank 0 when they are not there yet."""
     if distributed.rank() == 0:
         begin_images(folder, shape)

@@ -9,7 +9,7 @@ from typing import Any
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage
-from robustforge.fingerprint import describe, method_sources, select, source_hash, sources_of
+from robustforge.fingerprint import describe, method_sources, source_hash, sources_of
 
 
 def describe_stage(
@@ -62,7 +62,16 @@ def _values(stage: Stage, owner: Defense) -> dict[str, Any]:
         return {name: owner.arguments[name] for name in others}
     named = _roots([path for each in owner.stages() for path in each.takes or ()])
     taken = dict.fromkeys([*stage.takes, *(name for name in others if name not in named)])
-    return {path: select(owner.arguments, path) for path in taken}
+    return {path: _select(owner.arguments, path) for path in taken}
+
+
+def _select(arguments: Mapping[str, Any], path: str) -> Any:
+    """An argument, or a part of it: ``fusion.per_class`` is a field of the argument ``fusion``."""
+    name, *fields = path.split(".")
+    value = arguments[name]
+    for field in fields:
+        value = value[field] if isinstance(value, Mapping) else getattr(value, field)
+    return value
 
 
 def _shared(stage: Stage) -> bool:

@@ -50,7 +50,8 @@ class Artifact:
 
     def load_images(self) -> np.ndarray:
         """The adversarial set, (N, C, H, W) float32 in [0, 1], memory-mapped."""
-        return np.load(self.folder / "images.npy", mmap_mode="r")
+        images: np.ndarray = np.load(self.folder / "images.npy", mmap_mode="r")
+        return images
 
 
 class ArtifactStore:

@@ -43,7 +43,7 @@ def test_shapes(factory, shape, maps, d):
     assert network.widths == [c for c, _ in maps]
     assert network.classifier.bias is None
     extra = sum(p.numel() for branch in network.branches for p in branch.parameters())
-    assert extra == sum(c * c + 2 * c for c, _ in maps[:-1])  # a 1 x 1 kernel and its batch normalisation
+    assert extra == sum(c * c + 2 * c for c, _ in maps[:-1])  # a 1 x 1 kernel and its batch normalization
 
 
 def test_imagenet_stem_and_narrow_branches():

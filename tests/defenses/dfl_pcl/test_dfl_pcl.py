@@ -127,7 +127,7 @@ def test_attacks_see_running_statistics_and_training_moves_them_once(dfl, batch)
     norm = defense.network.branches[0][1]
     norm.register_forward_pre_hook(lambda module, x: modes.append((module.training, len(x[0]))))
     defense.losses(batch)
-    assert modes[-1] == (True, 32), "clean and attacked images are normalised together"
+    assert modes[-1] == (True, 32), "clean and attacked images are normalized together"
     assert [mode for mode, _ in modes[:-1]] == [False] * (len(modes) - 1)
     assert len(modes) > 3
     assert norm.num_batches_tracked == 1
@@ -197,7 +197,7 @@ def ready(dfl, batch):
 
 
 def test_names(dfl, ready):
-    names = ["end_to_end", "logit_normalised", "centroids", "feature_matching", "multi_layer", "transfer"]
+    names = ["end_to_end", "logit_normalized", "centroids", "feature_matching", "multi_layer", "transfer"]
     assert list(ready.surfaces()) == names
     assert list(dfl(feature_loss=None).surfaces()) == [name for name in names if name != "centroids"]
 
@@ -222,23 +222,23 @@ def test_the_first_view_answers_as_the_system_does(ready, batch):
 def test_multi_layer_has_a_view_a_depth(ready, batch):
     surface = ready.surfaces()["multi_layer"]
     views = surface.attacker_logits(batch.x, batch.y)
-    assert len(views) == len(surface.weights) == 1 + 3  # normalised logits, two stages, f
+    assert len(views) == len(surface.weights) == 1 + 3  # normalized logits, two stages, f
     assert sum(surface.weights) == pytest.approx(2)
     torch.testing.assert_close(views[0].norm(dim=1), torch.ones(16))
     pooled = ready.network.respond(batch.x).maps[0].mean((2, 3))
     torch.testing.assert_close(views[1], closeness(pooled, ready.class_means.means[0]))
 
 
-def test_normalised_logits_keep_a_gradient_where_cross_entropy_has_none(ready, batch):
+def test_normalized_logits_keep_a_gradient_where_cross_entropy_has_none(ready, batch):
     with torch.no_grad():
         y = ready(batch.x).logits.argmax(1)
         ready.network.classifier.weight.mul_(1e4)
     leaf, found = batch.x.clone().requires_grad_(True), {}
-    for name in ("end_to_end", "logit_normalised"):
+    for name in ("end_to_end", "logit_normalized"):
         _, value = ready.surfaces()[name].evaluate(leaf, y, lambda z, t: F.cross_entropy(z, t, reduction="none"))
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         found[name] = (gradient.flatten(1).abs().amax(1) > 1e-12).float().mean()
-    assert found["logit_normalised"] == 1
+    assert found["logit_normalized"] == 1
     assert found["end_to_end"] < 0.7
 
 

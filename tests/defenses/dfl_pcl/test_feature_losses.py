@@ -28,8 +28,8 @@ def terms(mode, f=F, c=C, y=Y, **options):
     return {name: value.tolist() for name, value in polarized_contrastive_terms(f, c, y, mode, **options).items()}
 
 
-def test_signed_normalised_by_hand():
-    found = terms("signed_normalised")  # features (1, 0), (0, 1); centroids (1, 0), (0, 1), (-1, 0)
+def test_signed_normalized_by_hand():
+    found = terms("signed_normalized")  # features (1, 0), (0, 1); centroids (1, 0), (0, 1), (-1, 0)
     assert found["intra"] == pytest.approx([0, math.sqrt(2)], abs=1e-6)
     assert found["inter"] == pytest.approx([-(math.sqrt(2) + 2) / 2, -(math.sqrt(2) + 0) / 2], abs=1e-6)
     right = math.acos(-(1 - 1e-6))  # opposite centroids: clamped
@@ -40,7 +40,7 @@ def test_signed_raw_by_hand():
     found = terms("signed_raw", margin=5.0)
     assert found["intra"] == pytest.approx([1, math.sqrt(16 + 4)])
     assert found["inter"] == pytest.approx([(5 - math.sqrt(10) + 0) / 2, (5 - math.sqrt(8) + 5 - 1) / 2])
-    assert found["angle"] == pytest.approx(terms("signed_normalised")["angle"])
+    assert found["angle"] == pytest.approx(terms("signed_normalized")["angle"])
 
 
 def test_paper_literal_by_hand():
@@ -86,7 +86,7 @@ def descend(mode, steps=400):
 
 
 def test_descent_spreads_the_classes_where_the_sign_is_right():
-    loss, others, between = descend("signed_normalised")
+    loss, others, between = descend("signed_normalized")
     assert loss == pytest.approx(-3.1728, abs=0.02)
     assert others > 1.48
     assert between[~torch.eye(10, dtype=torch.bool)].rad2deg().min() > 75
@@ -129,7 +129,7 @@ def test_half_precision_features_do_not_blur_the_terms():
 
 def test_mean_over_others_and_unknown_mode():
     assert mean_over_others(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([2])).tolist() == [1.5]
-    with pytest.raises(ValueError, match="signed_normalised, signed_raw, paper_literal"):
+    with pytest.raises(ValueError, match="signed_normalized, signed_raw, paper_literal"):
         polarized_contrastive_terms(F, C, Y, "cosine")
 
 

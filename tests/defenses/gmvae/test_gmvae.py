@@ -7,7 +7,7 @@ from robustforge.attacks.core.surface import fooled
 from robustforge.attacks.pgd import PGD
 from robustforge.defenses.gmvae import DetectorSettings, GaussianMixtureVAE, LabelSettings, ReclassificationSettings
 from robustforge.defenses.gmvae.figures import generate
-from robustforge.defenses.gmvae.labeled import LabelledPool, choose_labeled
+from robustforge.defenses.gmvae.labeled import LabeledPool, choose_labeled
 from robustforge.defenses.gmvae.networks import reconstruction_error
 from robustforge.defenses.gmvae.reclassify import search_latents
 from robustforge.defenses.gmvae.selective import reclassified
@@ -162,7 +162,7 @@ def test_labeled_images_are_chosen_by_seed():
 
 
 def test_the_pool_draws_by_sample_and_epoch():
-    pool = LabelledPool(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10), 0)
+    pool = LabeledPool(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10), 0)
     x, y = pool.draw(torch.arange(500), 0)
     assert torch.equal((x.flatten() * 255).round().long(), y)
     assert torch.bincount(y, minlength=10).min() > 20
@@ -175,7 +175,7 @@ def test_unlabeled_labels_are_not_used(gmvae, batch):
     defense = gmvae(labels={"per_class": 1})
     fit = defense.stages()[1]
     defense.enter(fit)
-    defense.pool = LabelledPool((batch.x * 255).byte(), batch.y, 0)
+    defense.pool = LabeledPool((batch.x * 255).byte(), batch.y, 0)
     totals = []
     for y in (batch.y, (batch.y + 3) % 10):
         torch.manual_seed(0)

@@ -43,13 +43,13 @@ def test_mixture_energy_lies_under_the_nearest_distance_and_tends_to_it(v):
 
 
 def test_mixture_energy_is_the_mixtures_density():
-    """-2 v log p(z), up to the normaliser, by an independent implementation."""
+    """-2 v log p(z), up to the normalizer, by an independent implementation."""
     means, v = class_means(3, 4), 0.2
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
     components = Independent(Normal(means, math.sqrt(v)), 1)
     log_density = torch.stack([components.log_prob(one) for one in z]).logsumexp(1)
-    normaliser = -0.5 * 4 * math.log(2 * math.pi * v)
-    torch.testing.assert_close(mixture_energy(z, means, v), -2 * v * (log_density - normaliser))
+    normalizer = -0.5 * 4 * math.log(2 * math.pi * v)
+    torch.testing.assert_close(mixture_energy(z, means, v), -2 * v * (log_density - normalizer))
 
 
 def test_annealing():

@@ -56,7 +56,7 @@ def test_every_size_round_trips_and_learns(side, batch_norm):
     assert rebuilt.shape == x.shape
     assert 0 <= rebuilt.min() <= rebuilt.max() <= 1
     reconstruction_error(x, rebuilt).sum().backward()
-    # a bias in front of batch normalisation, or a unit that is always off, would have no gradient
+    # a bias in front of batch normalization, or a unit that is always off, would have no gradient
     for module in (encode, decode):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
         assert sum(float(p.grad.abs().sum() > 0) for p in module.parameters()) >= 0.7 * len(list(module.parameters()))

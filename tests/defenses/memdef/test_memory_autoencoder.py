@@ -20,7 +20,7 @@ def shapes(module, x, kinds):
 
 
 def test_parameter_counts_of_fashion_mnist():
-    assert count(encoder((1, 28, 28))) == 23_392  # batch normalisation included
+    assert count(encoder((1, 28, 28))) == 23_392  # batch normalization included
     assert count(decoder((1, 28, 28))) == 23_329
     assert count(TargetClassifier((1, 28, 28), 10)) == 102_550
 

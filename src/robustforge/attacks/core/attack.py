@@ -56,7 +56,7 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True)
-class BaseAttack:
+class BaseAttack(Attack):
     """Base of our own attacks: a subclass says how a batch is perturbed, and the engine does the rest.
 
     Attributes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.robust_loss import AdversarialLoss, robust_metrics
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
@@ -74,7 +75,7 @@ class AdversarialTraining(Defense):
         )
         return [plain, robust]
 
-    def systems(self) -> dict[str, dict]:
+    def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier beside the defense."""
         return {"undefended": classify(self.undefended)}
 

@@ -82,7 +82,7 @@ class DefenseGAN(Purifier):
         """:meth:`rebuild` going forward, one more step of the search going backward."""
         z = self.latents(x, noise)
         with torch.no_grad():
-            value = self.generator(z)
+            value: Tensor = self.generator(z)
         stand_in = one_more_step(self.generator, x, z, self.search.rate(self.search.steps))
         return value + (stand_in - stand_in.detach())
 

@@ -18,8 +18,8 @@ class DefenseVAENetwork(nn.Module):
         width: channels of the first layers, doubled once and twice further down (released code: 64).
 
     Notes:
-        The batch normalisation after the decoder's dense layer, which the released code defines and does not apply, is
-        left out. Initial weights as there: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation.
+        The batch normalization after the decoder's dense layer, which the released code defines and does not apply, is
+        left out. Initial weights as there: N(0, 0.02) for convolutions, N(1, 0.02) for normalization.
     """
 
     def __init__(self, shape: Sequence[int], latent: int = 128, width: int = 64) -> None:

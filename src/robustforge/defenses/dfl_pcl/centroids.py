@@ -37,24 +37,24 @@ class FeatureSpace:
     Attributes:
         network: whose features.
         centroids: (K, d) as learned, or None where the loss has none.
-        normalised: whether features and centroids are compared on the unit sphere.
+        normalized: whether features and centroids are compared on the unit sphere.
     """
 
     network: DefensiveFeatureNetwork
     centroids: Tensor | None
-    normalised: bool
+    normalized: bool
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> features (B, d) as the loss compares them."""
         features: Tensor = self.network.respond(x).features.float()
-        return F.normalize(features, dim=1) if self.normalised else features
+        return F.normalize(features, dim=1) if self.normalized else features
 
     @property
     def anchors(self) -> Tensor | None:
         """The centroids (K, d) as the loss compares them."""
         if self.centroids is None:
             return None
-        return F.normalize(self.centroids, dim=1) if self.normalised else self.centroids
+        return F.normalize(self.centroids, dim=1) if self.normalized else self.centroids
 
 
 class ClassMeans(nn.Module):

@@ -19,12 +19,12 @@ class FeatureLoss(Protocol):
     """What a loss on features offers.
 
     Attributes:
-        normalised: whether it compares features and centroids on the unit sphere.
+        normalized: whether it compares features and centroids on the unit sphere.
         rates: factors on the learning rate of its points, by attribute name.
     """
 
     @property
-    def normalised(self) -> bool: ...  # noqa: D102
+    def normalized(self) -> bool: ...  # noqa: D102
 
     @property
     def rates(self) -> Mapping[str, float]: ...  # noqa: D102
@@ -50,7 +50,7 @@ class PolarizedContrastive:
     """Polarized Contrastive Loss; see :func:`polarized_contrastive_terms` for the modes.
 
     Attributes:
-        mode: ``signed_normalised``, ``signed_raw`` or ``paper_literal``.
+        mode: ``signed_normalized``, ``signed_raw`` or ``paper_literal``.
         intra: weight of the distance to the own centroid, lambda_a.
         inter: weight of the distances to the others, lambda_e.
         angle: weight of the angles between centroids (the paper has one weight for both).
@@ -65,7 +65,7 @@ class PolarizedContrastive:
         average.
     """
 
-    mode: str = "signed_normalised"
+    mode: str = "signed_normalized"
     intra: float = 1.0
     inter: float = 1.0
     angle: float = 1.0
@@ -78,9 +78,9 @@ class PolarizedContrastive:
             raise UserError("A weight of the feature loss is negative: its signs are set by feature_loss.mode.")
 
     @property
-    def normalised(self) -> bool:
+    def normalized(self) -> bool:
         """Whether features and centroids are compared on the unit sphere."""
-        return self.mode == "signed_normalised"
+        return self.mode == "signed_normalized"
 
     def points(self, num_classes: int, dim: int) -> nn.ModuleDict:
         """One centroid a class, on the unit sphere at first."""
@@ -89,7 +89,8 @@ class PolarizedContrastive:
     def terms(self, features: Tensor, points: nn.ModuleDict, y: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """``intra``, ``inter``, ``angle``."""
         weights = {"intra": self.intra, "inter": self.inter, "angle": self.angle}
-        values = polarized_contrastive_terms(features, points["centroids"].weight, y, self.mode, self.margin)
+        centroids = points.get_parameter("centroids.weight")
+        values = polarized_contrastive_terms(features, centroids, y, self.mode, self.margin)
         total = len(y) if self.mode == "paper_literal" else 1
         return {name: weights[name] * total * (shares * value).mean() for name, value in values.items()}
 
@@ -118,7 +119,7 @@ class PrototypeConformity:
             raise UserError("feature_loss.proximity and feature_loss.contrast must be 0 or more.")
 
     @property
-    def normalised(self) -> bool:
+    def normalized(self) -> bool:
         """False: distances are of features as they are."""
         return False
 
@@ -130,5 +131,6 @@ class PrototypeConformity:
     def terms(self, features: Tensor, points: nn.ModuleDict, y: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """``proximity`` and ``contrast``."""
         weights = {"proximity": self.proximity, "contrast": self.contrast}
-        values = prototype_conformity_terms(features, points["centroids"].weight, points["repelling"].weight, y)
+        centroids, repelling = (points.get_parameter(f"{name}.weight") for name in ("centroids", "repelling"))
+        values = prototype_conformity_terms(features, centroids, repelling, y)
         return {name: weights[name] * (shares * value).mean() for name, value in values.items()}

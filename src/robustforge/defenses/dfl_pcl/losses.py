@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MODES = ("signed_normalised", "signed_raw", "paper_literal")
+MODES = ("signed_normalized", "signed_raw", "paper_literal")
 COSINE_LIMIT = 1 - 1e-6  # the derivative of arccos is infinite at -1 and 1
 
 
@@ -27,17 +27,17 @@ def distances(features: Tensor, centroids: Tensor) -> Tensor:
     return torch.cdist(features.float(), centroids.float(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def angles(centroids: Tensor, normalised: bool = True) -> Tensor:
+def angles(centroids: Tensor, normalized: bool = True) -> Tensor:
     """Inverse cosines of the centroids' inner products.
 
     Args:
         centroids: (K, d).
-        normalised: divide by their lengths first, which makes them angles; False is Eq. 4 as printed.
+        normalized: divide by their lengths first, which makes them angles; False is Eq. 4 as printed.
 
     Returns:
         (K, K) radians in (0, pi); products are clamped to 1 - 1e-6 on either side, where the gradient is 0.
     """
-    points = F.normalize(centroids.float(), dim=1) if normalised else centroids.float()
+    points = F.normalize(centroids.float(), dim=1) if normalized else centroids.float()
     with torch.autocast(points.device.type, enabled=False):  # bf16 products would blur angles by several degrees
         return (points @ points.T).clamp(-COSINE_LIMIT, COSINE_LIMIT).arccos()
 
@@ -57,7 +57,7 @@ def mean_over_others(values: Tensor, y: Tensor) -> Tensor:
 
 
 def polarized_contrastive_terms(
-    features: Tensor, centroids: Tensor, y: Tensor, mode: str = "signed_normalised", margin: float = 10.0
+    features: Tensor, centroids: Tensor, y: Tensor, mode: str = "signed_normalized", margin: float = 10.0
 ) -> dict[str, Tensor]:
     """The three terms of each sample, signed so that all are minimized, unweighted.
 
@@ -65,10 +65,10 @@ def polarized_contrastive_terms(
         features: (B, d), f.
         centroids: (K, d), c; K > 1.
         y: (B,) int64 labels.
-        mode: ``signed_normalised``: features and centroids on the unit sphere, intra |f - c_y|, inter the mean over
+        mode: ``signed_normalized``: features and centroids on the unit sphere, intra |f - c_y|, inter the mean over
             j != y of -|f - c_j|, angle that of -arccos(c_y . c_j). ``signed_raw``: lengths as they are, inter a hinge
-            max(0, margin - |f - c_j|), angle of the normalised centroids. ``paper_literal``: Eqs. 3 to 5 as printed,
-            +|f - c_j| and +arccos(c_y . c_j) without normalisation.
+            max(0, margin - |f - c_j|), angle of the normalized centroids. ``paper_literal``: Eqs. 3 to 5 as printed,
+            +|f - c_j| and +arccos(c_y . c_j) without normalization.
         margin: of the hinge in ``signed_raw``.
 
     Returns:
@@ -81,20 +81,20 @@ def polarized_contrastive_terms(
         Eq. 5 adds an L_inter that its text wants maximized: as printed, the loss pulls every feature to all centroids
         and the centroids to each other, which ``paper_literal`` shows. The signed modes subtract. Eq. 4's fraction is
         taken to average both parts over the K - 1 other classes. Unbounded distances cannot be maximized: hence the
-        unit sphere, or a hinge. arccos of un-normalised products is undefined outside [-1, 1]: they are clamped.
+        unit sphere, or a hinge. arccos of un-normalized products is undefined outside [-1, 1]: they are clamped.
 
-        The signed, normalised sum of a feature on its centroid is -3.1728 for ten classes at the corners of a simplex,
+        The signed, normalized sum of a feature on its centroid is -3.1728 for ten classes at the corners of a simplex,
         all pairs alike. That is a stationary point and not the least value: arccos is convex beyond a right angle, and
         five orthogonal axes with opposite classes at their ends reach -3.2246. The loss alone does not make the margins
         of all pairs equal: look at the least angle between centroids, which is logged.
     """
     if mode not in MODES:
         raise ValueError(f"The mode of the Polarized Contrastive Loss is '{mode}': choose one of {', '.join(MODES)}.")
-    if mode == "signed_normalised":
+    if mode == "signed_normalized":
         features, centroids = F.normalize(features.float(), dim=1), F.normalize(centroids.float(), dim=1)
     apart = distances(features, centroids)
     intra = apart.gather(1, y[:, None]).squeeze(1)
-    angle = mean_over_others(angles(centroids, normalised=mode != "paper_literal")[y], y)
+    angle = mean_over_others(angles(centroids, normalized=mode != "paper_literal")[y], y)
     if mode == "paper_literal":
         return {"intra": intra, "inter": mean_over_others(apart, y), "angle": angle}
     inter = mean_over_others((margin - apart).relu() if mode == "signed_raw" else -apart, y)

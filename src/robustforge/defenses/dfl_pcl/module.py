@@ -20,6 +20,7 @@ from robustforge.defenses.dfl_pcl.surfaces import dfl_pcl_surfaces
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
+from robustforge.nn.staged import Staged
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 _OF_NETWORK = (  # all arguments but how the undefended classifier is trained
@@ -77,13 +78,10 @@ class DflPcl(Defense):
         self.threat, self.feature_loss, self.clean_weight = threat, feature_loss, clean_weight
         self.keep_best, self.average, self.warm_start = keep_best, average, warm_start
         self.undefended_training = undefended_training
-        self.network_description = {"dfl": dfl, "dfl_channels": dfl_channels, "pool_size": pool_size}
         self.undefended = build_seeded(model, seed, "undefended")
-        network = build_seeded(
-            lambda: DefensiveFeatureNetwork(model(), shape, num_classes, **self.network_description), seed, "network"
+        self.network = network = build_seeded(
+            lambda: DefensiveFeatureNetwork(model(), shape, num_classes, dfl, dfl_channels, pool_size), seed, "network"
         )
-        assert isinstance(network, DefensiveFeatureNetwork)
-        self.network = network
         self.class_means = ClassMeans(num_classes, [*network.widths, network.dim])
         if feature_loss is not None:
             self.points = build_seeded(lambda: feature_loss.points(num_classes, network.dim), seed, "points")
@@ -114,8 +112,8 @@ class DflPcl(Defense):
     def space(self) -> FeatureSpace:
         """The features, and the centroids that they are pulled to."""
         if self.feature_loss is None:
-            return FeatureSpace(self.network, None, normalised=False)
-        return FeatureSpace(self.network, self.points["centroids"].weight, self.feature_loss.normalised)
+            return FeatureSpace(self.network, None, normalized=False)
+        return FeatureSpace(self.network, self.points.get_parameter("centroids.weight"), self.feature_loss.normalized)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -140,6 +138,7 @@ class DflPcl(Defense):
         return [plain_stage(self), network]
 
     def _copy_stages(self) -> None:
+        assert isinstance(self.undefended, Staged), "the network, made of the same model, refuses any other"
         self.network.stages.load_state_dict(nn.ModuleList(self.undefended.split().stages).state_dict())
 
     @property

@@ -34,11 +34,11 @@ class FeatureOutput:
 
 
 def deconvolution_block(before: int, after: int) -> nn.Sequential:
-    """D of Eq. 1: 1 x 1 transposed convolution, batch normalisation, ReLU; (B, before, H, W) -> (B, after, H, W).
+    """D of Eq. 1: 1 x 1 transposed convolution, batch normalization, ReLU; (B, before, H, W) -> (B, after, H, W).
 
     Notes:
         At stride 1 it is a 1 x 1 convolution with its weight transposed, so that "deconvolution" adds no resolution.
-        The paper says nothing of normalisation and activation.
+        The paper says nothing of normalization and activation.
     """
     return nn.Sequential(nn.ConvTranspose2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
 

@@ -32,8 +32,8 @@ class Objective:
         class_means: kept of the clean images' features (of the attacked ones where there are no others).
 
     Notes:
-        Batch normalisation: the attack sees the running statistics (the engine puts the network in eval mode), as an
-        attacker of the deployed network does. The training pass normalises the clean and the attacked half together,
+        Batch normalization: the attack sees the running statistics (the engine puts the network in eval mode), as an
+        attacker of the deployed network does. The training pass normalizes the clean and the attacked half together,
         once, so that the running statistics are of that mixture; attacked test images then meet the statistics that
         they were trained with. The feature loss sees both halves. The paper says nothing about either.
     """

@@ -4,10 +4,10 @@
 surface              gradient of                                   why
 ==================== ============================================= =====================================================
 ``end_to_end``       the logits                                    the paper's protocol
-``logit_normalised`` the logits over their length                  large logits starve cross-entropy of its gradient
+``logit_normalized`` the logits over their length                  large logits starve cross-entropy of its gradient
 ``centroids``        minus the distances to the learned centroids  the geometry that the loss trains
 ``feature_matching`` minus the distances of f to the class means   steer the features to the nearest other class
-``multi_layer``      normalised logits, and the distances of every the DFL passes shallow noise on to the head
+``multi_layer``      normalized logits, and the distances of every the DFL passes shallow noise on to the head
                      stage's features to their class means
 ``transfer``         the undefended classifier                     the oblivious attacker
 ==================== ============================================= =====================================================
@@ -31,12 +31,12 @@ from robustforge.defenses.dfl_pcl.networks import FeatureOutput
 Views = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 
-def closeness(features: Tensor, points: Tensor, normalised: bool = False) -> Tensor:
+def closeness(features: Tensor, points: Tensor, normalized: bool = False) -> Tensor:
     """Minus the distances of features (B, d) to points (K, d), as logits (B, K), over the points' mean distance.
 
     Divided so that views of several depths weigh alike and cross-entropy finds them of the size of logits.
     """
-    if normalised:
+    if normalized:
         features, points = F.normalize(features.float(), dim=1), F.normalize(points.float(), dim=1)
     between = distances(points, points)
     classes = len(points)
@@ -61,13 +61,13 @@ def dfl_pcl_surfaces(
     network = space.network
     whole = end_to_end(system, system)
 
-    def logit_normalised(x: Tensor, _: Tensor) -> Sequence[Tensor]:
+    def logit_normalized(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         return (unit_length(network(x)),)
 
     def centroids(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         output, points = network.respond(x), space.anchors
         assert points is not None
-        return output.logits, closeness(output.features, points, space.normalised)
+        return output.logits, closeness(output.features, points, space.normalized)
 
     def feature_matching(x: Tensor, _: Tensor) -> Sequence[Tensor]:
         output = network.respond(x)
@@ -78,7 +78,7 @@ def dfl_pcl_surfaces(
         layers = zip(depths(output), class_means.means, strict=True)
         return unit_length(output.logits), *(closeness(features, points) for features, points in layers)
 
-    views: dict[str, tuple[Views, tuple[float, ...]]] = {"logit_normalised": (logit_normalised, (1.0,))}
+    views: dict[str, tuple[Views, tuple[float, ...]]] = {"logit_normalized": (logit_normalized, (1.0,))}
     if space.centroids is not None:
         views["centroids"] = centroids, (0.0, 1.0)
     views["feature_matching"] = feature_matching, (0.0, 1.0)

@@ -48,7 +48,7 @@ def fit_detector(
         UserError: too few held-out images for the covariance that the settings asks for, or none at all.
 
     Notes:
-        Covariances are centerd on the component means (the paper's distance is to them), not on the empirical ones. An
+        Covariances are centered on the component means (the paper's distance is to them), not on the empirical ones. An
         image takes part in the covariance that it is measured by, which makes its distance too small, by a factor of
         several where a class has few more images than the latent has dimensions. The quantile is therefore taken over
         leave-one-out distances, so that new images exceed it at the stated rate.

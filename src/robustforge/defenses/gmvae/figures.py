@@ -21,7 +21,8 @@ def gmvae_figures(
     """The figures of one defense, by name."""
 
     def rebuild(x: Tensor) -> Tensor:
-        return classifier.decoder(classifier.encode(x)).float()
+        rebuilt: Tensor = classifier.decoder(classifier.encode(x)).float()
+        return rebuilt
 
     draw = partial(generate, classifier, variance)
     return {"generation": lambda scene: generation(scene, draw, rebuild, undefended, fid)}
@@ -38,7 +39,8 @@ def generate(classifier: SelectiveClassifier, variance: float, labels: Tensor, i
         seed: of the draws.
     """
     noise = SampleRandom(seed, "gmvae/generate").normal(index, (classifier.latent,))
-    return classifier.decoder(classifier.detector.means[labels] + variance**0.5 * noise).float()
+    images: Tensor = classifier.decoder(classifier.detector.means[labels] + variance**0.5 * noise).float()
+    return images
 
 
 @torch.no_grad()

@@ -79,8 +79,8 @@ def inception_distance(real: Tensor, drawn: Tensor) -> float:
 
 
 def _covariance(values: Tensor) -> Tensor:
-    centerd = values.double() - values.double().mean(0)
-    return centerd.T @ centerd / (len(values) - 1)
+    centered = values.double() - values.double().mean(0)
+    return centered.T @ centered / (len(values) - 1)
 
 
 def _square_root(matrix: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def choose_labeled(labels: Tensor, per_class: int, num_classes: int, seed: int) 
 
 
 @dataclass(frozen=True)
-class LabelledPool:
+class LabeledPool:
     """The labeled images, resident.
 
     Attributes:

@@ -14,7 +14,7 @@ from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.gmvae.calibration import calibrate
 from robustforge.defenses.gmvae.figures import gmvae_figures
-from robustforge.defenses.gmvae.labeled import LabelledPool, choose_labeled
+from robustforge.defenses.gmvae.labeled import LabeledPool, choose_labeled
 from robustforge.defenses.gmvae.losses import labeled_terms, unlabeled_terms
 from robustforge.defenses.gmvae.mixture import MixtureDetector
 from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder
@@ -102,7 +102,7 @@ class GaussianMixtureVAE(Defense):
         self.exponents, self.paper_literal = tuple(exponents), paper_literal
         self.judge, self.fid = judge, fid
         self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
-        self.pool: LabelledPool | None = None
+        self.pool: LabeledPool | None = None
         self.detector = MixtureDetector(num_classes, self.latent, variance, prod(shape), detector.decoder_errors)
         outputs = self.latent * (2 if variable_entropy else 1)
         self.undefended = build_seeded(model, seed, "undefended")
@@ -150,7 +150,7 @@ class GaussianMixtureVAE(Defense):
         if self.active_stage.name == "gmvae" and self.label_settings.per_class is not None:
             split = self.trainer.datamodule.train  # type: ignore[attr-defined]
             rows = choose_labeled(split.labels, self.label_settings.per_class, self.num_classes, self.seed)
-            self.pool = LabelledPool(split.images[rows].contiguous(), split.labels[rows], self.seed)
+            self.pool = LabeledPool(split.images[rows].contiguous(), split.labels[rows], self.seed)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labeled and Eq. 3 on all images."""

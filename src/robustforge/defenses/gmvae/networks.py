@@ -40,7 +40,7 @@ def mixture_encoder(shape: Sequence[int], outputs: int, width: float = 1.0, batc
         shape: (C, H, W), square, of 28, 32, 64 or 128 pixels.
         outputs: length of the latent (twice that where the encoder also answers variances).
         width: factor on all numbers of maps and units; 1 is the full network.
-        batch_norm: normalise after every convolution.
+        batch_norm: normalize after every convolution.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to (B, outputs).
@@ -71,7 +71,7 @@ def mixture_decoder(shape: Sequence[int], latent: int, width: float = 1.0, batch
         shape: (C, H, W) of the images, see :func:`mixture_encoder`.
         latent: length of the latent.
         width: factor on all numbers of maps and units.
-        batch_norm: normalise after every convolution but the last.
+        batch_norm: normalize after every convolution but the last.
 
     Returns:
         Module from (B, latent) to (B, C, H, W) in [0, 1].

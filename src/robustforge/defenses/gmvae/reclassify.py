@@ -38,7 +38,7 @@ def search_latents(
     size = max(1, LARGEST // starts.shape[1])
     found = [
         _search(decoder, some, images, steps, lr, bf16)
-        for some, images in zip(starts.split(size), x.split(size), strict=True)
+        for some, images in zip(torch.split(starts, size), torch.split(x, size), strict=True)
     ]
     if not found:
         return starts[:, 0], x.new_zeros(0)

@@ -32,7 +32,8 @@ class SelectiveClassifier:
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, k) float32 mean of the encoder's distribution."""
-        return self.encoder(x)[:, : self.latent].float()
+        means: Tensor = self.encoder(x)[:, : self.latent].float()
+        return means
 
     def scores(self, z: Tensor) -> Tensor:
         """(B, K) logits of latents (B, k): minus the squared distance to each mean."""

@@ -94,7 +94,8 @@ def target_images(classifier: SelectiveClassifier, target: Tensor, index: Tensor
     detector = classifier.detector
     noise = SampleRandom(seed, "gmvae/target", restart).normal(index, (classifier.latent,))
     factor = torch.linalg.cholesky(detector.covariance)[target]
-    return classifier.decoder(detector.means[target] + torch.einsum("bij,bj->bi", factor, noise)).float()
+    decoded: Tensor = classifier.decoder(detector.means[target] + torch.einsum("bij,bj->bi", factor, noise)).float()
+    return decoded
 
 
 def white_box_scores(classifier: SelectiveClassifier, x: Tensor, exponents: Sequence[float], literal: bool) -> Tensor:

@@ -49,7 +49,7 @@ def cosine_similarity(z: Tensor, rows: Tensor, norms: Tensor | None = None) -> T
         The denominator is max(|z| |m|, 1e-8); the paper's max lacks its second argument.
     """
     norms = row_norms(rows) if norms is None else norms
-    # dividing the small product is cheaper than normalising the large memory
+    # dividing the small product is cheaper than normalizing the large memory
     return (z @ rows.t()) / (row_norms(z)[:, None] * norms).clamp(min=NORM_FLOOR)
 
 
@@ -87,7 +87,7 @@ def shrink_weights(weights: Tensor, mode: str, threshold: float) -> Tensor:
 
 
 def masked_weights(address: Tensor, mask: Tensor, mode: str = "none", threshold: float = 0.0) -> Tensor:
-    """Shrinks, masks and renormalises an address.
+    """Shrinks, masks and renormalizes an address.
 
     Args:
         address: (B, N), softmax over all rows.
@@ -99,7 +99,7 @@ def masked_weights(address: Tensor, mask: Tensor, mode: str = "none", threshold:
         (B, N), rows summing to 1. Where everything open was shrunk away the weights are those without shrinkage.
 
     Notes:
-        Eq. 11 multiplies un-normalised weights; we renormalise, as the released code does and Sec. 3.4 demands.
+        Eq. 11 multiplies un-normalized weights; we renormalize, as the released code does and Sec. 3.4 demands.
         Shrinking comes first, as in the paper's text. For a 0/1 mask the order is immaterial; for soft masks it keeps
         the gradient toward closed slots, which shrinking a masked zero would cut.
     """
@@ -113,7 +113,7 @@ def masked_weights(address: Tensor, mask: Tensor, mode: str = "none", threshold:
 def read_slots(z: Tensor, rows: Tensor, norms: Tensor, slots: Tensor, n_classes: int, temperature: float) -> MemoryRead:
     """Reads hard slots, touching open rows only.
 
-    Without shrinkage the softmax's sum over all N rows cancels in the renormalisation, so a softmax over the slot's own
+    Without shrinkage the softmax's sum over all N rows cancels in the renormalization, so a softmax over the slot's own
     rows is the same number at a tenth of the work for ten classes. Each slot is addressed and read in one go, while its
     rows are in the cache.
 

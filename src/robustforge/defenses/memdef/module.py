@@ -16,11 +16,11 @@ from robustforge.defenses.memdef.stack import MemoryStack
 from robustforge.defenses.memdef.surfaces import memdef_surfaces
 from robustforge.defenses.memdef.system import VARIANTS, MemorySystem
 from robustforge.defenses.robust_loss import robust_metrics
-from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
+from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage, plain_stage
 from robustforge.types import Batch, DefenseOutput
 
-_OF_STACK = (
+_OF_STACK: tuple[str, ...] = (
     *("stack", "shape", "num_classes", "memory_size", "temperature", "shrink", "threshold", "reading"),
     *("first_kernel", "sigmoid", "dropout"),
 )
@@ -78,21 +78,12 @@ class MemoryDefense(Defense):
         self.selector_settings, self.stack_settings = selector, stack
         self.undefended_training = undefended_training
         self.surface_temperature, self.selector_weight = surface_temperature, selector_weight
-        self.stack_description = {
-            "memory_size": memory_size,
-            "temperature": temperature,
-            "shrink": shrink,
-            "threshold": threshold,
-            "reading": reading,
-            "first_kernel": first_kernel,
-            "sigmoid": sigmoid,
-            "dropout": dropout,
-            "part": variant if variant in ("no_memory", "classifier") else "full",
-        }
         self.undefended = build_seeded(model, seed, "undefended")
         # the paper's "ben" selector is classifier-A as trained clean: the same network, not a copy
         self.selector = self.undefended if selector.kind == "clean" else build_seeded(model, seed, "selector")
-        self.stack = build_seeded(lambda: MemoryStack(shape, num_classes, **self.stack_description), seed, "stack")
+        part = variant if variant in ("no_memory", "classifier") else "full"
+        options = memory_size, temperature, shrink, threshold, reading, first_kernel, sigmoid, dropout, part
+        self.stack = build_seeded(lambda: MemoryStack(shape, num_classes, *options), seed, "stack")
 
     @property
     def system(self) -> MemorySystem:
@@ -119,15 +110,17 @@ class MemoryDefense(Defense):
         return stages if self.variant == "selector" else [*stages, self._stack_stage()]
 
     def _stack_stage(self) -> FitStage:
-        chosen, uses, takes = self.stack_settings, (), _OF_STACK
+        chosen, takes = self.stack_settings, _OF_STACK
+        uses: tuple[str, ...] = ()
         if chosen.attack is not None or chosen.slot == "selector":
             uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",)
-            takes = _OF_STACK + _OF_SURFACE
+            takes += _OF_SURFACE
         part, validate, training = {"part": self.stack.part}, self.stack_metrics, chosen.training
         return FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
 
     def _selector_stages(self) -> list[Stage]:
-        chosen, craft = self.selector_settings, []
+        chosen = self.selector_settings
+        craft: list[CraftStage] = []
         if chosen.kind == "clean":
             return []
         if chosen.kind == "offline":

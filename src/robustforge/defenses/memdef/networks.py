@@ -11,7 +11,7 @@ from robustforge.types import UserError
 
 READINGS = ("b", "c")
 LEAK = 0.25
-GREY_WIDTHS, COLOR_WIDTHS = (16, 32, 64), (64, 128, 128, 256)
+GRAY_WIDTHS, COLOR_WIDTHS = (16, 32, 64), (64, 128, 128, 256)
 
 
 def spatial_sizes(side: int, layers: int, reading: str) -> list[int]:
@@ -26,7 +26,7 @@ def spatial_sizes(side: int, layers: int, reading: str) -> list[int]:
 
 
 class ConvEncoder(nn.Sequential):
-    """Convolutions of stride 2, batch normalisation, leaky ReLU (sigmoid at the end), flattened.
+    """Convolutions of stride 2, batch normalization, leaky ReLU (sigmoid at the end), flattened.
 
     Attributes:
         dim: d, length of the latent.
@@ -38,7 +38,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """Transposed convolutions of stride 2, batch normalisation, leaky ReLU; the last is linear."""
+    """Transposed convolutions of stride 2, batch normalization, leaky ReLU; the last is linear."""
 
 
 def encoder(shape: Sequence[int], reading: str = "b", first_kernel: int = 1) -> ConvEncoder:
@@ -152,7 +152,7 @@ def _plan(shape: Sequence[int], reading: str) -> tuple[int, tuple[int, ...], str
     if reading not in READINGS:
         raise UserError(f"reading is '{reading}': choose b (kernel 3, stride 2, padding 1) or c (kernel 2, stride 2).")
     channels, height, width = shape
-    widths, reading = (GREY_WIDTHS, "b") if channels == 1 else (COLOR_WIDTHS, reading)
+    widths, reading = (GRAY_WIDTHS, "b") if channels == 1 else (COLOR_WIDTHS, reading)
     sizes = [spatial_sizes(side, len(widths), reading) for side in (height, width)]
     if min(axis[-1] for axis in sizes) < 1:
         smallest = 2 ** len(widths) if reading == "c" else 1

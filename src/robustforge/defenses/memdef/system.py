@@ -44,7 +44,8 @@ class MemorySystem:
         if self.variant == "random_slot":
             # a fixed pseudo-random function of the image, so that asking twice gives the same answer
             return (x.detach().float().flatten(1).sum(1) * 8191).long().remainder(self.num_classes)
-        return self.selector(x).argmax(1)
+        selected: Tensor = self.selector(x).argmax(1)
+        return selected
 
     def slot_numbers(self, batch: Batch) -> dict[str, Tensor]:
         """What the stack does with a slot (systems of its training: does it correct the selector, or repeat it?).

@@ -53,7 +53,7 @@ def learn_dictionaries(
         UserError: a class without any image.
 
     Notes:
-        Only as many patches are kept as the mini-batches will read. They are centerd by the class's mean patch and
+        Only as many patches are kept as the mini-batches will read. They are centered by the class's mean patch and
         divided by one standard deviation, so that errors of standardized patches and of pixels are proportional.
     """
     wanted, classes = settings.iterations * settings.batch, len(dictionaries.atoms)
@@ -61,7 +61,7 @@ def learn_dictionaries(
     counts = [0] * classes
     for batch in batches:
         patches = random_patches(batch.x, batch.index, settings.patch, settings.patches_per_image, seed)
-        for label in batch.y.unique().tolist():
+        for label in torch.unique(batch.y).tolist():
             if counts[label] < wanted:
                 kept[label].append(patches[batch.y == label].flatten(0, 1)[: wanted - counts[label]].cpu())
                 counts[label] += len(kept[label][-1])

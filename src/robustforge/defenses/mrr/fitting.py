@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.surface import Surface
+from robustforge.defenses.mrr.density import FeatureDensity
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
 from robustforge.defenses.mrr.system import Redundancy
 from robustforge.types import Batch
@@ -19,11 +21,12 @@ def fit_densities(
 ) -> None:
     """Stacks the defenders and fits the densities of their features on training images, in one stream."""
     latent.load(defenders)
-    moments = [density.moments() for density in latent.densities]
+    densities = cast(list[FeatureDensity], list(latent.densities))  # a ModuleList does not say what it holds
+    moments = [density.moments() for density in densities]
     for batch in batches:
         for sums, features in zip(moments, latent.features(batch.x), strict=True):
             sums.add(features, batch.y)
-    for density, sums in zip(latent.densities, moments, strict=True):
+    for density, sums in zip(densities, moments, strict=True):
         density.fit(sums, variance_kept)
 
 

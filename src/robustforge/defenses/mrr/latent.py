@@ -87,13 +87,13 @@ class PushAway(BaseAttack):
     """One gradient step that raises the surface's risk: training images for the next defender (released code).
 
     Attributes:
-        mode: ``normalised`` (L2 length ``step``) or ``raw`` (gradient times ``step``: no sign, no normalisation).
-        step: pixel units for ``normalised``.
+        mode: ``normalized`` (L2 length ``step``) or ``raw`` (gradient times ``step``: no sign, no normalization).
+        step: pixel units for ``normalized``.
     """
 
     name: str = "push_away"
     precision: str = "float32"
-    mode: str = "normalised"
+    mode: str = "normalized"
     step: float = 0.5
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
@@ -106,7 +106,7 @@ class PushAway(BaseAttack):
             return [output.risk], output.logits
 
         (gradient,), _, _ = session.differentiate(session.x, rows, function)
-        if self.mode == "normalised":
+        if self.mode == "normalized":
             gradient = gradient / per_sample(l2_norm(gradient).clamp_min(1e-12), gradient)
         return (session.x + self.step * gradient).clamp(0, 1)
 

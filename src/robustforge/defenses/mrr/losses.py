@@ -11,7 +11,7 @@ from torch import Tensor
 from robustforge.defenses.choices import one_of
 
 REDUCTIONS = ("mean", "sum")
-REGULARISERS = ("released", "long_text")
+REGULARIZERS = ("released", "long_text")
 
 
 def squared_center_distances(features: Tensor, centers: Tensor) -> Tensor:

@@ -134,7 +134,8 @@ class ModularRobustRedundancy(Defense):
 
     def stages(self) -> list[Stage]:
         """Victim, unless it has its own stages; defenders and pushed images; densities, dictionaries, thresholds."""
-        latent, inputs, stages = self.latent_settings, self.input_settings, []
+        latent, inputs = self.latent_settings, self.input_settings
+        stages: list[Stage] = []
         architecture, uses = "model", ("undefended",)
         if self.victim is None:
             stages.append(plain_stage(self))

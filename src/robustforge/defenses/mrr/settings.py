@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from robustforge.attacks.core.attack import Attack
 from robustforge.defenses.choices import one_of
 from robustforge.defenses.mrr.density import KINDS
-from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARISERS
+from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARIZERS
 from robustforge.defenses.mrr.networks import PENULTIMATE
 from robustforge.defenses.mrr.sparse_coding import SCORES
 from robustforge.defenses.stages import Training
 from robustforge.types import Threat, UserError
 
-PUSHES = ("normalised", "raw", "none")
+PUSHES = ("normalized", "raw", "none")
 FUSIONS = ("mean_cdf", "or", "gaussian_mixture", "noisy_or_leaky")
 CALIBRATIONS = {"held_out": "calibration", "training": "train"}  # and the split that each stands for
 
@@ -30,10 +30,10 @@ class LatentSettings:
         gamma: weight of the regularizer (released code: 0.01).
         regularizer: ``released`` (code) or ``long_text``.
         pull_reduction: ``mean``, or ``sum`` over the batch (released code); of the released regularizer.
-        push: how the next defender's training images are pushed away from this one's centers: ``normalised`` (a step
+        push: how the next defender's training images are pushed away from this one's centers: ``normalized`` (a step
             of L2 length ``push_step``), ``raw`` (the gradient times ``push_step``; released code, 1) or ``none``:
             defenders that do not know of each other.
-        push_step: pixel units for ``normalised``.
+        push_step: pixel units for ``normalized``.
         density: ``distance`` to the class mean after PCA (code) or ``gaussian_mixture`` (longer description).
         variance_kept: share of the variance that the principal components hold (code: 0.99).
         components: principal components at most.
@@ -48,14 +48,14 @@ class LatentSettings:
     gamma: float = 0.01
     regularizer: str = "released"
     pull_reduction: str = "mean"
-    push: str = "normalised"
+    push: str = "normalized"
     push_step: float = 0.5
     density: str = "distance"
     variance_kept: float = 0.99
     components: int = 64
 
     def __post_init__(self) -> None:
-        one_of("defense.latent.regularizer", self.regularizer, REGULARISERS)
+        one_of("defense.latent.regularizer", self.regularizer, REGULARIZERS)
         one_of("defense.latent.pull_reduction", self.pull_reduction, REDUCTIONS)
         one_of("defense.latent.push", self.push, PUSHES)
         one_of("defense.latent.density", self.density, KINDS)
