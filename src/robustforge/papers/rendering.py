@@ -23,9 +23,30 @@ from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 CSV_COLUMNS = (
-    "row column paper paper_surface ours ours_low ours_high adapted_surface adapted adapted_low adapted_high adapted_n "
-    "gap gap_low gap_high avg_like_code n seed verdict shortfall reason adapted_reason statement"
-).split()
+    "row",
+    "column",
+    "paper",
+    "paper_surface",
+    "ours",
+    "ours_low",
+    "ours_high",
+    "adapted_surface",
+    "adapted",
+    "adapted_low",
+    "adapted_high",
+    "adapted_n",
+    "gap",
+    "gap_low",
+    "gap_high",
+    "avg_like_code",
+    "n",
+    "seed",
+    "verdict",
+    "shortfall",
+    "reason",
+    "adapted_reason",
+    "statement",
+)
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
     "brackets the points still missing, ✓ where the paper's number is reached. 'adapted': the attack that knows the "
