@@ -22,7 +22,7 @@ from robustforge.papers.lookup import COPIED
 from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
-CSV_COLUMNS = [
+CSV_COLUMNS = (
     "row",
     "column",
     "paper",
@@ -46,7 +46,7 @@ CSV_COLUMNS = [
     "reason",
     "adapted_reason",
     "statement",
-]
+)
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
     "brackets the points still missing, ✓ where the paper's number is reached. 'adapted': the attack that knows the "
