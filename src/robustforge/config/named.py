@@ -163,7 +163,7 @@ def _set(node: DictConfig, what: str, key: str, value: Any) -> None:
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Dotted names of everything that can be set in a node."""
-    for key in node:
+    for key in map(str, node):
         if key != "_target_":
             yield f"{prefix}{key}"
             child = node._get_node(key)

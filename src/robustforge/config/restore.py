@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from robustforge.attacks.core.session import fast_bf16
+from robustforge.accel import fast_bf16
 from robustforge.config.instantiate import build
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense

@@ -61,10 +61,9 @@ class StackedLayers(nn.Module):
         convolution (the first one, whose input is shared, an ordinary one) and the N dense layers one batched product.
         On a CPU grouped convolutions are slow for larger batches: there the networks take turns, on slices of the same
         weights. Convolutions' weights are kept as (N * out, in, h, w), which has a channels-last layout.
-        Measured by ``scripts/bench.py defenders`` on 2 cores, AVX512-BF16, one thread, 16 networks of MNIST's size:
-        for one image 2.0 times (16 channels) and 1.9 times (32 channels) the speed of
-        ``torch.func.stack_module_state`` with ``vmap``, 2.5 and 2.1 times that of a loop; for 128 images 4.9 times
-        vmap's, and about the loop's.
+        Measured by ``scripts/bench.py defenders`` on 2 cores, AVX512-BF16, one thread, 16 networks of MNIST's size: for
+        one image 2.0 times (16 channels) and 1.9 times (32 channels) the speed of ``stack_module_state`` with ``vmap``,
+        2.5 and 2.1 times that of a loop; for 128 images 4.9 times vmap's, and about the loop's.
     """
 
     def __init__(self, networks: Sequence[Checkpoints]) -> None:
