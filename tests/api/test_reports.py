@@ -27,6 +27,19 @@ STANDARD = {"eps": EPS, "protocol": "standard", "overrides": SHORT, "progress": 
 SMOKE = {"eps": EPS, "protocol": "smoke", "overrides": ("attack.steps=3",), "progress": False}
 
 
+def same(one, two):
+    """Whether two tables of records agree; NaN equals NaN."""
+    pairs = [(one[name].to_numpy(), two[name].to_numpy()) for name in one.column_names]
+    return one.column_names == two.column_names and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs
+    )
+
+
+def under_pgd(report):
+    (cell,) = [cell for cell in report.result["cells"] if cell["attack"] == "pgd"]
+    return cell["accuracy"]
+
+
 @pytest.fixture(scope="session")
 def honest(_network, images):
     return rf.evaluate(_network, images, **STANDARD)
@@ -49,7 +62,7 @@ def test_a_masked_model_is_not(network, images, honest):
     masked = rf.evaluate(network, images, **STANDARD)
     assert masked.clean_accuracy == honest.clean_accuracy
     assert masked.robust_accuracy is None
-    assert masked.upper_bound >= honest.upper_bound
+    assert under_pgd(masked) > under_pgd(honest) + 20
     assert "unreliable" in masked.verdict
     assert "zero gradients" in masked.verdict
     assert {"zero_gradients", "loss_moved"} <= {one["name"] for one in masked.indicators if one["violated"]}
@@ -69,10 +82,7 @@ def test_the_command_line_gives_the_same_records(_network, images, honest, tmp_p
     )  # fmt: skip
     assert run.objective == honest.robust_accuracy
     ours = honest.records.set_column(0, "system", [["pretrained"] * honest.records.num_rows])
-    assert ours.num_rows == run.records.num_rows
-    for name in run.records.column_names:
-        one, two = ours[name].to_numpy(), run.records[name].to_numpy()
-        assert np.array_equal(one, two, equal_nan=one.dtype.kind == "f"), name
+    assert same(ours, run.records)
 
 
 def test_what_is_saved_is_what_is_read(honest, tmp_path):
@@ -80,7 +90,7 @@ def test_what_is_saved_is_what_is_read(honest, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"result.json", "result.md", "records.parquet", "report.html"}
     again = rf.Report.load(folder)
     assert str(again) == str(honest)
-    assert again.records.equals(honest.records)
+    assert same(again.records, honest.records)
     page = (folder / "report.html").read_text()
     assert honest.verdict in page
     assert "zero gradients" in page
@@ -104,9 +114,9 @@ def test_data_in_every_form(network, images):
     x, y = images
     data = TensorDataset(x, y)
     for form in (data, DataLoader(data, batch_size=17), (x.numpy(), y.tolist()), ((255 * x).round().byte(), y)):
-        assert rf.evaluate(network, form, batch_size=60, **SMOKE).records.equals(whole)
+        assert same(rf.evaluate(network, form, batch_size=60, **SMOKE).records, whole)
     with pytest.raises(rf.UserError, match="transform=ToTensor"):
-        rf.evaluate(network, [(object(), 0)] and DataLoader([(object(), 0)]), **SMOKE)
+        rf.evaluate(network, DataLoader([(object(), 0)]), **SMOKE)
 
 
 def test_a_named_data_set_brings_its_budget():
@@ -125,7 +135,7 @@ def test_thresholds_come_from_the_calibration_images(network, images):
     assert threshold["rate"] == 0.05
     assert threshold["calibration_images"] == 200
     risks = -network.eval()(x[:200]).softmax(1).amax(1)
-    assert float((risks > threshold["value"]).float().mean()) <= 0.05
+    assert float((risks > threshold["value"]).double().mean()) <= 0.05
     tight = rf.evaluate(
         detector, images, calibration=(x[:200], y[:200]), n_test=20, false_positive_rate=0.5, **SMOKE
     )  # fmt: skip
@@ -141,13 +151,13 @@ class Counting(BaseAttack):
 
 
 def test_a_folder_keeps_finished_work(network, images, tmp_path):
-    settings = {**SMOKE, "attack": Counting("counting"), "folder": tmp_path / "kept"}
+    settings = {**SMOKE, "overrides": (), "attack": Counting("counting"), "folder": tmp_path / "kept"}
     first = rf.evaluate(network, images, **settings)
     made, Counting.calls = Counting.calls, 0
     assert made
     again = rf.evaluate(network, images, **settings)
     assert Counting.calls == 0, "the same model, data and protocol"
-    assert again.records.equals(first.records)
+    assert same(again.records, first.records)
     assert json.loads((tmp_path / "kept" / "result.json").read_text())["name"] == "model"
     rf.evaluate(lambda x: network(x), images, **settings)
     assert Counting.calls == made, "another function"

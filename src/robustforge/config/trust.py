@@ -74,7 +74,7 @@ def check_trusted(cfg: DictConfig, trust: str | Sequence[str] = ()) -> None:
     trusted = [trust] if isinstance(trust, str) else list(trust)
     _refuse_interpolations(cfg)
     for key, value in _walk(_plain(cfg), ""):
-        if key.rpartition(".")[2] == "_target_" and not _known(value) and not _of_trusted(value, trusted):
+        if key.rpartition(".")[2] == "_target_" and not _known(value) and not _of_trusted(key, value, trusted):
             module = str(value).rpartition(".")[0].partition(".")[0]
             raise UserError(
                 f"The run's configuration builds {value!r} at {key}, which this package's own never do: if you trust "
@@ -121,7 +121,7 @@ def _known(target: Any) -> bool:
     return isinstance(target, str) and (target in _own_targets() or bool(_OPTIMIZER.fullmatch(target)))
 
 
-def _of_trusted(target: Any, trusted: Sequence[str]) -> bool:
+def _of_trusted(key: str, target: Any, trusted: Sequence[str]) -> bool:
     """Whether a trusted module defines the target; what it merely imports (``mynets.os.system``) is not its own."""
     if not isinstance(target, str) or not any(target.startswith(f"{name}.") for name in trusted):
         return False
@@ -129,6 +129,6 @@ def _of_trusted(target: Any, trusted: Sequence[str]) -> bool:
     try:
         found = getattr(importlib.import_module(place), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"'{target}' cannot be imported ({error}): put its folder on PYTHONPATH.") from error
+        raise UserError(f"'{target}' at {key} cannot be imported ({error}): put its folder on PYTHONPATH.") from error
     home = str(getattr(found, "__module__", ""))
     return callable(found) and any(home == name or home.startswith(f"{name}.") for name in trusted)

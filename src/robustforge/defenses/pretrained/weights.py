@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -66,8 +65,8 @@ def _read(path: Path) -> Any:
             f"'{path}' holds more than tensors, and loading it would run code: save it again with "
             "torch.save(network.state_dict(), path)."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        raise UserError(f"'{path}' cannot be read ({str(error).splitlines()[0]}): save it again.") from error
+    except Exception as error:  # a damaged file ends in many types of error
+        raise UserError(f"'{path}' cannot be read ({type(error).__name__}: {error}): save it again.") from error
 
 
 def _state(found: Any, path: str | Path) -> dict[str, Tensor]:
