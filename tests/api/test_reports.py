@@ -70,9 +70,9 @@ def test_a_masked_model_is_not(network, images, honest):
     assert "zero gradients: violated, more than 5 % of the attacked images" in " ".join(str(masked).split())
 
 
-def test_the_command_line_gives_the_same_records(_network, images, honest, tmp_path, train_run, quiet_figures):
+def test_the_command_line_gives_the_same_records(network, images, honest, tmp_path, train_run, quiet_figures):
     (x, y), test = owned.digits()[0], images
-    torch.save(_network.state_dict(), tmp_path / "net.pt")
+    torch.save(network.state_dict(), tmp_path / "net.pt")
     arrays = {"x_train": x, "y_train": y, "x_test": test[0], "y_test": test[1]}
     np.savez(tmp_path / "mine.npz", **{name: values.numpy() for name, values in arrays.items()})
     run = train_run(
