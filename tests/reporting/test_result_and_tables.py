@@ -31,6 +31,15 @@ def test_make_result(small, meta):
     assert result["diagnostics"] == {"agreement": 0.5, "nan": None}
 
 
+def test_what_other_code_made_is_said_in_the_table(small, meta):
+    assert "another version" not in markdown_run(make_result(small, meta))
+    stages = [{"name": "undefended", "other_code": True}, {"name": "stack", "other_code": False}]
+    reused = {"stages": stages, "reused_from_other_code": ["memdef: clean", "memdef: pgd"]}
+    text = markdown_run(make_result(small, {**meta, **reused}))
+    assert "the products of undefended and 2 measured cells" in text
+    assert "store.made_by_other_code=remake" in text
+
+
 def test_objective_without_a_default_budget(small):
     assert make_result(small, {})["objective"] is None  # two budgets, and none is the default
     one = make_cell("undefended", "pgd", "end_to_end", EPS, held(10, 2))

@@ -35,8 +35,8 @@ class Notes:
 
 
 def statements(result: Mapping[str, Any]) -> list[str]:
-    """Verdicts of a strict protocol, then differences between the rows."""
-    lines = []
+    """What other code made, then verdicts of a strict protocol, then differences between the rows."""
+    lines = made_by_other_code(result)
     for cell in result["worst_case"]:
         if cell["system"] != result["defense"] or cell.get("verdict") is None:
             continue
@@ -51,6 +51,20 @@ def statements(result: Mapping[str, Any]) -> list[str]:
         points = f"{one['points']:+.1f} points [{one['low']:+.1f}, {one['high']:+.1f}]"
         lines.append(f"{one['first']} minus {one['second']}, {_place(one)}: {points}, {one['n']} shared images.")
     return lines
+
+
+def made_by_other_code(result: Mapping[str, Any]) -> list[str]:
+    """One sentence where stored products or measured cells were reused that another version of the package made."""
+    stages = [stage["name"] for stage in result.get("stages", ()) if stage.get("other_code")]
+    cells = result.get("reused_from_other_code", ())
+    told = [f"the products of {', '.join(stages)}"] if stages else []
+    told += [f"{len(cells)} measured cells"] if cells else []
+    if not told:
+        return []
+    return [
+        f"Made by another version of the code and reused: {' and '.join(told)}. "
+        "store.made_by_other_code=remake makes them again."
+    ]
 
 
 def _place(cell: Mapping[str, Any]) -> str:

@@ -21,11 +21,11 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
-        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds`` and
-            ``versions`` are copied. ``defense`` is the row name of the defense (default: the last system recorded),
-            ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the default
-            false-positive rate. With ``strict``, a number that an indicator speaks against is not called robust;
-            ``calibration_images`` is written beside the thresholds.
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds``,
+            ``versions``, ``code`` and ``reused_from_other_code`` (labels of cells) are copied. ``defense`` is the row
+            name of the defense (default: the last system recorded), ``norm`` and ``eps`` are the default budget
+            (default: the only recorded one), ``rate`` the default false-positive rate. With ``strict``, a number that
+            an indicator speaks against is not called robust; ``calibration_images`` is written beside the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
@@ -60,6 +60,8 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "objective": objective,
         "objective_of": objective_of,
         "versions": meta.get("versions", {}),
+        "code": meta.get("code", {}),
+        "reused_from_other_code": list(meta.get("reused_from_other_code", ())),
     }
     tidy: dict[str, Any] = plain(result)
     return tidy
