@@ -249,9 +249,6 @@ FOO = dedent('''
         def losses(self, batch):
             noisy = (batch.x + self.noise * batch.x.new_ones(())).clamp(0, 1)
             return {"cross_entropy": F.cross_entropy(self.network(noisy), batch.y)}
-
-        def settings(self):
-            return {"noise": self.noise}
 ''')  # fmt: skip
 FOO_YAML = dedent("""
     _target_: foo.Foo
@@ -292,6 +289,91 @@ def test_a_new_defense_is_two_files(command, tmp_path, foo):
         command("defense=foo", *arguments, foo, "defense.noise=0.2", f"paths.output_dir={tmp_path / 'out'}").code == 0
     )
     assert len(list((tmp_path / "out" / "store").glob("fit-*"))) == 2
+
+
+MARK = dedent('''
+    """An attack in ten lines: the gradient's sign, once."""
+    from dataclasses import dataclass
+    from robustforge.attacks.core.attack import BaseAttack
+    from robustforge.attacks.core.geometry import project
+    from robustforge.losses.classification import cross_entropy_per_sample
+
+    @dataclass(frozen=True)
+    class Mark(BaseAttack):
+        name: str = "mark"
+        share: float = 1.0
+
+        def perturb(self, session, seed):
+            gradient, _, _ = session.gradient(session.x, session.everyone(), cross_entropy_per_sample)
+            moved = session.x + self.share * session.threat.eps * gradient.sign()
+            return project(moved, session.x, session.threat)
+''')
+SPOTS = dedent('''
+    """A data set in ten lines: a bright spot whose row is the class."""
+    import numpy as np
+    from robustforge.data.datamodule import ImageData
+    from robustforge.data.sources import Arrays
+
+    class Spots(ImageData):
+        def __init__(self, width, **others):
+            super().__init__(kind="spots", shape=(1, 8, width), num_classes=4, **others)
+
+        def read(self):
+            y = np.arange(200) % 4
+            x = np.random.default_rng(0).integers(0, 50, (200, 1, 8, self.shape[2]), dtype=np.uint8)
+            x[np.arange(200), 0, 2 * y, 3] = 255
+            return Arrays(x[:150], y[:150], x[150:], y[150:])
+''')
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """own(group, name, module, yaml): a module and a YAML in a temporary folder; the argument that finds them."""
+
+    def call(group, name, module, text):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / f"{name}.py").write_text(module)
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(dedent(text))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+
+    return call
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_a_new_attack_is_two_files(command, tmp_path, own):
+    found = own("attack", "mark", MARK, "_target_: mark.Mark\nname: mark\nshare: 1.0\n")
+    arguments = [item for item in TINY if not item.startswith("attack")]
+    answer = command(*arguments, "attack=mark", found, f"paths.output_dir={tmp_path / 'out'}")
+    assert answer.code == 0, answer.err
+    (path,) = (tmp_path / "out").glob("none_digits/*/result.json")
+    assert {"mark", "pgd"} <= {cell["attack"] for cell in yaml.safe_load(path.read_text())["cells"]}
+
+
+@pytest.mark.usefixtures("quiet_figures")
+def test_a_new_data_set_is_two_files(command, tmp_path, own):
+    text = """
+        _target_: spots.Spots
+        name: spots
+        shape: [1, 8, 10]
+        width: 10
+        num_classes: 4
+        mean: [0.1]
+        std: [0.2]
+        eps: 0.2
+        batch_size: 32
+        eval_batch_size: 64
+    """
+    module = SPOTS.replace(
+        "def __init__(self, width, **others)", "def __init__(self, width, shape, num_classes, **others)"
+    )
+    found = own("dataset", "spots", module, text)
+    arguments = [item for item in TINY if not item.startswith(("dataset", "model"))]
+    answer = command(*arguments, "dataset=spots", "model=small_cnn", found, f"paths.output_dir={tmp_path / 'out'}")
+    assert answer.code == 0, answer.err
+    (path,) = (tmp_path / "out").glob("none_spots/*/result.json")
+    assert yaml.safe_load(path.read_text())["objective"] is not None
 
 
 @pytest.mark.usefixtures("quiet_figures")

@@ -26,7 +26,7 @@ def make_data(arrays, monkeypatch):
     def load(*_):
         return Arrays(**{field.name: getattr(arrays, field.name).copy() for field in fields(arrays)})
 
-    monkeypatch.setattr(ImageData, "_load", load)
+    monkeypatch.setattr(ImageData, "read", load)
 
     def call(**changed):
         data = ImageData(**{

@@ -110,7 +110,12 @@ class ImageData(L.LightningDataModule):
         self.adversarial: np.ndarray | Tensor | None = None
         self._arrays: Arrays | None = None
 
-    def _load(self) -> Arrays:
+    def read(self) -> Arrays:
+        """The whole data set; what a subclass with data of its own overrides.
+
+        Raises:
+            UserError: data that is missing or not as promised.
+        """
         arrays = load_arrays(
             self.name, self.kind, self.data_dir, self.download, self.shape, self.num_classes, self.sha256, self.path
         )
@@ -121,13 +126,13 @@ class ImageData(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Download and cache on one process, so that the others find the files."""
         if "train" not in self.__dict__:
-            self._arrays = self._load()
+            self._arrays = self.read()
 
     def setup(self, stage: str | None = None) -> None:
         """Load and split; the second call does nothing. ``stage`` is Lightning's and changes nothing."""
         if "train" in self.__dict__:
             return
-        arrays, self._arrays = self._arrays or self._load(), None
+        arrays, self._arrays = self._arrays or self.read(), None
         x_train, y_train, x_test, y_test = arrays.x_train, arrays.y_train, arrays.x_test, arrays.y_test
         settings = (self.num_classes, self.held_out, self.split_seed, self.limit_train, self.limit_test)
         # Before the split, which reorders the arrays in place.
