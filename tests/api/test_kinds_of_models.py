@@ -109,7 +109,7 @@ def test_every_attack_object_takes_a_bare_network(network, images):
 
 
 def test_systems_of_functions(network, images):
-    x, y = images
+    x, _ = images
     noisy = rf.system(logits=network, purify=lambda x: (4 * x).round() / 4, risk=lambda x: x.flatten(1).std(1))
     output = noisy(x)
     assert isinstance(noisy, rf.Defense)

@@ -87,7 +87,9 @@ def tool(monkeypatch, capfd):
     return call
 
 
-@pytest.mark.parametrize("place", ["dataset", "defense", "callbacks.more", "defense.training.optimizer", "defense.list"])
+@pytest.mark.parametrize(
+    "place", ["dataset", "defense", "callbacks.more", "defense.training.optimizer", "defense.list"]
+)
 @pytest.mark.parametrize("target", list(CRAFTED))
 def test_nothing_of_it_is_run(crafted, tmp_path, place, target):
     marker, pickle = tmp_path / "marker", tmp_path / "pickle.pt"
