@@ -7,13 +7,13 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def _network():
+def plain_network():
     return owned.trained()
 
 
 @pytest.fixture
-def network(_network):
-    return copy.deepcopy(_network)
+def network(plain_network):
+    return copy.deepcopy(plain_network)
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,8 @@ def under_pgd(report):
 
 
 @pytest.fixture(scope="session")
-def honest(_network, images):
-    return rf.evaluate(_network, images, **STANDARD)
+def honest(plain_network, images):
+    return rf.evaluate(plain_network, images, **STANDARD)
 
 
 def test_an_honest_model_is_believed(honest):
@@ -70,9 +70,10 @@ def test_a_masked_model_is_not(network, images, honest):
     assert "zero gradients: violated, more than 5 % of the attacked images" in " ".join(str(masked).split())
 
 
-def test_the_command_line_gives_the_same_records(network, images, honest, tmp_path, train_run, quiet_figures):
+@pytest.mark.usefixtures("quiet_figures")
+def test_the_command_line_gives_the_same_records(plain_network, images, honest, tmp_path, train_run):
     (x, y), test = owned.digits()[0], images
-    torch.save(network.state_dict(), tmp_path / "net.pt")
+    torch.save(plain_network.state_dict(), tmp_path / "net.pt")
     arrays = {"x_train": x, "y_train": y, "x_test": test[0], "y_test": test[1]}
     np.savez(tmp_path / "mine.npz", **{name: values.numpy() for name, values in arrays.items()})
     run = train_run(

@@ -18,6 +18,7 @@ REQUIRED = {
     "npz": ("dataset.path=a.npz", "dataset.shape=[3,32,32]", "dataset.num_classes=10"),
     "imagefolder": ("dataset.path=folder", "dataset.num_classes=10"),
 }
+NEEDS = {**REQUIRED, "pretrained": ("defense.network=${model}",)}
 # groups that one defense brings along
 OWNERS = {"inner": ("defense=dfl_pcl",), "feature_loss": ("defense=dfl_pcl",)}
 
@@ -92,7 +93,7 @@ def test_every_promised_group_is_there():
 
 @pytest.mark.parametrize(("group", "option"), options(), ids=lambda part: part)
 def test_option_composes_and_fits(compose, group, option):
-    cfg = compose(*OWNERS.get(group, ()), f"{group}={option}", *REQUIRED.get(option, ()))
+    cfg = compose(*OWNERS.get(group, ()), f"{group}={option}", *NEEDS.get(option, ()))
     plain = check(cfg)
     if group in ("dataset", "protocol"):
         assert plain[group]["name"] == {"paper": "paper/memdef"}.get(

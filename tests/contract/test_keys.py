@@ -21,6 +21,7 @@ from robustforge.types import UserError
 
 CONF = config_folder()
 DEFENSES = sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))
+NEEDS = {"pretrained": ["defense.network=${model}"]}  # what a defense leaves to the caller
 DATA = SimpleNamespace(fingerprint="data", batch_size=32, augment=Augment(), seed=0)
 
 
@@ -88,7 +89,7 @@ def variants(plain, path, value):
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_every_argument_of_every_defense_is_in_a_key(compose, defense):
     """Each leaf of its YAML in turn; and a stage that keeps its key keeps its initial weights."""
-    plain = OmegaConf.to_container(compose(f"defense={defense}").defense, resolve=True)
+    plain = OmegaConf.to_container(compose(f"defense={defense}", *NEEDS.get(defense, [])).defense, resolve=True)
     base = build(OmegaConf.create(plain))
     keys, arguments = keys_of(base), fingerprint.describe(base)
     tried, unseen, untried = 0, [], []
@@ -118,7 +119,7 @@ def assert_same_networks(one, two, names, path):
 
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_cells_depend_on_weights_and_arguments(compose, defense):
-    cfg = compose(f"defense={defense}")
+    cfg = compose(f"defense={defense}", *NEEDS.get(defense, []))
     made, protocol = build(cfg.defense), build(cfg.protocol)
     stages = keys_of(made)
 

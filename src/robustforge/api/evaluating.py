@@ -25,10 +25,10 @@ from robustforge.config.run_folder import environment
 from robustforge.data.datamodule import ImageData
 from robustforge.data.memory import MemoryData
 from robustforge.defenses.base import Defense
+from robustforge.evaluation.facts import facts
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import write_json
-from robustforge.fingerprint import code_state
 from robustforge.reporting.result import make_result
 from robustforge.types import Threat, UserError
 
@@ -167,23 +167,8 @@ def _run(name: str, defense: Defense, data: ImageData, protocol: Protocol, place
             data.eval_batch_size = fits
         evaluation = Evaluation(name, defense, data, protocol, folder, folder / "cells", {}, device, quiet)
         path, diagnostics = evaluation.run()
-        budget = protocol.budgets[-1]
-        meta = {
-            "name": name,
-            "defense": name,
-            "seed": protocol.seed,
-            "norm": budget.norm,
-            "eps": budget.eps,
-            "rate": protocol.rates[0],
-            "protocol": protocol.name,
-            "strict": protocol.strict,
-            "calibration_images": len(data.calibration),
-            "diagnostics": diagnostics,
-            "seconds": time.perf_counter() - started,
-            "versions": environment()["packages"],
-            "code": code_state(),
-        }
-        result = make_result(path, meta)
+        meta = {"name": name, "seconds": time.perf_counter() - started, "versions": environment()["packages"]}
+        result = make_result(path, facts(evaluation, diagnostics) | meta)
         write_json(folder / "result.json", result)
         return Report(result, pq.read_table(path))
 

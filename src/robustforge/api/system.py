@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustforge.api.describing import describe_function
 from robustforge.attacks.core.models import Function, Network
 from robustforge.attacks.core.surface import Surface, bpda
 from robustforge.defenses.base import Defense, classify
+from robustforge.functions import describe_function
 from robustforge.types import DefenseOutput, UserError
 
 

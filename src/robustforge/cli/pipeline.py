@@ -24,10 +24,10 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.budgets import save_budgets
+from robustforge.evaluation.facts import facts
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import write_json, write_text
-from robustforge.fingerprint import code_state
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -191,23 +191,12 @@ def _evaluate(
         attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
         diagnostics |= pictures.save_arrays(job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed))
         save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
-    meta = {
+    meta = facts(evaluation, diagnostics) | {
         "name": str(cfg.name),
-        "defense": job.name,
         "seed": int(cfg.seed),
-        "split": "test",
-        "norm": budget.norm,
-        "eps": budget.eps,
-        "rate": job.protocol.rates[0],
-        "protocol": job.protocol.name,
-        "strict": job.protocol.strict,
-        "calibration_images": len(job.data.calibration.labels),
-        "diagnostics": diagnostics,
         "stages": [asdict(report) for report in reports],
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
-        "code": code_state(),
-        "reused_from_other_code": evaluation.reused_from_other_code,
     }
     return report(records, meta, folder, loggers)
 

@@ -6,6 +6,7 @@ Composing leaves a running Hydra application's state as it was.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,9 +61,17 @@ def attack(name: str, **settings: Any) -> Attack:
         >>> attack("pgd", steps=100).steps
         100
     """
+    try:
+        return _attack(name, tuple(sorted(settings.items())))
+    except TypeError:  # a setting that has no hash
+        return _attack.__wrapped__(name, tuple(settings.items()))
+
+
+@functools.lru_cache(maxsize=64)  # composing takes longer than a short attack; attacks are frozen
+def _attack(name: str, settings: tuple[tuple[str, Any], ...]) -> Attack:
     with _composed(f"attack/{_known('attack', name)}") as cfg:
         node = cfg.attack.torchattacks if name.startswith("torchattacks/") else cfg.attack
-        for key, value in settings.items():
+        for key, value in settings:
             _set(node, f"Attack {name}", key, value)
         made: Attack = build(node)
     return made

@@ -14,6 +14,7 @@ from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import CraftStage, FitStage
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.fingerprint import describe, key_of, method_sources, source_hash, sources_of, weights_hash
+from robustforge.functions import describe_function
 from robustforge.records.schema import SCHEMA
 
 
@@ -70,9 +71,15 @@ class CellKeys:
             return {"stage": self.stages[cell.system]}
         return {
             "stages": dict(self.stages),
-            "arguments": describe(self.defense),
-            "sources": method_sources(type(self.defense), Defense) | sources_of(self.defense),
+            "arguments": {name: _described(value) for name, value in self.defense.arguments.items()},
+            "sources": method_sources(type(self.defense), Defense) | self._sources(),
         }
+
+    def _sources(self) -> dict[str, str]:
+        try:
+            return sources_of(self.defense)
+        except TypeError:  # an argument without a name, which is described by its own code
+            return {}
 
     def _only_of_stage(self, cell: Cell) -> bool:
         """Whether the cell's networks are all products of the stage that its row is named after."""
@@ -88,6 +95,14 @@ class CellKeys:
         if id(modules) not in self._weights:
             self._weights[id(modules)] = weights_hash(modules.state_dict())
         return self._weights[id(modules)]
+
+
+def _described(value: Any) -> Any:
+    """A value as :func:`describe` has it; functions without a name by their code."""
+    try:
+        return describe(value)
+    except TypeError:
+        return describe_function(value)
 
 
 def _tensors(modules: nn.Module) -> list[Any]:

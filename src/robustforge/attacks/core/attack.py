@@ -102,7 +102,7 @@ class BaseAttack(Attack):
             target=self.target,
             seed=seed,
         ) as session:
-            attackable = threat.eps > 0 and len(x) > 0
+            attackable = session.threat.eps > 0 and len(x) > 0
             return session.finish(self.perturb(session, seed) if attackable else session.x.clone())
 
     @abstractmethod

@@ -1,0 +1,34 @@
+"""What a result says about how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robustforge.evaluation.runner import Evaluation
+from robustforge.fingerprint import code_state
+
+
+def facts(evaluation: Evaluation, diagnostics: Mapping[str, float]) -> dict[str, Any]:
+    """The part of a result's ``meta`` (see :func:`robustforge.reporting.result.make_result`) that follows from these.
+
+    Args:
+        evaluation: that was run.
+        diagnostics: figures for the result, by name.
+    """
+    protocol = evaluation.protocol
+    budget = protocol.budgets[-1]
+    return {
+        "defense": evaluation.name,
+        "seed": protocol.seed,
+        "split": "test",
+        "norm": budget.norm,
+        "eps": budget.eps,
+        "rate": protocol.rates[0],
+        "protocol": protocol.name,
+        "strict": protocol.strict,
+        "calibration_images": len(evaluation.data.calibration.labels),
+        "diagnostics": dict(diagnostics),
+        "code": code_state(),
+        "reused_from_other_code": evaluation.reused_from_other_code,
+    }
