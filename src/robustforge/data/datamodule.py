@@ -15,7 +15,7 @@ from robustforge.data.augment import Augment
 from robustforge.data.integrity import fingerprint
 from robustforge.data.resident import ResidentLoader, Split, hold_out
 from robustforge.data.sources import Arrays, load_arrays
-from robustforge.types import Batch, UserError
+from robustforge.types import Batch, UserError, radius
 
 SPLITS = ("train", "calibration", "test")
 
@@ -79,7 +79,7 @@ class ImageData(L.LightningDataModule):
         num_classes: int,
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         data_dir: str | Path | None = None,
         download: bool = False,
         path: str | Path | None = None,
@@ -94,7 +94,7 @@ class ImageData(L.LightningDataModule):
         limit_test: int | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.kind, self.num_classes, self.eps = name, kind, int(num_classes), float(eps)
+        self.name, self.kind, self.num_classes, self.eps = name, kind, int(num_classes), float(radius(eps))
         self.shape = tuple(int(size) for size in shape)
         self.mean, self.std = self._per_channel(mean), self._per_channel(std)
         self.data_dir, self.download, self.path, self.sha256 = data_dir, download, path, sha256
