@@ -127,3 +127,11 @@ def test_fractions_are_radii(net):
         assert rf.Threat("linf", eps).eps == 8 / 255
     one = rf.attack(net, X, Y, "pgd", eps="8/255", steps=3, step_size="2/255")
     assert torch.equal(one.x_adv, rf.attack(net, X, Y, rf.attacks.PGD(steps=3, step_size=2 / 255), eps=8 / 255).x_adv)
+
+
+def test_fractions_are_budgets_on_the_command_line(compose):
+    from robustforge.config.instantiate import build
+
+    assert build(compose("threat.eps=8/255").threat).eps == 8 / 255
+    cfg = compose("dataset.eps=8/255")
+    assert build(cfg.threat).eps == build(cfg.dataset).eps == 8 / 255

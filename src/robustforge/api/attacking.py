@@ -23,7 +23,7 @@ from robustforge.data.resident import unit_pixels
 from robustforge.types import AttackResult, Threat, Trace, UserError
 
 MOST = 512  # images in memory at a time, unless told otherwise
-FEW = 16  # images that fit without measuring
+WIDEST = 20_000  # times an image's own bytes: more than any usual network keeps for its backward pass
 
 
 def attack(
@@ -102,7 +102,7 @@ def attack(
 
 
 def fitting(surface: Surface, images: Tensor, labels: Tensor, device: torch.device, memory_gb: float) -> int:
-    """Images of a batch that an attack may have in ``memory_gb`` GiB, at most 512; measured where there are many.
+    """Images of a batch that an attack may have in ``memory_gb`` GiB, at most 512; measured unless they surely fit.
 
     Args:
         surface: what is attacked.
@@ -113,10 +113,11 @@ def fitting(surface: Surface, images: Tensor, labels: Tensor, device: torch.devi
     """
     if not memory_gb > 0:
         raise UserError(f"memory_gb is {memory_gb}: give a number of GiB above 0.")
-    if len(images) <= FEW:
-        return len(images)
+    bound = memory_gb * 2**30
+    if len(images) == 1 or 4 * images[:MOST].numel() * WIDEST <= bound:
+        return min(len(images), MOST)
     two, answers = unit_pixels(images[:2].to(device)), labels[:2].to(device)
-    return batch_within(surface, two, answers, memory_gb * 2**30, MOST)
+    return batch_within(surface, two, answers, bound, MOST)
 
 
 def _chosen(method: str | Attack, settings: dict[str, Any]) -> Attack:

@@ -28,8 +28,8 @@ def load_run(cfg: DictConfig) -> DictConfig:
     Raises:
         UserError: it is no run folder, or builds or looks up what ``cfg.trust`` does not name.
     """
-    trust = OmegaConf.to_container(cfg.trust) if OmegaConf.is_config(cfg.trust) else str(cfg.trust)
-    return load_trusted(Path(str(cfg.run)), trust)  # type: ignore[arg-type]
+    trust = cfg.get("trust") or []
+    return load_trusted(Path(str(cfg.run)), trust if isinstance(trust, str) else list(trust))
 
 
 def _evaluate(cfg: DictConfig) -> None:

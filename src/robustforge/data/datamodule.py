@@ -18,7 +18,7 @@ from robustforge.data.labels import check_classes
 from robustforge.data.resident import ResidentLoader, Split, hold_out, unit_pixels
 from robustforge.data.sources import Arrays, load_arrays
 from robustforge.data.values import image_shape, per_channel, whole
-from robustforge.types import Batch, UserError
+from robustforge.types import Batch, UserError, radius
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class ImageData(L.LightningDataModule):
         num_classes: int,
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
-        eps: float = 8 / 255,
+        eps: float | str = 8 / 255,
         data_dir: str | Path | None = None,
         download: bool = False,
         path: str | Path | None = None,
@@ -95,7 +95,7 @@ class ImageData(L.LightningDataModule):
         limit_test: int | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.kind, self.eps = name, kind, float(eps)
+        self.name, self.kind, self.eps = name, kind, float(radius(eps))
         self.shape = image_shape(shape)
         self.num_classes = whole("num_classes", num_classes, 2)
         self.mean, self.std = per_channel("mean", mean, self.shape[0]), per_channel("std", std, self.shape[0])
