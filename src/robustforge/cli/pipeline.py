@@ -19,6 +19,7 @@ from robustforge.accel import fast_bf16
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build
+from robustforge.config.places import settled
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
@@ -83,12 +84,14 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
+    cfg = settled(cfg)
     distributed.join()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
-        claim(folder, cfg)
+        job.data.setup()
+        claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
     job.data.setup()
     loggers = _loggers(cfg, folder)
@@ -117,7 +120,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> floa
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     job.data.setup()
-    claim(folder, cfg)
+    claim(folder, cfg, job.data.fingerprint)
     loggers = _loggers(cfg, folder)
     reports = _stages(cfg, job, store, loggers, only_reuse=True)
     return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
