@@ -24,10 +24,9 @@ from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
-from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
-from robustforge.files import write_json, write_text
+from robustforge.files import plain, write_json, write_text
 from robustforge.fingerprint import code_state
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
@@ -202,10 +201,6 @@ def _evaluate(
     if distributed.rank() != 0:
         return None
     budget = job.protocol.budgets[-1]
-    if job.protocol.pictures:
-        attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
-        diagnostics |= pictures.save_arrays(job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed))
-        save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
     meta = {
         "name": str(cfg.name),
         "defense": job.name,
@@ -224,15 +219,29 @@ def _evaluate(
         "code": code_state(),
         "reused_from_other_code": evaluation.reused_from_other_code,
     }
-    return report(records, meta, folder, loggers)
+    return report(records, meta, folder, loggers, job if job.protocol.pictures else None)
 
 
-def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers) -> float | None:
-    """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
+def report(
+    records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, shown: Job | None = None
+) -> float | None:
+    """Writes result.json, result.md, then the figures, prints the table, and sends all of it to the dashboard.
+
+    Args:
+        records: of the evaluation.
+        meta: see :func:`robustforge.reporting.result.make_result`.
+        folder: the run folder.
+        loggers: of the run.
+        shown: whose images are attacked once more for the figures that show them; None for none.
+    """
     result = make_result(records, meta)
-    figures = pictures.draw(records, result, folder)
     write_text(folder / "result.md", markdown_run(result))
-    write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)  # before any picture, which may fail
+    if shown is not None:
+        found = pictures.save_arrays(shown.defense, shown.data, shown.protocol, folder, shown.device, meta["seed"])
+        result["diagnostics"] |= plain(found)
+        write_json(folder / "result.json", result)
+    figures = pictures.draw(records, result, folder)
     console = Console()
     console.print(render_run(result))
     # where nothing was rejected, the file has the risk's figures for those who want them
