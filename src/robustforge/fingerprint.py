@@ -91,7 +91,7 @@ class _Describer:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
-            return {"sha256": sha256_of(Path(value))} if _is_file(value) else value
+            return {"sha256": sha256_of(Path(value))} if names_file(value) else value
         if isinstance(value, functools.partial):
             keywords = self.value(value.keywords)
             return {"_target_": self.value(value.func), "args": self.value(value.args), **keywords}
@@ -127,7 +127,7 @@ def _describes_itself(value: Any) -> bool:
     return hasattr(value, "describe") and not isinstance(value, type)
 
 
-def _is_file(text: str) -> bool:
+def names_file(text: str) -> bool:
     """Whether a text names an existing file, or a folder by a path with a separator."""
     if not ("." in text or os.sep in text) or len(text) > 4096 or "\0" in text:
         return False

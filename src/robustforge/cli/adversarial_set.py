@@ -13,6 +13,7 @@ from robustforge.cli.evaluate import load_run, merge
 from robustforge.cli.pipeline import restore
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
+from robustforge.config.places import settled
 from robustforge.config.run_folder import environment
 from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
 from robustforge.data.datamodule import SPLITS
@@ -41,7 +42,7 @@ def make(cfg: DictConfig) -> Path:
     """
     if cfg.split not in SPLITS:
         raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
-    merged = merge(load_run(cfg), cfg)
+    merged = settled(merge(load_run(cfg), cfg))
     trained = restore(merged)
     surfaces = trained.defense.surfaces()
     if cfg.surface not in surfaces:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
 from robustforge.config.locate import config_folder
+from robustforge.config.places import move_to, settled
 from robustforge.config.trust import load_trusted
 
 
@@ -39,11 +40,12 @@ def _evaluate(cfg: DictConfig) -> None:
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
         merged.defense = OmegaConf.merge(merged.defense, cfg.defense)
+    merged = settled(merged)
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
     assert isinstance(settings, dict)
     settings |= {"defense": OmegaConf.to_container(cfg.defense)} if cfg.defense else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    out = folder / "evaluations" / f"{merged.protocol.name}-{digest}"
+    out = folder / "evaluations" / f"{str(merged.protocol.name).replace('/', '_')}-{digest}"
     if cfg.overwrite and out.exists():
         shutil.rmtree(out)
     evaluate_run(merged, out, overwrite=bool(cfg.overwrite))
@@ -57,12 +59,12 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
             merged.dataset.eps = cfg.dataset.eps
         for key in ("threat", "attack"):
             merged[key] = OmegaConf.create(OmegaConf.to_container(cfg[key], resolve=False))
-        merged.paths.data_dir = cfg.paths.data_dir
         merged.trainer.accelerator = cfg.device
         merged.trainer.devices = 1
         merged.trainer.enable_progress_bar = cfg.progress
         merged.logger = {"kind": "csv"}
         merged.store = cfg.store
+    move_to(merged, Path(str(cfg.run)), cfg)
     return merged
 
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robustforge.attacks.core.attack import Attack
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.figures import Scene
+from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.figures import save_figures
+from robustforge.evaluation.protocol import Protocol
+from robustforge.optional import optional
 from robustforge.reporting.figures.abstention_curves import abstention_curves
 from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
 from robustforge.reporting.figures.arrays import draw_arrays
 from robustforge.reporting.figures.curves import training_curves
-from robustforge.types import Threat
 
 
 def save_arrays(
-    defense: Defense, data: ImageData, attack: Attack, budget: Threat, folder: Path, device: torch.device, seed: int
+    defense: Defense, data: ImageData, protocol: Protocol, folder: Path, device: torch.device, seed: int
 ) -> dict[str, float]:
     """Writes what the figures are drawn from and returns what was measured on the way: see :func:`save_figures`."""
-    return save_figures(defense, Scene(data, attack, budget, device, seed), folder)
+    attack = protocol.main or next(iter(next(iter(protocol.suites.values())).attacks.values()))
+    found = save_figures(defense, Scene(data, attack, protocol.budgets[-1], device, seed), folder)
+    with optional("figure budgets"):
+        save_budgets(defense, data, protocol, folder / "budgets.npz", device)
+    return found
 
 
 def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
-    """Every figure that the files of a run folder have the data for.
+    """Every figure that the files of a run folder have the data for; one that fails is a warning.
 
     Args:
         records: the records.
@@ -37,9 +43,14 @@ def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
     Returns:
         Paths of the pictures.
     """
-    made = [
-        accuracy_bars(result, folder / "figures" / "accuracy.png"),
-        security_curve(result, folder / "figures" / "security_curve.png"),
-        abstention_curves(records, result, folder / "figures" / "abstention.png"),
-    ]
-    return [*training_curves(folder), *draw_arrays(folder), *(path for path in made if path is not None)]
+    drawings: dict[str, Callable[[Path], Path | None]] = {
+        "accuracy": lambda path: accuracy_bars(result, path),
+        "security_curve": lambda path: security_curve(result, path),
+        "abstention": lambda path: abstention_curves(records, result, path),
+    }
+    made = [*training_curves(folder), *draw_arrays(folder)]
+    for name, drawing in drawings.items():
+        with optional(f"figure {name}"):
+            path = drawing(folder / "figures" / f"{name}.png")
+            made += [path] if path is not None else []
+    return made

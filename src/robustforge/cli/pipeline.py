@@ -18,16 +18,16 @@ from rich.console import Console
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
 from robustforge.config.instantiate import build
+from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
-from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.facts import facts
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
-from robustforge.files import write_json, write_text
+from robustforge.files import plain, write_json, write_text
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -83,12 +83,14 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
+    cfg = settled(cfg)
     distributed.join()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
-        claim(folder, cfg)
+        job.data.setup()
+        claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
     job.data.setup()
     loggers = _loggers(cfg, folder)
@@ -117,7 +119,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> floa
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     job.data.setup()
-    claim(folder, cfg)
+    claim(folder, cfg, job.data.fingerprint)
     loggers = _loggers(cfg, folder)
     reports = _stages(cfg, job, store, loggers, only_reuse=True)
     return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
@@ -186,11 +188,6 @@ def _evaluate(
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None
-    budget = job.protocol.budgets[-1]
-    if job.protocol.pictures:
-        attack = job.protocol.main or next(iter(next(iter(job.protocol.suites.values())).attacks.values()))
-        diagnostics |= pictures.save_arrays(job.defense, job.data, attack, budget, folder, job.device, int(cfg.seed))
-        save_budgets(job.defense, job.data, job.protocol, folder / "budgets.npz", job.device)
     meta = facts(evaluation, diagnostics) | {
         "name": str(cfg.name),
         "seed": int(cfg.seed),
@@ -198,15 +195,29 @@ def _evaluate(
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
     }
-    return report(records, meta, folder, loggers)
+    return report(records, meta, folder, loggers, job if job.protocol.pictures else None)
 
 
-def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers) -> float | None:
-    """Writes result.json, result.md and the figures, prints the table, and sends all of it to the dashboard."""
+def report(
+    records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, shown: Job | None = None
+) -> float | None:
+    """Writes result.json, result.md, then the figures, prints the table, and sends all of it to the dashboard.
+
+    Args:
+        records: of the evaluation.
+        meta: see :func:`robustforge.reporting.result.make_result`.
+        folder: the run folder.
+        loggers: of the run.
+        shown: whose images are attacked once more for the figures that show them; None for none.
+    """
     result = make_result(records, meta)
-    figures = pictures.draw(records, result, folder)
     write_text(folder / "result.md", markdown_run(result))
-    write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)  # before any picture, which may fail
+    if shown is not None:
+        found = pictures.save_arrays(shown.defense, shown.data, shown.protocol, folder, shown.device, meta["seed"])
+        result["diagnostics"] |= plain(found)
+        write_json(folder / "result.json", result)
+    figures = pictures.draw(records, result, folder)
     console = Console()
     console.print(render_run(result))
     # where nothing was rejected, the file has the risk's figures for those who want them

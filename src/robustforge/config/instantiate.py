@@ -8,11 +8,12 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from robustforge.config.numbers import with_numbers
 from robustforge.types import UserError
 
 
 def build(node: Any) -> Any:
-    """Instantiates a node with everything inside it; containers come out as plain lists and dicts.
+    """Instantiates a node with everything inside it; containers become lists and dicts, fractions numbers.
 
     Raises:
         UserError: the object refused its values (its own sentence), or the node and its target disagree about names.
@@ -20,7 +21,7 @@ def build(node: Any) -> Any:
     if not isinstance(node, DictConfig):
         return node
     try:
-        return hydra.utils.instantiate(node, _convert_="all")
+        return hydra.utils.instantiate(with_numbers(node), _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:

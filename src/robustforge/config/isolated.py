@@ -31,6 +31,7 @@ RANK_VARIABLES = (
     "PL_GLOBAL_SEED",
     "TORCHELASTIC_RUN_ID",
 )
+FAILED, TRAINED = "FAILED", "TRAINED"  # files that mark a job of a sweep which left no result
 _NOT_FORWARDED = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper", "hydra.sweep")
 
 
@@ -54,10 +55,12 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
         folder: the job's run folder.
 
     Returns:
-        The objective in result.json, or minus infinity for a job that failed (marked by a file FAILED).
+        The objective in result.json, or minus infinity for a job without one: it failed (marked by a file FAILED), or
+        trained without an evaluation (TRAINED). Its exit code decides which.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "FAILED").unlink(missing_ok=True)
+    for mark in (FAILED, TRAINED):
+        (folder / mark).unlink(missing_ok=True)
     write_json(folder / "overrides.json", list(overrides))
     command = [
         sys.executable,
@@ -70,10 +73,13 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     ]
     code = subprocess.run(command, env=clean_environment(), check=False).returncode
     if code:
-        write_text(folder / "FAILED", f"exit code {code}\n")
+        write_text(folder / FAILED, f"exit code {code}\n")
         return float("-inf")
-    result = folder / "result.json"  # evaluate=false writes none
-    objective = json.loads(result.read_text()).get("objective") if result.exists() else None
+    result = folder / "result.json"
+    if not result.exists():
+        write_text(folder / TRAINED, "exit code 0, not evaluated\n")
+        return float("-inf")
+    objective = json.loads(result.read_text()).get("objective")
     return float("-inf") if objective is None else float(objective)
 
 

@@ -1,4 +1,4 @@
-"""Two small OmegaConf resolvers, and one ``attack`` option for each class of torchattacks."""
+"""Three small OmegaConf resolvers, and one ``attack`` option for each class of torchattacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import re
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from robustforge.config.identity import naming_overrides
+
 _LONGEST = 80
+_FRACTION = re.compile(r"(?<==)(\d+)/(?=\d+(,|$))")
 
 # The attack classes of torchattacks 3.5.1. Written down, because importing it takes seconds and it may be absent: every
 # command would wait for it, --help included. Another version's classes: attack=torchattacks/PGD attack.attack=<Name>.
@@ -59,26 +62,30 @@ def fraction(numerator: float, denominator: float) -> float:
     return float(numerator) / float(denominator)
 
 
-def run_folder(override_dirname: str) -> str:
-    """``${run_folder:...}``: a folder name from the overrides, readable, file-system safe and the same every time.
+def run_folder(overrides: str) -> str:
+    """``${run_folder:...}``: a folder name from overrides, readable, file-system safe and the same every time.
 
     The same command therefore finds its own run folder again, which is how a killed run continues.
+
+    Args:
+        overrides: joined by commas, see :func:`robustforge.config.identity.naming_overrides`.
     """
-    if not override_dirname:
+    if not overrides:
         return "default"
     # no '=' and ',' in the name: Hydra's grammar would want quotes around it in run=<folder>
-    plain = override_dirname.replace("=", "-").replace(",", "_")
+    plain = _FRACTION.sub(r"\1_", overrides).replace("=", "-").replace(",", "_")
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", plain)
     if readable == plain and len(readable) <= _LONGEST:
         return readable
-    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(overrides.encode()).hexdigest()[:8]
     return f"{readable[:_LONGEST]}-{digest}"
 
 
 def register() -> None:
-    """Makes ``frac`` and ``run_folder`` known to OmegaConf, and ``attack=torchattacks/<Name>`` to Hydra."""
+    """Makes the resolvers known to OmegaConf, and ``attack=torchattacks/<Name>`` to Hydra."""
     OmegaConf.register_new_resolver("frac", fraction, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("naming_overrides", naming_overrides, replace=True)
     store = ConfigStore.instance()
     for name in TORCHATTACKS:
         node = {

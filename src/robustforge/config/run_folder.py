@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,13 +12,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from robustforge.config.identity import deciding
 from robustforge.config.trust import load_plain
 from robustforge.files import write_json, write_text
 from robustforge.fingerprint import code_state
 from robustforge.types import UserError
 
-# what may differ between two runs of one experiment: places, dashboards, how it is shown
-_PRESENTATION = ("paths", "store", "logger", "callbacks", "tags", "name")
 _PACKAGES = (
     "robustforge",
     "torch",
@@ -33,19 +33,20 @@ _PACKAGES = (
 
 def experiment_values(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values, without what only says where and how it is shown."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items() if key not in _PRESENTATION}
-    values["dataset"] = {key: value for key, value in values["dataset"].items() if key != "data_dir"}
-    values["trainer"] = {key: v for key, v in values["trainer"].items() if key != "enable_progress_bar"}
+    values: dict[str, Any] = deciding(OmegaConf.to_container(cfg, resolve=True))
     return values
 
 
-def claim(folder: Path, cfg: DictConfig) -> None:
-    """Makes ``folder`` this configuration's run folder, or finds that it already is.
+def claim(folder: Path, cfg: DictConfig, data: str) -> None:
+    """Makes ``folder`` the run folder of this configuration and data, or finds that it already is.
+
+    Args:
+        folder: of the run.
+        cfg: its configuration.
+        data: fingerprint of its data, see :class:`robustforge.data.datamodule.ImageData`.
 
     Raises:
-        UserError: it cannot be written, or belongs to another configuration.
+        UserError: it cannot be written, or belongs to another configuration or to other data.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,14 +61,22 @@ def claim(folder: Path, cfg: DictConfig) -> None:
     if path.exists():
         theirs = experiment_values(load_plain(path))
         ours = experiment_values(cfg)
-        if theirs != ours:
-            differing = ", ".join(_differences(theirs, ours, "")[:5])
+        differing = _differences(theirs, ours, "")[:5]
+        if not differing and _other_data(folder, data):
+            differing = ["the content of its data"]
+        if differing:
             raise UserError(
-                f"The run folder {folder} belongs to another configuration (it differs in {differing}): give another "
-                "hydra.run.dir, or remove that folder."
+                f"The run folder {folder} belongs to another configuration (it differs in {', '.join(differing)}): "
+                "give another hydra.run.dir, or remove that folder."
             )
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
-    write_json(folder / "environment.json", environment())
+    write_json(folder / "environment.json", {**environment(), "data": data})
+
+
+def _other_data(folder: Path, data: str) -> bool:
+    """Whether the folder's run saw other data; runs of earlier versions do not say what they saw."""
+    path = folder / "environment.json"
+    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("data", data) != data
 
 
 def _differences(theirs: Any, ours: Any, prefix: str) -> list[str]:

@@ -10,9 +10,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
 from robustforge.reporting.result import read_result
-from robustforge.reporting.sweep import summary_of_runs
+from robustforge.reporting.sweep import STATE, summary_of_runs
 
 
 class SweepSummary(Callback):
@@ -24,9 +25,7 @@ class SweepSummary(Callback):
         results = []
         for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime):
             overrides = json.loads(path.read_text())
-            done = path.with_name("result.json")
-            failed = path.with_name("FAILED").exists() or not done.exists()
-            results.append((overrides, None if failed else read_result(done)))
+            results.append((overrides, _result(path.parent)))
         if not results:
             return
         summary = summary_of_runs(results)
@@ -34,3 +33,12 @@ class SweepSummary(Callback):
         write_text(folder / "summary.md", summary.markdown())
         write_text(folder / "summary.csv", summary.csv())
         Console().print(f"{len(results)} runs in {folder}")
+
+
+def _result(job: Path) -> dict[str, Any] | None:
+    """What a job left in its folder; None where it failed, or was not finished."""
+    if (job / FAILED).exists():
+        return None
+    if (job / "result.json").exists():
+        return read_result(job)
+    return {STATE: TRAINED.lower()} if (job / TRAINED).exists() else None

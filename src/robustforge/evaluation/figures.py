@@ -7,13 +7,14 @@ from pathlib import Path
 
 from robustforge.defenses.base import Defense
 from robustforge.defenses.figures import Figure, Scene, gallery
+from robustforge.optional import optional
 
 # the strongest first: the picture shows what the adapted attacker does
 _PREFERRED = ("soft_slot", "end_to_end")
 
 
 def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, float]:
-    """Writes ``<folder>/<name>.npz`` for the gallery and for each of the defense's own figures.
+    """Writes ``<folder>/<name>.npz`` for the gallery and the defense's own figures; one that fails is a warning.
 
     Args:
         defense: trained; the gallery shows its most adapted surface.
@@ -28,7 +29,8 @@ def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, floa
     found: dict[str, float] = {}
     figures: dict[str, Figure] = {"gallery": partial(gallery, surface=adapted), **defense.figures()}
     for name, figure in figures.items():
-        picture = figure(scene)
-        picture.save(folder / f"{name}.npz")
-        found |= picture.found
+        with optional(f"figure {name}"):
+            picture = figure(scene)
+            picture.save(folder / f"{name}.npz")
+            found |= picture.found
     return found

@@ -19,6 +19,7 @@ from robustforge.reporting.text import MISSING, half_width, markdown_table, perc
 Overrides = Mapping[str, Any] | Sequence[str]
 FAILED = "failed"
 OK = "ok"
+STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,19 @@ def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) 
 
     Args:
         results: (overrides, result) a run. Overrides are ``key=value`` strings or a mapping. A run without a result
-            is a failed one: None, or ``{"failed": reason}``.
+            is a failed one: None, or ``{"failed": reason}``. One that was not evaluated is ``{"state": "trained"}``.
 
     Returns:
         Columns: the override keys that are not the same in every run, the defense's clean accuracy, its worst case
-        at the default budget, the objective, and the state (``ok``, or ``failed`` with the reason).
+        at the default budget, the objective, and the state (``ok``, ``trained``, or ``failed`` with the reason).
     """
     overrides = [_mapping(one) for one, _ in results]
     keys = [k for k in dict.fromkeys(k for one in overrides for k in one) if len({one.get(k) for one in overrides}) > 1]
     rows, failed = [], []
     for one, (_, result) in zip(overrides, results, strict=True):
-        numbers = _lost(result) if result is None or FAILED in result else _numbers(result)
+        numbers = _numbers(result) if result and "cells" in result else [MISSING] * 3 + [_state(result)]
         rows.append([one.get(k, MISSING) for k in keys] + numbers)
-        failed.append(not numbers[-1].startswith(OK))
+        failed.append(numbers[-1].startswith(FAILED))
     return Summary([*keys, "clean", "worst case", "objective", "state"], rows, failed)
 
 
@@ -77,9 +78,12 @@ def _mapping(overrides: Overrides) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _lost(result: dict[str, Any] | None) -> list[str]:
+def _state(result: dict[str, Any] | None) -> str:
+    """Of a run without numbers."""
+    if result and STATE in result:
+        return str(result[STATE])
     reason = (result or {}).get(FAILED)
-    return [MISSING] * 3 + [f"{FAILED}: {reason}" if isinstance(reason, str) and reason else FAILED]
+    return f"{FAILED}: {reason}" if isinstance(reason, str) and reason else FAILED
 
 
 def _numbers(result: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robustforge.files import read_arrays
+from robustforge.optional import optional
 from robustforge.reporting.figures.budgets import budgets
 from robustforge.reporting.figures.correlation import correlation
 from robustforge.reporting.figures.gallery import gallery
@@ -26,12 +27,12 @@ DRAWINGS: dict[str, Drawing] = {
 def draw_arrays(run_dir: Path) -> list[Path]:
     """Draws each ``<name>.npz`` of a run folder that says its kind as ``figures/<name>.png``.
 
-    Raises:
-        KeyError: a kind that nothing draws.
+    One that fails is a warning.
     """
     made = []
     for path in sorted(run_dir.glob("*.npz")):
-        arrays = read_arrays(path)
-        if arrays and "kind" in arrays:
-            made.append(DRAWINGS[str(arrays["kind"])](arrays, run_dir / "figures" / f"{path.stem}.png"))
+        with optional(f"figure {path.stem}"):
+            arrays = read_arrays(path)
+            if arrays and "kind" in arrays:
+                made.append(DRAWINGS[str(arrays["kind"])](arrays, run_dir / "figures" / f"{path.stem}.png"))
     return made

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustforge.reporting.figures.gallery import show
+from robustforge.reporting.figures.gallery import channels_note, show
 from robustforge.reporting.figures.style import PALETTE, Arrays, drawing, save
 
 
@@ -23,7 +23,7 @@ def budgets(data: Arrays, path: Path) -> Path:
     names, eps = data["attack"], data["eps"]
     with drawing(0.95 * (len(eps) + 1) + 0.6, 2.3 * len(names) + 0.5) as figure:
         words = "above: attacked, with budget and answer; below: the change"
-        figure.suptitle(f"label {int(data['label'])}; {words}", fontsize=9)
+        figure.suptitle(f"label {int(data['label'])}; {words}{channels_note(data['clean'])}", fontsize=9)
         grid = figure.subplots(2 * len(names), len(eps) + 1, squeeze=False)
         for i, name in enumerate(names):
             images = np.concatenate([data["clean"][None], data["attacked"][i]])

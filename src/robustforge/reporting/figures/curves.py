@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from robustforge.optional import optional
 from robustforge.reporting.figures.style import LINES, color, drawing, save
 
 Series = dict[str, dict[int, float]]  # metric -> epoch -> mean over the rows of that epoch
@@ -52,7 +53,7 @@ def _read_csv(file: Path) -> Series:
 
 
 def training_curves(run_dir: str | Path) -> list[Path]:
-    """Draws one PNG a stage into ``figures/``; stages without metrics are left out.
+    """Draws one PNG a stage into ``figures/``; stages without metrics are left out, one that fails is a warning.
 
     Returns:
         The files, ``figures/training_<stage>.png``.
@@ -60,9 +61,10 @@ def training_curves(run_dir: str | Path) -> list[Path]:
     run_dir = Path(run_dir)
     made = []
     for stage in sorted(path for path in (run_dir / "metrics").glob("*") if path.is_dir()):
-        panels = _panels(read_metrics(stage))
-        if panels:
-            made.append(_draw(stage.name, panels, run_dir / "figures" / f"training_{stage.name}.png"))
+        with optional(f"figure training_{stage.name}"):
+            panels = _panels(read_metrics(stage))
+            if panels:
+                made.append(_draw(stage.name, panels, run_dir / "figures" / f"training_{stage.name}.png"))
     return made
 
 

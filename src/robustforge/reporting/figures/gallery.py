@@ -26,7 +26,7 @@ def gallery(data: Arrays, path: Path) -> Path:
     columns = _columns(data)
     rows = min(MOST_ROWS, len(data["label"]))
     with drawing(1.2 * len(columns) + 1.0, 1.2 * rows + 0.6) as figure:
-        figure.suptitle(str(data.get("title", "gallery")), fontsize=10)
+        figure.suptitle(f"{data.get('title', 'gallery')}{channels_note(data['clean'])}", fontsize=10)
         grid = figure.subplots(rows, len(columns), squeeze=False)
         for i in range(rows):
             for j, (heading, images) in enumerate(columns.items()):
@@ -47,10 +47,32 @@ def _columns(data: Arrays) -> dict[str, NDArray[Any]]:
     return columns
 
 
+def visible(images: NDArray[Any]) -> NDArray[Any]:
+    """What a picture shows of images (..., C, H, W).
+
+    Returns:
+        (..., H, W) in [0, 1], the only or first of one or two channels, or (..., H, W, 3), the first three.
+    """
+    shown = np.clip(images, 0, 1)
+    return shown[..., 0, :, :] if images.shape[-3] < 3 else np.moveaxis(shown[..., :3, :, :], -3, -1)
+
+
+def channels_note(images: NDArray[Any]) -> str:
+    """Says which channels of images (..., C, H, W) a picture shows, for its title; empty where it shows all."""
+    count = images.shape[-3]
+    if count in (1, 3):
+        return ""
+    return f" (channel 1 of {count})" if count == 2 else f" (channels 1 to 3 of {count})"
+
+
 def show(axes: Axes, image: NDArray[Any]) -> None:
     """Draws one image (C, H, W) in [0, 1] without axes."""
-    picture = np.clip(image.transpose(1, 2, 0), 0, 1)
-    axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    draw_pixels(axes, visible(image))
+
+
+def draw_pixels(axes: Axes, pixels: NDArray[Any]) -> None:
+    """Draws (H, W) or (H, W, 3) in [0, 1] without axes."""
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)

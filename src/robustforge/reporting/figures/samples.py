@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from robustforge.reporting.figures.gallery import channels_note, draw_pixels, visible
 from robustforge.reporting.figures.style import Arrays, drawing, save
 
 
@@ -23,6 +24,8 @@ def samples(data: Arrays, path: Path) -> Path:
     rows = [(f"class {number}", images) for number, images in enumerate(drawn)]
     rows += [("test images", clean[: drawn.shape[1]]), ("rebuilt", rebuilt[: drawn.shape[1]])]
     with drawing(5.0, 0.5 * len(rows) + 0.4) as figure:
+        if note := channels_note(clean):
+            figure.suptitle(f"samples{note}", fontsize=9)
         grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
         for axes, (label, images) in zip(grid, rows, strict=True):
             _strip(axes, label, images)
@@ -31,9 +34,5 @@ def samples(data: Arrays, path: Path) -> Path:
 
 def _strip(axes: Axes, label: str, images: NDArray[Any]) -> None:
     """Images (n, C, H, W) side by side, as one picture: hundreds of axes are slow to lay out."""
-    picture = np.concatenate(list(images.transpose(0, 2, 3, 1)), axis=1)
-    axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
+    draw_pixels(axes, np.concatenate(list(visible(images)), axis=1))
     axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)

@@ -1,0 +1,120 @@
+"""Where a run's files lie: absolute paths in its configuration, and the way back to them from any folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from robustforge.config.identity import is_shown
+from robustforge.config.numbers import with_numbers
+from robustforge.fingerprint import names_file
+from robustforge.types import UserError
+
+_PLACES = ("paths.data_dir", "paths.output_dir", "paths.store_dir", "dataset.path", "dataset.data_dir")
+
+
+def settled(cfg: DictConfig) -> DictConfig:
+    """The composition as plain values that mean the same in every folder: paths absolute, fractions numbers.
+
+    Args:
+        cfg: a composition of ``train.yaml``.
+
+    Returns:
+        A resolved copy. The places of data and store are absolute, and so is every other text that names an existing
+        file, such as the weights of a network.
+
+    Raises:
+        UserError: a budget that is no number, or values that the command must give.
+    """
+    missing = list(_missing(OmegaConf.to_container(cfg, resolve=False), ""))
+    if missing:
+        asked = " ".join(f"{key}=<value>" for key in missing)
+        raise UserError(f"There is no default for {', '.join(missing)}: add {asked} to the command.")
+    plain = OmegaConf.to_container(with_numbers(cfg), resolve=True)
+    made = OmegaConf.create(_absolute(plain, ""))
+    assert isinstance(made, DictConfig)
+    return made
+
+
+def _missing(value: Any, key: str) -> Iterator[str]:
+    """Dotted keys that hold ``???``."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _missing(item, f"{key}.{name}" if key else str(name))
+    elif value == "???":
+        yield key
+
+
+def _absolute(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _absolute(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_absolute(item, key) for item in value]
+    if not isinstance(value, str) or key.endswith("_target_"):
+        return value
+    if key in ("paths.data_dir", "dataset.data_dir"):
+        value = value or os.environ.get("ROBUSTFORGE_DATA", "") or "data"
+    if value and (key in _PLACES or (names_file(value) and not is_shown(key))):
+        return str(Path(value).expanduser().absolute())
+    return value
+
+
+def find_store(recorded: str, run: Path) -> Path:
+    """The store of a trained run: where its configuration says, else beside a run whose outputs were moved as a whole.
+
+    Args:
+        recorded: ``paths.store_dir`` of the run.
+        run: its folder.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    place = Path(recorded)
+    nearby = list(_beside(place, run.absolute()))
+    candidates = [place, *nearby] if place.is_absolute() else [*nearby, place]  # relative ones are of earlier versions
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate.absolute()
+    raise UserError(
+        f"The store {place} of the run {run} is not there, and no folder above the run has it either: give "
+        "paths.store_dir=<folder that holds what the run trained>."
+    )
+
+
+def _beside(store: Path, run: Path) -> Iterator[Path]:
+    """Places of the store in the folders above the run, under its own name and those of up to two folders above it."""
+    tails = [Path(*store.parts[-count:]) for count in (3, 2, 1) if len(store.parts) > count - store.is_absolute()]
+    for parent in run.parents:
+        yield from (parent / tail for tail in tails)
+
+
+def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
+    """Points the configuration of a trained run to where its files lie now.
+
+    Args:
+        cfg: of the run; changed.
+        run: its folder.
+        asked: the command that reads the run: ``paths.store_dir``, ``paths.data_dir`` and ``dataset.path`` win over
+            what the run recorded, null leaves a place to the run.
+
+    Raises:
+        UserError: the store is nowhere.
+    """
+    store, data_dir, path = asked.paths.get("store_dir"), asked.paths.get("data_dir"), asked.dataset.get("path")
+    if store is not None and not Path(store).is_dir():
+        raise UserError(
+            f"paths.store_dir is {store}, which is no folder: give the one that holds the run's products."
+        )
+    elsewhere = os.environ.get("ROBUSTFORGE_DATA")
+    if data_dir is None and elsewhere and not Path(str(cfg.paths.data_dir)).is_dir():
+        data_dir = elsewhere
+    with open_dict(cfg):
+        cfg.paths.store_dir = store or str(find_store(str(cfg.paths.store_dir), run))
+        if data_dir is not None:
+            cfg.paths.data_dir = cfg.dataset.data_dir = data_dir
+        if path is not None:
+            cfg.dataset.path = path
