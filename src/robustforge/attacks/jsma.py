@@ -15,7 +15,7 @@ from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, first_hits
-from robustforge.types import UserError
+from robustforge.types import Threat, UserError
 
 _ROOM = 0.01  # pixels this near to saturation have nothing to give, whatever their derivative promises
 AIMS = ("next", "runner_up", "best")

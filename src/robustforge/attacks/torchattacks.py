@@ -74,7 +74,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 class _AttackedModel(nn.Module):
-    """Logits of a surface with the labels fixed, which is the shape torchattacks expects of a model; passes are counted.
+    """Logits of a surface with the labels fixed, as torchattacks expects of a model; counts the passes.
 
     Args:
         session: the attack under way.
@@ -94,8 +94,10 @@ class _AttackedModel(nn.Module):
         logits = self._session.surface.logits(x.clone(), y)  # a network may write into its input
         check_logits(logits)
         if x.requires_grad:
+            if not logits.requires_grad:  # a surface that does not look at the image: an honest zero
+                logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
             value = margin(logits.detach().float(), y) if len(x) == len(self._rows) else None
-            x.register_hook(partial(self._differentiated, value))
+            x.register_hook(partial(self._differentiated, value))  # type: ignore[no-untyped-call]
         return logits
 
     def _differentiated(self, value: Tensor | None, gradient: Tensor) -> None:
@@ -158,8 +160,8 @@ class TorchAttack(Attack):
         missing = [name for name in required if name not in (*self.options, "kwargs")]
         if missing:
             raise UserError(
-                f"torchattacks.{self.attack} needs the option {', '.join(missing)}, an object that only Python can give: "
-                "choose another attack."
+                f"torchattacks.{self.attack} needs the option {', '.join(missing)}, which only Python can give: choose "
+                "another attack."
             )
         check_norm(self.attack, self.options, self._accepts, threat)
         check_limits(self.attack, self.options, shape, num_classes, threat)

@@ -23,11 +23,14 @@ from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.calibration import risk_threshold
 from robustforge.evaluation.columns import batch_columns
+from robustforge.evaluation.drawing import BATCH, IMAGES, random_systems
+from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.fingerprint import code_state
+from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
@@ -53,6 +56,8 @@ class Evaluation:
         overwrite: attack again although finished cells are there.
         made_by_other_code: ``warn`` uses cells that another version of the package measured, ``remake`` measures again.
         reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
+        random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
+            batch, which has ``drawing.BATCH`` images whatever the data module's says.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Evaluation:
     overwrite: bool = False
     made_by_other_code: str = "warn"
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
+    random_systems: list[str] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -114,14 +120,18 @@ class Evaluation:
 
     def _cells(self) -> list[Cell]:
         """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
-        cells = self.protocol.cells(self.name, self.defense.surfaces(), self.defense.systems())
-        (probe,) = self._batches(self.data.test, np.arange(1), shard=False)
+        own, others = self.defense.surfaces(), self.defense.systems()
+        some = np.arange(min(IMAGES, len(self.data.test.labels)))
+        (few,) = self._batches(self.data.test, some, shard=False, size=IMAGES)
+        self.random_systems = random_systems({**others, self.name: own}, few)
+        cells = self.protocol.cells(self.name, own, others, self.random_systems)
+        check_fits(cells, self.defense, self.data)
         abstains: dict[str, bool] = {}
         for cell in cells:
             if cell.rate is not None and cell.system not in abstains:
-                abstains[cell.system] = fooled(cell.surface, probe.x, probe.y)[1].risk is not None
-        found = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
-        return [cell for number, cell in enumerate(found) if cell not in found[:number]]
+                abstains[cell.system] = fooled(cell.surface, few.x, few.y)[1].risk is not None
+        rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
+        return [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
 
     def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
         """The cell's records where they are there and may be used."""
@@ -146,7 +156,7 @@ class Evaluation:
             kept.discard()
         distributed.barrier()
         parts = []
-        for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
+        for batch in self._batches(self.data.test, rows, size=self._batch_size(cell.system, surface)):
             columns = kept.find(batch.index)
             if columns is None:
                 columns = self._attack(cell, surface, batch, threshold)
@@ -186,24 +196,31 @@ class Evaluation:
             seed=self.protocol.seed,
             threshold=threshold,
         )
-        success, output = fooled(surface, result.x_adv, batch.y, threshold)
+        with global_draws(self.protocol.seed, batch.index):
+            success, output = fooled(surface, result.x_adv, batch.y, threshold)
         result = replace(result, success=success) if cell.blind else result
         return batch_columns(batch, result, output, threshold)
 
-    def _batch_size(self, surface: Surface) -> int:
+    def _batch_size(self, system: str, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
-        if self.protocol.memory_gb is None:
-            return self.data.eval_batch_size
-        (two,) = self._batches(self.data.test, np.arange(2), shard=False)
-        return batch_within(surface, two.x, two.y, self.protocol.memory_gb * 2**30, MOST)
+        bound = self.protocol.memory_gb
+        if bound is None:
+            return self._usual_size(system)
+        (two,) = self._batches(self.data.test, np.arange(2), shard=False, size=2)
+        return batch_within(surface, two.x, two.y, bound * 2**30, BATCH if system in self.random_systems else MOST)
+
+    def _usual_size(self, system: str) -> int:
+        return BATCH if system in self.random_systems else self.data.eval_batch_size
 
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
             return self.protocol.threshold
         risks = []
         calibration = self.data.calibration
-        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False):
-            _, output = fooled(cell.surface, batch.x, batch.y)
+        size = self._usual_size(cell.system)
+        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False, size=size):
+            with global_draws(self.protocol.seed, batch.index):
+                _, output = fooled(cell.surface, batch.x, batch.y)
             if output.risk is None:
                 return None
             risks.append(output.risk)
