@@ -91,19 +91,22 @@ class _AttackedModel(nn.Module):
         # restarts and per-class loops hand over other batch sizes: only surfaces that ignore y survive those
         y = self._y if len(x) == len(self._y) else self._y[: len(x)]
         self._count("forwards", len(x))
-        logits = self._session.surface.logits(x.clone(), y)  # a network may write into its input
-        check_logits(logits)
+        copy = x.clone()  # a network may write into its input, and x may be the input of several passes
+        seen: list[Tensor] = []  # the margins of this pass
         if x.requires_grad:
-            if not logits.requires_grad:  # a surface that does not look at the image: an honest zero
-                logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
-            value = margin(logits.detach().float(), y) if len(x) == len(self._rows) else None
-            x.register_hook(partial(self._differentiated, value))  # type: ignore[no-untyped-call]
+            copy.register_hook(partial(self._differentiated, seen))  # type: ignore[no-untyped-call]
+        logits = self._session.surface.logits(copy, y)
+        check_logits(logits)
+        if x.requires_grad and not logits.requires_grad:  # a surface that does not look at the image: an honest zero
+            logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
+        if len(x) == len(self._rows):
+            seen.append(margin(logits.detach().float(), y))
         return logits
 
-    def _differentiated(self, value: Tensor | None, gradient: Tensor) -> None:
+    def _differentiated(self, seen: list[Tensor], gradient: Tensor) -> None:
         """Counts a backward pass; one of all images enters the trace with the margin (n,) that they had."""
         self._count("backwards", len(gradient))
-        if value is not None:
+        for value in seen:
             self._session.record(self._rows, gradient.detach(), value)
 
     def _count(self, kind: str, images: int) -> None:

@@ -21,6 +21,9 @@ DEFECTS = {
     "CW": "does nothing on pixels that are exactly 0 or 1, and has no binary search over c",
     "DeepFool": "loops over images and gives up early, so that it leaves many images standing",
     "JSMA": "loops over images and gives up early, so that it leaves many images standing",
+    "PGDRS": "is made for smoothed classifiers: it averages over noise of noise_sd=0.5 and leaves others standing",
+    "PGDRSL2": "is made for smoothed classifiers: it averages over noise of noise_sd=0.5 and leaves others standing",
+    "TPGD": "knows no label and climbs away from the clean answer alone",
     "AutoAttack": "disagrees with the reference implementation by fractions of a point",
 }
 

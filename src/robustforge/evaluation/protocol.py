@@ -62,6 +62,14 @@ class Cell:
     check: str = ""
     blind: bool = False
 
+    @property
+    def label(self) -> str:
+        """In words, for progress bars."""
+        if self.attack is None or self.threat is None:
+            return f"{self.system}: clean"
+        check = f", {self.check}" if self.check else ""
+        return f"{self.system}: {self.attack.name} on {self.surface.name} {self.threat.eps:.3f}{check}"
+
 
 def _transfer(source: Surface, target: Surface) -> Surface:
     """Differentiates ``source``'s views, judged by ``target``'s system."""

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.distributed as dist
 
 from robustforge.attacks.core.batching import batch_within
 from robustforge.attacks.core.surface import Surface, compiled, fooled
@@ -88,7 +87,7 @@ class Evaluation:
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
-                progress.begin(_label(cell), len(rows))
+                progress.begin(cell.label, len(rows))
                 path = self.cells / f"{keys(cell, self._asked(cell))}.parquet"
                 tables.append(self._reused(cell, path) or self._measured(cell, rows, path, progress))
                 progress.end()
@@ -142,7 +141,7 @@ class Evaluation:
             return table
         if self.made_by_other_code == "remake":
             return None
-        self.reused_from_other_code.append(_label(cell))
+        self.reused_from_other_code.append(cell.label)
         return table
 
     def _measured(self, cell: Cell, rows: np.ndarray, path: Path, progress: CellProgress) -> pa.Table:
@@ -164,7 +163,7 @@ class Evaluation:
             parts.append(columns)
             progress.advance(columns["success"])
         table = cell_table(
-            _gather(parts),
+            distributed.gathered(parts),
             cell.system,
             (cell.attack or NoAttack()).name,
             "none" if cell.attack is None else cell.surface.name,
@@ -244,19 +243,3 @@ class Evaluation:
             for name, values in self.defense.diagnostics(batch).items():
                 parts.setdefault(name, []).append(values.float().cpu())
         return {name: float(torch.cat(values).mean()) for name, values in parts.items()}
-
-
-def _label(cell: Cell) -> str:
-    if cell.attack is None or cell.threat is None:
-        return f"{cell.system}: clean"
-    check = f", {cell.check}" if cell.check else ""
-    return f"{cell.system}: {cell.attack.name} on {cell.surface.name} {cell.threat.eps:.3f}{check}"
-
-
-def _gather(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every process's columns, on every process."""
-    if distributed.world_size() == 1:
-        return parts
-    everyone: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(everyone, parts)
-    return [part for shard in everyone for part in shard]
