@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from robustforge.attacks.constraints import ConstraintDescent
 from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.detector_aware import DetectorAware
+from robustforge.attacks.detector_cw import DetectorCW
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.square import Square
 from robustforge.defenses.base import classify
@@ -17,11 +19,11 @@ class OnlyFloat32(nn.Module):
 
     def __init__(self, network, where):
         super().__init__()
-        self.network, self.where, self.half = network, where, nn.Linear(1, 1)
+        self.network, self.where, self.probe = network, where, nn.Linear(1, 1)
 
     def forward(self, x):
         logits = self.network(x)
-        if self.half(x.flatten(1)[:, :1]).dtype != torch.bfloat16:
+        if self.probe(x.flatten(1)[:, :1]).dtype != torch.bfloat16:
             return logits
         if self.where == "logits":
             return logits * float("nan")
@@ -29,7 +31,7 @@ class OnlyFloat32(nn.Module):
 
 
 @pytest.mark.parametrize("where", ["logits", "gradients"])
-@pytest.mark.parametrize("kind", [PGD, Square, DetectorAware, DeepFool])
+@pytest.mark.parametrize("kind", [PGD, Square, DetectorAware, DetectorCW, ConstraintDescent, DeepFool])
 def test_bf16_gives_way_to_float32(trained, images, caplog, kind, where):
     x, y, threat = images[0][:16], images[1][:16], Threat("linf", 0.1)
     steps = {"n_queries": 10} if kind is Square else {"steps": 4}

@@ -32,7 +32,7 @@ class Finite:
 
         Args:
             logits: (n, K) that it gave.
-            others: gradients and risks that it gave.
+            others: whatever else it gave.
 
         Raises:
             UserError: logits that are not finite in float32.

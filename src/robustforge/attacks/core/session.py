@@ -103,7 +103,7 @@ class AttackSession:
         Args:
             x: (n, C, H, W) iterates.
             rows: (n,) whose they are.
-            function: iterates -> (values, each (n,), and the logits (n, K)).
+            function: iterates -> (values, each (n,), and the logits (n, K)); called again where bf16 fails.
 
         Returns:
             (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits).
@@ -125,7 +125,7 @@ class AttackSession:
                 gradients.append(torch.zeros_like(x))
         self._count(self.forwards, rows, self.surface.draws)
         self._count(self.backwards, rows, self.surface.draws * len(gradients))
-        if not self._finite.accepts(logits, *gradients):
+        if not self._finite.accepts(logits, *values, *gradients):
             return self.differentiate(x, rows, function)
         return [self._finite.cleaned(one) for one in gradients], [value.detach() for value in values], logits
 
