@@ -7,7 +7,8 @@ The hash is splitmix64's finalizer (Steele, Lea & Flood 2014, "Fast splittable p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,20 @@ class SampleRandom:
         centered = (self.uniform(index, shape, stream) + 2.0**-25).clamp(max=1 - 2.0**-24)
         draws: Tensor = torch.special.ndtri(centered)
         return draws
+
+
+@contextmanager
+def global_draws(seed: int, index: Tensor) -> Iterator[None]:
+    """Seeds what networks draw from PyTorch's global generator, and gives the caller's state back afterwards.
+
+    Args:
+        seed: of the run.
+        index: (B,) sample numbers of the batch. The same batch draws the same numbers; another batch draws others, also
+            for an image that both hold, since one generator serves them all.
+    """
+    with torch.random.fork_rng([index.device] if index.device.type == "cuda" else []):
+        torch.manual_seed(hash((seed, int(index[0]))) % 2**63 if len(index) else seed)
+        yield
 
 
 def image_key(x: Tensor) -> Tensor:

@@ -59,12 +59,13 @@ def test_options_are_checked_at_construction():
 
 
 @pytest.mark.filterwarnings("ignore:torchattacks.")
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.08), ("l2", 0.9)])
 @pytest.mark.parametrize(
-    ("attack", "options"),
+    ("attack", "options", "norm", "eps"),
     [
-        ("FGSM", {}), ("PGD", {"steps": 3}), ("PGDL2", {"steps": 3}), ("CW", {"steps": 4, "lr": 0.1, "c": 10}),
-        ("DeepFool", {"steps": 3}), ("APGD", {"steps": 3}), ("Square", {"n_queries": 5}),
+        ("FGSM", {}, "linf", 0.08), ("PGD", {"steps": 3}, "linf", 0.08), ("PGDL2", {"steps": 3}, "l2", 0.9),
+        ("CW", {"steps": 4, "lr": 0.1, "c": 10}, "l2", 0.9), ("DeepFool", {"steps": 3}, "l2", 0.9),
+        ("APGD", {"steps": 3}, "linf", 0.08), ("APGD", {"steps": 3}, "l2", 0.9),
+        ("Square", {"n_queries": 5}, "linf", 0.08), ("Square", {"n_queries": 5}, "l2", 0.9),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )  # fmt: skip
@@ -95,7 +96,7 @@ def test_the_adapter_adds_nothing_and_takes_nothing_away(victim, trained, images
 @pytest.mark.parametrize("attack", ["CW", "DeepFool"])
 def test_known_defects_are_said(victim, images, attack):
     with pytest.warns(UserWarning, match=rf"torchattacks.{attack} "):
-        TorchAttack(attack, {"steps": 1})(victim, images[0][:2], images[1][:2], Threat())
+        TorchAttack(attack, {"steps": 1})(victim, images[0][:2], images[1][:2], Threat("l2"))
 
 
 def test_seeds(victim, images):

@@ -179,7 +179,7 @@ SMALL = covering(
     optimizer=names("optimizer"),
     scheduler=names("scheduler"),
     threat=names("threat"),
-    attack=[*names("attack"), "torchattacks/CW", "torchattacks/FGSM", "torchattacks/Square"],
+    attack=[*names("attack"), "torchattacks/APGD", "torchattacks/FGSM", "torchattacks/Square"],
     callbacks=names("callbacks"),
 )
 
@@ -198,9 +198,8 @@ def shortened(attack, path):
 def test_small_options_run(train_run, compose, case):
     attack = case[4].partition("=")[2]
     steps = shortened(compose(case[4]).attack, "attack")
-    # Square takes 5,000 queries by default, CW 50 steps
+    # Square takes 5,000 queries by default
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
-    steps += ["+attack.options.steps=3"] if attack.endswith("CW") else []
     # inductor takes minutes for what one batch never pays back
     steps += ["callbacks.compile.backend=eager"] if "callbacks=compile" in case else []
     bar = "trainer.enable_progress_bar=true"
@@ -339,7 +338,7 @@ def test_a_denoiser_of_two_attacks_with_noise_at_inference_runs(train_run):
                     "+attack@defense.train_attacks.second=rfgsm", "+defense.train_budgets.second=0.05")  # fmt: skip
     found = check(run)
     surfaces = {key[2] for key in found if key[:2] == ("cae", "pgd")}
-    assert surfaces == {"end_to_end", "transfer", "bpda", "eot"}
+    assert surfaces == {"end_to_end", "transfer", "bpda", "eot", "fixed_noise"}
     assert "wrong_label_decoded" not in run.result["diagnostics"]  # there is no one attack to ask about
 
 

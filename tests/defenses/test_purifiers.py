@@ -69,6 +69,12 @@ def test_deployed_noise_belongs_to_the_image_and_attackers_draw_their_own(model,
     surfaces = defense.surfaces()
     guess = surfaces["end_to_end"].logits(batch.x, batch.y)
     assert not torch.allclose(guess, whole.logits)
+    # who knows the noise sees what the deployed system answers, whatever the image; with its risk
+    known = surfaces["fixed_noise"]
+    assert torch.equal(known.logits(batch.x, batch.y), whole.logits)
+    assert torch.equal(known.logits(batch.x.flip(0) * 0.9, batch.y), defense(batch.x.flip(0) * 0.9).logits)
+    assert torch.equal(known.answer(batch.x, batch.y).risk, whole.risk)
+    assert (known.name, known.draws) == ("fixed_noise", 1)
     moved = batch.x.clone()
     moved[:, 0, 0, 0] = 0.123
     assert not torch.allclose(defense.noise(moved, "attacker"), defense.noise(batch.x, "attacker"))

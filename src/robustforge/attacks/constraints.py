@@ -124,7 +124,7 @@ class ConstraintDescent(BaseAttack):
             label = (margin(answer.logits.float(), s.target) + self.confidence).clamp(min=0)
             scores = torch.log1p((scaled_excess(answer, session.threshold) + self.slack).clamp(min=0))
             hinges = torch.cat([label[:, None], scores], 1)
-            kept.append(hinges.detach())
+            kept[:] = [hinges.detach()]
             weights = torch.ones_like(hinges) if s.multipliers is None else s.multipliers
             if self.schedule == "selective":
                 weights = torch.zeros_like(hinges).scatter(1, hinges.detach().argmax(1, keepdim=True), 1.0)

@@ -101,7 +101,7 @@ class DetectorAware(BaseAttack):
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
             answer = session.surface.answer(leaf, session.y[rows])
             label, excess = session.lead(answer.logits, rows), scaled_excess(answer, session.threshold)
-            kept.extend((label.detach(), excess.detach()))
+            kept[:] = [label.detach(), excess.detach()]
             weights = 1.0 if s.multipliers is None else s.multipliers
             quiet = -(weights * excess.clamp(min=0)).sum(1)
             if self.schedule == "penalty":

@@ -112,7 +112,7 @@ class DetectorCW(BaseAttack):
             answer = session.surface.answer(leaf, session.y[rows])
             lack = self.confidence - session.lead(answer.logits, rows)
             excess = scaled_excess(answer, session.threshold).clamp(min=0).sum(1)
-            kept.extend((lack.detach(), excess.detach()))
+            kept[:] = [lack.detach(), excess.detach()]
             return [-label * lack.clamp(min=0) - detector * excess], answer.logits
 
         (gradient,), (value,), _ = session.differentiate(x_adv, rows, function)

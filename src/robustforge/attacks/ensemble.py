@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,11 @@ class WorstCase(Attack):
     def evades(self) -> bool:
         """Whether any of them lowers a detector's risk."""
         return any(attack.evades for attack in self.attacks.values())
+
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """All of them must."""
+        for attack in self.attacks.values():
+            attack.fits(shape, num_classes, threat)
 
     def __call__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, first_hits
-from robustforge.types import UserError
+from robustforge.types import Threat, UserError
 
 _ROOM = 0.01  # pixels this near to saturation have nothing to give, whatever their derivative promises
 AIMS = ("next", "runner_up", "best")
@@ -126,8 +128,15 @@ class JSMA(BaseAttack):
             )
         check_choice(self.name, "aim", self.aim, AIMS)
 
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """See :class:`robustforge.attacks.core.attack.Attack`."""
+        super().fits(shape, num_classes, threat)
+        if math.prod(shape) < 2:
+            raise UserError(f"Attack {self.name} changes two pixels at a time, and an image has one: choose another.")
+
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
+        self.fits(session.x.shape[1:], session.classes(), session.threat)
         nearest = Nearest(session, "l2")
         rows = nearest.standing()
         if not len(rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,11 @@ class Mixture(Attack):
                 f"Attack {self.name} has attacks {', '.join(self.attacks) or 'none'} and budgets "
                 f"{', '.join(self.budgets) or 'none'}: give at least one attack, and a budget for each."
             )
+
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """All of them must, each with its own budget."""
+        for label, attack in self.attacks.items():
+            attack.fits(shape, num_classes, self.budgets[label])
 
     def __call__(
         self,

@@ -18,4 +18,4 @@ class NoAttack(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        return session.x
+        return session.x.clone()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import math
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,18 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
+from robustforge.attacks.core.checks import check_logits
 from robustforge.attacks.core.geometry import project
-from robustforge.attacks.core.session import attacking
+from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
+from robustforge.attacks.torchattacks_facts import DEFECTS, check_limits, check_norm, fitted_options, short_of
+from robustforge.losses.classification import margin
 from robustforge.types import AttackResult, Threat, UserError
 
-# What was seen in torchattacks 3.5.1; said whenever the attack is used, so that nobody reports such a number unaware.
-DEFECTS = {
-    "CW": "does nothing on pixels that are exactly 0 or 1, and has no binary search over c",
-    "DeepFool": "loops over images and gives up early, so that it leaves many images standing",
-    "JSMA": "loops over images and gives up early, so that it leaves many images standing",
-    "AutoAttack": "disagrees with the reference implementation by fractions of a point",
-}
+log = logging.getLogger(__name__)
+# what its own code raises on input that it was not written for
+_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def library() -> ModuleType:
@@ -71,19 +73,52 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
-class _LabeledModel(nn.Module):
-    """Logits of a surface with the labels fixed, which is the shape torchattacks expects of a model."""
+class _AttackedModel(nn.Module):
+    """Logits of a surface with the labels fixed, as torchattacks expects of a model; counts the passes.
 
-    def __init__(self, surface: Surface, y: Tensor) -> None:
+    Args:
+        session: the attack under way.
+        rows: (n,) images of the batch that are attacked.
+    """
+
+    def __init__(self, session: AttackSession, rows: Tensor) -> None:
         super().__init__()
-        self.modules_under_attack = surface.modules
-        self._surface, self._y = surface, y
-        self.device_marker = nn.Parameter(torch.zeros(0, device=y.device), requires_grad=False)
+        self._session, self._rows, self._y = session, rows, session.y[rows]
+        self._rest = {"forwards": 0, "backwards": 0}  # images in passes on only some of the rows, or on copies of them
+        self.device_marker = nn.Parameter(torch.zeros(0, device=rows.device), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         # restarts and per-class loops hand over other batch sizes: only surfaces that ignore y survive those
         y = self._y if len(x) == len(self._y) else self._y[: len(x)]
-        return self._surface.logits(x, y)
+        self._count("forwards", len(x))
+        copy = x.clone()  # a network may write into its input, and x may be the input of several passes
+        seen: list[Tensor] = []  # the margins of this pass
+        if x.requires_grad:
+            copy.register_hook(partial(self._differentiated, seen))  # type: ignore[no-untyped-call]
+        logits = self._session.surface.logits(copy, y)
+        check_logits(logits)
+        if x.requires_grad and not logits.requires_grad:  # a surface that does not look at the image: an honest zero
+            logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
+        if len(x) == len(self._rows):
+            seen.append(margin(logits.detach().float(), y))
+        return logits
+
+    def _differentiated(self, seen: list[Tensor], gradient: Tensor) -> None:
+        """Counts a backward pass; one of all images enters the trace with the margin (n,) that they had."""
+        self._count("backwards", len(gradient))
+        for value in seen:
+            self._session.record(self._rows, gradient.detach(), value)
+
+    def _count(self, kind: str, images: int) -> None:
+        if images == len(self._rows):
+            getattr(self._session, kind)[self._rows] += 1
+        else:
+            self._rest[kind] += images
+
+    def share_out(self) -> None:
+        """Passes on some of the images count for all of them alike, rounded up: which ones they were is not known."""
+        for kind, images in self._rest.items():
+            getattr(self._session, kind)[self._rows] += math.ceil(images / len(self._rows))
 
 
 @dataclass(frozen=True)
@@ -92,7 +127,9 @@ class TorchAttack(Attack):
 
     Attributes:
         attack: class name in torchattacks.
-        options: keyword arguments of that class; ``eps`` and ``norm`` come from the threat where the class has them.
+        options: keyword arguments of that class. Radius, norm and number of classes come from threat and data where it
+            takes them; so does the step size, whose default is made for a radius of 8/255:
+            see :func:`robustforge.attacks.torchattacks_facts.fitted_options`.
         name: row name in records.
         early_stop: leave images alone that are misclassified already.
 
@@ -106,16 +143,31 @@ class TorchAttack(Attack):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        torchattacks = library()
         if self.attack not in attack_names():
             raise UserError(f"torchattacks has no attack '{self.attack}'; it has {', '.join(attack_names())}.")
-        known = set(inspect.signature(getattr(torchattacks, self.attack)).parameters)
+        known = set(self._accepts)
         unknown = sorted(set(self.options) - known)
         if unknown:
             raise UserError(
                 f"torchattacks.{self.attack} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}."
             )
         object.__setattr__(self, "name", self.name or f"torchattacks/{self.attack}")
+
+    @property
+    def _accepts(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(getattr(library(), self.attack)).parameters
+
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """See :class:`robustforge.attacks.core.attack.Attack`."""
+        required = [name for name, one in list(self._accepts.items())[1:] if one.default is one.empty]
+        missing = [name for name in required if name not in (*self.options, "kwargs")]
+        if missing:
+            raise UserError(
+                f"torchattacks.{self.attack} needs the option {', '.join(missing)}, which only Python can give: choose "
+                "another attack."
+            )
+        check_norm(self.attack, self.options, self._accepts, threat)
+        check_limits(self.attack, self.options, shape, num_classes, threat)
 
     def __call__(
         self,
@@ -130,31 +182,47 @@ class TorchAttack(Attack):
     ) -> AttackResult:
         """See :class:`robustforge.attacks.core.attack.Attack`.
 
+        Raises:
+            UserError: the class does not fit the images, the number of classes or the norm, or fails on them.
+
         Notes:
             torchattacks seeds from the global generator, so draws depend on the batch: its numbers are reproducible for
-            one batch size only. Results are projected into the threat's ball, which for its unbounded attacks (CW,
-            DeepFool) means "cut to the budget". Pass counts are not known and stay 0.
+            one batch size only. Results are projected into the threat's ball, which for its minimum-norm attacks (CW,
+            DeepFool) means "cut to the budget". Passes that it makes on some of the images only are shared out evenly.
+            The trace has the margin in place of the attack's own objective, which is not known.
         """
-        if self.attack in DEFECTS:
-            warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=2)
         with (
             attacking(surface, x, y, threat, index=index, precision="float32", threshold=threshold) as session,
             _seeded(seed, x.device),
         ):
             best = session.x.clone()
             rows = (~session.fools(x)).nonzero().flatten() if self.early_stop else session.everyone()
+            if len(x):
+                self.fits(x.shape[1:], session.classes(), session.threat)
             if len(rows) and session.threat.eps > 0:
-                adversary = self._build(_LabeledModel(session.surface, y[rows]), session.threat)
-                best[rows] = project(adversary(x[rows].clone(), y[rows]).detach().float(), x[rows], session.threat)
+                best[rows] = project(self._perturbed(session, rows), session.x[rows], session.threat)
             return session.finish(best)
 
-    def _build(self, model: nn.Module, threat: Threat) -> Any:
-        """The torchattacks object, with the threat's radius and norm where the class takes them."""
-        factory = getattr(library(), self.attack)
-        accepts = inspect.signature(factory).parameters
-        options = dict(self.options)
-        if "eps" in accepts:
-            options.setdefault("eps", threat.eps)
-        if "norm" in accepts:
-            options.setdefault("norm", {"linf": "Linf", "l2": "L2"}[threat.norm])
-        return factory(model.eval(), **options)
+    def _perturbed(self, session: AttackSession, rows: Tensor) -> Tensor:
+        """What torchattacks makes of the images at ``rows`` (n,), wherever that lies."""
+        if self.attack in DEFECTS:
+            warnings.warn(f"torchattacks.{self.attack} {DEFECTS[self.attack]}.", stacklevel=4)
+        x, y, classes = session.x[rows], session.y[rows], session.classes()
+        options = fitted_options(getattr(library(), self.attack), self.options, x.shape[1:], classes, session.threat)
+        if short := short_of(options, self._accepts):
+            log.warning("%s: %s.", self.name, short)
+        model = _AttackedModel(session, rows).eval()
+        try:
+            adversary = getattr(library(), self.attack)(model, **options)
+            if self.attack == "JSMA":  # it counts on ten classes
+                adversary.set_mode_targeted_by_function(lambda _, labels: (labels + 1) % classes, quiet=True)
+            perturbed: Tensor = adversary(x.clone(), y).detach().float()
+        except torch.OutOfMemoryError:
+            raise
+        except _ERRORS as error:
+            raise UserError(
+                f"torchattacks.{self.attack} with {options} failed on images {tuple(x.shape[1:])} of {classes} classes "
+                f"({type(error).__name__}: {error}): change its options or choose another attack."
+            ) from error
+        model.share_out()
+        return perturbed

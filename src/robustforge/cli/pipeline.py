@@ -25,6 +25,7 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.facts import facts
+from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
@@ -66,7 +67,8 @@ def assemble(cfg: DictConfig) -> Job:
     defense = build(cfg.defense)
     defense.eval()
     name = str(cfg.defense_name)
-    protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
+    cells = protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
+    check_fits(cells, defense, data)
     cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)

@@ -106,9 +106,7 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     """
     store, data_dir, path = asked.paths.get("store_dir"), asked.paths.get("data_dir"), asked.dataset.get("path")
     if store is not None and not Path(store).is_dir():
-        raise UserError(
-            f"paths.store_dir is {store}, which is no folder: give the one that holds the run's products."
-        )
+        raise UserError(f"paths.store_dir is {store}, which is no folder: give the one that holds the run's products.")
     elsewhere = os.environ.get("ROBUSTFORGE_DATA")
     if data_dir is None and elsewhere and not Path(str(cfg.paths.data_dir)).is_dir():
         data_dir = elsewhere

@@ -39,7 +39,7 @@ class Purifier(Defense):
     Notes:
         The deployed system's noise is a function of (seed, image), so that the same image gets the same answer in any
         batch, and success as an attack judged it is success as recorded. Attackers do not know that function: their
-        passes draw other numbers, anew for every iterate.
+        passes draw other numbers, anew for every iterate, but for those of the surface ``fixed_noise``.
     """
 
     def __init__(self, model: Factory, undefended_training: Training, draws: int = 16, seed: int = 0) -> None:
@@ -112,33 +112,34 @@ class Purifier(Defense):
     def surfaces(self) -> dict[str, Surface]:
         """What an attacker may differentiate, all judged by the deployed system.
 
-        ``end_to_end``: plain autodiff; ``transfer``: the undefended classifier (the papers' protocol); ``bpda``: the
-        identity in the purifier's place on the way back; and for randomized purifiers ``eot``: ``end_to_end`` averaged
-        over ``draws`` passes, when that is more than one.
+        ``end_to_end``: plain autodiff, with random numbers of the attacker's own; ``transfer``: the undefended
+        classifier (the papers' protocol); ``bpda``: the identity in the purifier's place on the way back. Where numbers
+        are drawn, also ``fixed_noise``: ``end_to_end`` by an attacker who knows the deployed noise, a function of the
+        image; and ``eot``: ``end_to_end`` averaged over ``draws`` passes, when that is more than one.
         """
 
-        def attacked(x: Tensor, draws: int = 1) -> Tensor:
-            return self.differentiable(x, self.noise(x, ATTACKER, draws))
+        def attacked(x: Tensor, draws: int = 1, who: str = ATTACKER) -> Tensor:
+            return self.differentiable(x, self.noise(x, who, draws))
 
-        end_to_end = Surface(
-            "end_to_end",
-            lambda x, _: (self.head(attacked(x)),),
-            lambda x, _: self(x),
-            self,
-            attacker_output=lambda x, _: self.respond(x, attacked(x)),
-        )
+        def surface(name: str, draws: int = 1, who: str = ATTACKER) -> Surface:
+            return Surface(
+                name,
+                lambda x, _: (self.head(attacked(x, draws, who)),),
+                lambda x, _: self(x),
+                self,
+                attacker_output=lambda x, _: self.respond(x, attacked(x, draws, who)),
+            )
+
+        end_to_end = surface("end_to_end")
         found = {
             "end_to_end": end_to_end,
             "transfer": transfer(self.undefended, end_to_end),
             "bpda": bpda(lambda x: self.rebuild(x, self.noise(x, ATTACKER)), self.head, end_to_end),
         }
-        if self.noise_shape is not None and self.draws > 1:
-            averaged = replace(
-                end_to_end,
-                attacker_logits=lambda x, _: (self.head(attacked(x, self.draws)),),
-                attacker_output=lambda x, _: self.respond(x, attacked(x, self.draws)),
-            )
-            found["eot"] = eot(averaged, self.draws)
+        if self.noise_shape is not None:
+            found["fixed_noise"] = surface("fixed_noise", who=DEPLOYED)
+            if self.draws > 1:
+                found["eot"] = eot(surface("eot", self.draws), self.draws)
         return found
 
     def systems(self) -> dict[str, dict[str, Surface]]:

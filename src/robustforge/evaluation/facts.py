@@ -31,4 +31,5 @@ def facts(evaluation: Evaluation, diagnostics: Mapping[str, float]) -> dict[str,
         "diagnostics": dict(diagnostics),
         "code": code_state(),
         "reused_from_other_code": evaluation.reused_from_other_code,
+        "random_systems": evaluation.random_systems,
     }

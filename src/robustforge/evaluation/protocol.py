@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.attacks.core.surface import Surface
+from robustforge.attacks.core.surface import Surface, eot
 from robustforge.attacks.none import NoAttack
 from robustforge.evaluation.checks import checks_of
 from robustforge.types import Threat, UserError
 
 WORST = "worst_case"  # what tables call the minimum over all attacks
+DRAWS = 16  # of the surface `eot` of a defense that names none
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class Cell:
     rate: float | None = None
     check: str = ""
     blind: bool = False
+
+    @property
+    def label(self) -> str:
+        """In words, for progress bars."""
+        if self.attack is None or self.threat is None:
+            return f"{self.system}: clean"
+        check = f", {self.check}" if self.check else ""
+        return f"{self.system}: {self.attack.name} on {self.surface.name} {self.threat.eps:.3f}{check}"
 
 
 def _transfer(source: Surface, target: Surface) -> Surface:
@@ -144,13 +153,21 @@ class Protocol:
         first = [] if several and self.false_positive_rate is None else [self.false_positive_rate]
         return tuple(dict.fromkeys(first + several))
 
-    def cells(self, name: str, own: Mapping[str, Surface], others: Mapping[str, Mapping[str, Surface]]) -> list[Cell]:
+    def cells(
+        self,
+        name: str,
+        own: Mapping[str, Surface],
+        others: Mapping[str, Mapping[str, Surface]],
+        random: Collection[str] = (),
+    ) -> list[Cell]:
         """Every cell, clean ones first, checks last.
 
         Args:
             name: of the defense's row.
             own: the defense's surfaces.
             others: surfaces of the other systems, by row name.
+            random: rows whose systems answer at random. Such a defense gets the surface ``eot`` where it names none, as
+                does one of which a suite asks for it, unless it has draws of its own (``fixed_noise``).
 
         Raises:
             UserError: a suite names a surface that the defense lacks.
@@ -158,6 +175,9 @@ class Protocol:
         cells: list[Cell] = []
         if self.transfer and "transfer" not in own and "undefended" in others:
             own = {**own, "transfer": _transfer(others["undefended"]["end_to_end"], own["end_to_end"])}
+        asked = any("eot" in (suite.surfaces or ()) for suite in self.suites.values())
+        if "eot" not in own and (name in random or (asked and "fixed_noise" not in own)):
+            own = {**own, "eot": eot(own["end_to_end"], DRAWS)}
         rows = {**others, name: own}
         for rate in self.rates:
             cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]

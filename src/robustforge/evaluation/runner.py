@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.distributed as dist
 
 from robustforge.attacks.core.batching import batch_within
 from robustforge.attacks.core.surface import Surface, compiled, fooled
@@ -23,11 +22,14 @@ from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.calibration import risk_threshold
 from robustforge.evaluation.columns import batch_columns
+from robustforge.evaluation.drawing import BATCH, IMAGES, random_systems
+from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.fingerprint import code_state
+from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
 from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
@@ -53,6 +55,8 @@ class Evaluation:
         overwrite: attack again although finished cells are there.
         made_by_other_code: ``warn`` uses cells that another version of the package measured, ``remake`` measures again.
         reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
+        random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
+            batch, which has ``drawing.BATCH`` images whatever the data module's says.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Evaluation:
     overwrite: bool = False
     made_by_other_code: str = "warn"
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
+    random_systems: list[str] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -82,7 +87,7 @@ class Evaluation:
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
-                progress.begin(_label(cell), len(rows))
+                progress.begin(cell.label, len(rows))
                 path = self.cells / f"{keys(cell, self._asked(cell))}.parquet"
                 tables.append(self._reused(cell, path) or self._measured(cell, rows, path, progress))
                 progress.end()
@@ -114,14 +119,18 @@ class Evaluation:
 
     def _cells(self) -> list[Cell]:
         """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
-        cells = self.protocol.cells(self.name, self.defense.surfaces(), self.defense.systems())
-        (probe,) = self._batches(self.data.test, np.arange(1), shard=False)
+        own, others = self.defense.surfaces(), self.defense.systems()
+        some = np.arange(min(IMAGES, len(self.data.test.labels)))
+        (few,) = self._batches(self.data.test, some, shard=False, size=IMAGES)
+        self.random_systems = random_systems({**others, self.name: own}, few)
+        cells = self.protocol.cells(self.name, own, others, self.random_systems)
+        check_fits(cells, self.defense, self.data)
         abstains: dict[str, bool] = {}
         for cell in cells:
             if cell.rate is not None and cell.system not in abstains:
-                abstains[cell.system] = fooled(cell.surface, probe.x, probe.y)[1].risk is not None
-        found = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
-        return [cell for number, cell in enumerate(found) if cell not in found[:number]]
+                abstains[cell.system] = fooled(cell.surface, few.x, few.y)[1].risk is not None
+        rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
+        return [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
 
     def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
         """The cell's records where they are there and may be used."""
@@ -132,7 +141,7 @@ class Evaluation:
             return table
         if self.made_by_other_code == "remake":
             return None
-        self.reused_from_other_code.append(_label(cell))
+        self.reused_from_other_code.append(cell.label)
         return table
 
     def _measured(self, cell: Cell, rows: np.ndarray, path: Path, progress: CellProgress) -> pa.Table:
@@ -145,8 +154,8 @@ class Evaluation:
         if self.overwrite and distributed.rank() == 0:
             kept.discard()
         distributed.barrier()
-        parts = []
-        for batch in self._batches(self.data.test, rows, size=self._batch_size(surface)):
+        parts: list[Mapping[str, Any]] = []
+        for batch in self._batches(self.data.test, rows, size=self._batch_size(cell.system, surface)):
             columns = kept.find(batch.index)
             if columns is None:
                 columns = self._attack(cell, surface, batch, threshold)
@@ -154,7 +163,7 @@ class Evaluation:
             parts.append(columns)
             progress.advance(columns["success"])
         table = cell_table(
-            _gather(parts),
+            distributed.gathered(parts),
             cell.system,
             (cell.attack or NoAttack()).name,
             "none" if cell.attack is None else cell.surface.name,
@@ -186,24 +195,31 @@ class Evaluation:
             seed=self.protocol.seed,
             threshold=threshold,
         )
-        success, output = fooled(surface, result.x_adv, batch.y, threshold)
+        with global_draws(self.protocol.seed, batch.index):
+            success, output = fooled(surface, result.x_adv, batch.y, threshold)
         result = replace(result, success=success) if cell.blind else result
         return batch_columns(batch, result, output, threshold)
 
-    def _batch_size(self, surface: Surface) -> int:
+    def _batch_size(self, system: str, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
-        if self.protocol.memory_gb is None:
-            return self.data.eval_batch_size
-        (two,) = self._batches(self.data.test, np.arange(2), shard=False)
-        return batch_within(surface, two.x, two.y, self.protocol.memory_gb * 2**30, MOST)
+        bound = self.protocol.memory_gb
+        if bound is None:
+            return self._usual_size(system)
+        (two,) = self._batches(self.data.test, np.arange(2), shard=False, size=2)
+        return batch_within(surface, two.x, two.y, bound * 2**30, BATCH if system in self.random_systems else MOST)
+
+    def _usual_size(self, system: str) -> int:
+        return BATCH if system in self.random_systems else self.data.eval_batch_size
 
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
             return self.protocol.threshold
         risks = []
         calibration = self.data.calibration
-        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False):
-            _, output = fooled(cell.surface, batch.x, batch.y)
+        size = self._usual_size(cell.system)
+        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False, size=size):
+            with global_draws(self.protocol.seed, batch.index):
+                _, output = fooled(cell.surface, batch.x, batch.y)
             if output.risk is None:
                 return None
             risks.append(output.risk)
@@ -227,19 +243,3 @@ class Evaluation:
             for name, values in self.defense.diagnostics(batch).items():
                 parts.setdefault(name, []).append(values.float().cpu())
         return {name: float(torch.cat(values).mean()) for name, values in parts.items()}
-
-
-def _label(cell: Cell) -> str:
-    if cell.attack is None or cell.threat is None:
-        return f"{cell.system}: clean"
-    check = f", {cell.check}" if cell.check else ""
-    return f"{cell.system}: {cell.attack.name} on {cell.surface.name} {cell.threat.eps:.3f}{check}"
-
-
-def _gather(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every process's columns, on every process."""
-    if distributed.world_size() == 1:
-        return parts
-    everyone: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(everyone, parts)
-    return [part for shard in everyone for part in shard]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,11 +20,12 @@ UNRELIABLE = "unreliable"
 # reasons for which a worst case is unreliable though no indicator is violated
 UNTESTED = "no iterated white-box attack"
 UNEVADED = "no iterated attack on the detector"
+UNAVERAGED = "answers at random, and no iterated attack on the surface eot"
 Judgment = dict[str, Any]  # what is added to a cell
 
 
 def judged_cells(
-    records: Records, cells: Sequence[Cell], worst: Sequence[Cell], strict: bool
+    records: Records, cells: Sequence[Cell], worst: Sequence[Cell], strict: bool, random: Collection[str] = ()
 ) -> tuple[list[Judgment], list[Judgment]]:
     """What is added to every cell of the table, and to every worst case.
 
@@ -34,7 +35,9 @@ def judged_cells(
         worst: the worst cases.
         strict: whether the protocol states verdicts: ``unreliable`` where an indicator is violated. Only a worst case
             may be called a robust accuracy, and only if an iterated white-box attack is part of it; of a system that
-            may reject, only if one of these tried to evade the rejection.
+            may reject, only if one of these tried to evade the rejection; of one that answers at random, only if one
+            of these averaged over its draws.
+        random: systems that answer at random.
     """
     evidence = gather(records)
     judged = judge(evidence)
@@ -55,10 +58,18 @@ def judged_cells(
             more["violated"] = [UNTESTED]
         elif strict and not _detector_attacked(evidence, cell):
             more["violated"].append(UNEVADED)
+        if strict and cell.system in random and not _draws_averaged(evidence, cell):
+            more["violated"].append(UNAVERAGED)
         if strict:
             more["verdict"] = UNRELIABLE if more["violated"] else ROBUST
         added_worst.append(more)
     return added, added_worst
+
+
+def _draws_averaged(evidence: Sequence[Evidence], cell: Cell) -> bool:
+    """Whether a worst case contains an iterated attack on the surface that averages over draws."""
+    here = at_budget(evidence, cell.system, cell.norm, cell.eps, cell.rate)
+    return any(one.key.surface == "eot" and one.kind == "iterative" for one in here)
 
 
 def _detector_attacked(evidence: Sequence[Evidence], cell: Cell) -> bool:

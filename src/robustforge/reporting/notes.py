@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustforge.indicators.rules import MEANING
-from robustforge.indicators.verdict import ROBUST, UNEVADED, UNTESTED
+from robustforge.indicators.verdict import ROBUST, UNAVERAGED, UNEVADED, UNTESTED
 from robustforge.records.table import CLEAN
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
@@ -18,7 +18,7 @@ class Notes:
 
     def __init__(self, result: Mapping[str, Any]) -> None:
         seen = {name for cell in (*result["cells"], *result["worst_case"]) for name in cell.get("violated", ())}
-        names = [name for name in (*MEANING, UNTESTED, UNEVADED) if name in seen]
+        names = [name for name in (*MEANING, UNTESTED, UNEVADED, UNAVERAGED) if name in seen]
         self.letters = {name: chr(ord("a") + place) for place, name in enumerate(names)}
 
     def mark(self, cell: Mapping[str, Any] | None) -> str:
@@ -35,8 +35,13 @@ class Notes:
 
 
 def statements(result: Mapping[str, Any]) -> list[str]:
-    """What other code made, then verdicts of a strict protocol, then differences between the rows."""
+    """What other code made, systems that answer at random, verdicts, then differences between the rows."""
     lines = made_by_other_code(result)
+    lines += [
+        f"{system} answers at random: use the surface eot. Its numbers hold for these draws, which go by the batch and "
+        "by the number of processes."
+        for system in result.get("random_systems", ())
+    ]
     for cell in result["worst_case"]:
         if cell["system"] != result["defense"] or cell.get("verdict") is None:
             continue

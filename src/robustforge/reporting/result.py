@@ -22,10 +22,11 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
         meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds``,
-            ``versions``, ``code`` and ``reused_from_other_code`` (labels of cells) are copied. ``defense`` is the row
-            name of the defense (default: the last system recorded), ``norm`` and ``eps`` are the default budget
-            (default: the only recorded one), ``rate`` the default false-positive rate. With ``strict``, a number that
-            an indicator speaks against is not called robust; ``calibration_images`` is written beside the thresholds.
+            ``versions``, ``code``, ``reused_from_other_code`` (labels of cells) and ``random_systems`` (rows that
+            answer the same image differently) are copied. ``defense`` is the row name of the defense (default: the last system
+            recorded), ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the
+            default false-positive rate. With ``strict``, a number that an indicator speaks against is not called
+            robust; ``calibration_images`` is written beside the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
@@ -39,7 +40,8 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     worst = [worst_case(records, system, norm, eps, rate=rate) for system, norm, eps, rate in budgets]
     defense = str(meta.get("defense") or _last_system(records))
     objective, objective_of = _objective(cells, worst, defense, meta)
-    told, told_worst = judged_cells(records, cells, worst, strict=bool(meta.get("strict")))
+    random = list(meta.get("random_systems") or ())
+    told, told_worst = judged_cells(records, cells, worst, bool(meta.get("strict")), random)
     result = {
         "schema": SCHEMA,
         "name": meta.get("name", defense),
@@ -54,6 +56,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "checks": [asdict(c) for c in summarize(records, checks=True)],
         "comparisons": comparisons(records, cells, worst, defense),
         "thresholds": thresholds(records, meta.get("calibration_images")),
+        "random_systems": random,
         "diagnostics": meta.get("diagnostics", {}),
         "stages": meta.get("stages", []),
         "seconds": meta.get("seconds"),

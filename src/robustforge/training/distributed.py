@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -31,6 +34,15 @@ def agree(value: bool) -> bool:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return bool(box[0])
+
+
+def gathered(parts: list[T]) -> list[T]:
+    """Every process's ``parts``, which can be pickled, one process after the other, on every process."""
+    if world_size() == 1:
+        return parts
+    everyone: list[list[T]] = [[]] * world_size()
+    dist.all_gather_object(everyone, parts)
+    return [part for shard in everyone for part in shard]
 
 
 def join() -> None:

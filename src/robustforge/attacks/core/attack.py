@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -26,6 +27,18 @@ class Attack(Protocol):
     def evades(self) -> bool:
         """Whether it lowers the risk of a system that may reject, too."""
         return False
+
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """Looks, before anything is trained, whether it can work on such data.
+
+        Args:
+            shape: (C, H, W) of the images.
+            num_classes: of the data.
+            threat: ball its results must stay in.
+
+        Raises:
+            UserError: it cannot; one sentence says what to do.
+        """
 
     def __call__(
         self,
@@ -78,6 +91,10 @@ class BaseAttack(Attack):
     def __post_init__(self) -> None:
         check_choice(self.name, "precision", self.precision, PRECISIONS)
         check_target(self.name, self.target)
+
+    def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
+        """See :class:`Attack`; refuses a target that is none of the classes."""
+        check_target(self.name, self.target, num_classes)
 
     def __call__(
         self,

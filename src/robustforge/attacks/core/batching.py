@@ -30,7 +30,7 @@ def graph_bytes(surface: Surface, x: Tensor, y: Tensor) -> int:
 
     kept = []  # as long as the graph lives no storage is used twice
     with frozen(surface.modules), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept.append(surface.attacker_logits(x.clone().requires_grad_(True), y))
+        kept.append(surface.attacker_logits(x.clone().requires_grad_(True).clone(), y))
     return sum(seen.values())
 
 

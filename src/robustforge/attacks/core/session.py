@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustforge.accel import fast_bf16
 from robustforge.attacks.core.checks import check_logits
+from robustforge.attacks.core.finite import Finite
 from robustforge.attacks.core.geometry import inside
 from robustforge.attacks.core.inputs import check_images, check_labels, checked
 from robustforge.attacks.core.models import as_surface, as_threat
@@ -20,6 +21,7 @@ from robustforge.attacks.core.surface import Objective, Surface, fooled, frozen
 from robustforge.attacks.core.targets import choose_targets
 from robustforge.attacks.core.trace import TraceKeeper
 from robustforge.losses.classification import margin
+from robustforge.randomness import global_draws
 from robustforge.types import AttackResult, DefenseOutput, Threat
 
 
@@ -58,11 +60,11 @@ class AttackSession:
         self.targets: Tensor | None = None
         self.tracing = True
         self.traced: int | None = None
-        self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(x.device))
         with torch.inference_mode(False):  # or they could not be counted up where gradients are on again
             self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             self.backwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             self._trace = TraceKeeper(len(x), x.device)
+            self._finite = Finite(precision == "bf16" or (precision == "auto" and fast_bf16(x.device)), x.device)
 
     def everyone(self) -> Tensor:
         """(B,) all rows."""
@@ -103,54 +105,51 @@ class AttackSession:
         Args:
             x: (n, C, H, W) iterates.
             rows: (n,) whose they are.
-            function: iterates -> (values, each (n,), and the logits (n, K)).
+            function: iterates -> (values, each (n,), and the logits (n, K)); called again where bf16 fails.
 
         Returns:
-            (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits).
-
-        Raises:
-            UserError: logits that are not finite.
+            (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits). Logits that are not
+            finite in float32 raise UserError.
         """
-        leaf = x.detach().clone(memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
-        leaf.requires_grad_(True)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            values, logits = function(leaf)
-        check_logits(logits)
+        leaf = x.detach().requires_grad_(True)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
+            values, logits = function(_copy(leaf))
         gradients = []
         for number, value in enumerate(values):
             if value.requires_grad:  # else the surface does not depend on x at all: an honest zero
                 (gradient,) = torch.autograd.grad(
                     value.sum(), leaf, retain_graph=number + 1 < len(values), allow_unused=True, materialize_grads=True
                 )
-                gradients.append(gradient.float().nan_to_num(0.0).contiguous())
+                gradients.append(gradient.float().contiguous())
             else:
                 gradients.append(torch.zeros_like(x))
         self._count(self.forwards, rows, self.surface.draws)
         self._count(self.backwards, rows, self.surface.draws * len(gradients))
-        return gradients, [value.detach() for value in values], logits
+        if not self._finite.accepts(logits, *values, *gradients):
+            return self.differentiate(x, rows, function)
+        return [self._finite.cleaned(one) for one in gradients], [value.detach() for value in values], logits
 
     @torch.no_grad()
     def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
         """(n, K) of the first view, in the attacker's precision (or ``exact``: float32), without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16 and not exact):
-            logits = self.surface.logits(x.contiguous(memory_format=torch.channels_last), self.y[rows]).float()
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16 and not exact):
+            logits = self.surface.logits(_copy(x), self.y[rows]).float()
         self._count(self.forwards, rows)
-        check_logits(logits)
-        return logits
+        return logits if self._finite.accepts(logits) else self.logits(x, rows)
 
     @torch.no_grad()
     def system_output(self, x: Tensor, rows: Tensor) -> DefenseOutput:
         """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            output = self.surface.system(x.contiguous(memory_format=torch.channels_last), self.y[rows])
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
+            output = self.surface.system(_copy(x), self.y[rows])
         self._count(self.forwards, rows)
-        check_logits(output.logits)
-        return output
+        numbers = [values for values in (output.logits, output.risk) if values is not None]
+        return output if self._finite.accepts(*numbers) else self.system_output(x, rows)
 
     @torch.no_grad()
     def classes(self) -> int:
         """Number of classes, by an uncounted pass of one image."""
-        return int(self.surface.logits(self.x[:1], self.y[:1]).shape[1])
+        return int(self.surface.logits(_copy(self.x[:1]), self.y[:1]).shape[1])
 
     def suspects(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""
@@ -190,6 +189,7 @@ class AttackSession:
         x_adv = x_adv.detach().float().contiguous()
         if len(x_adv) and not bool(inside(x_adv, self.x, self.threat).all()):
             raise RuntimeError("The attack returned images outside its budget or outside [0, 1].")
+        self._finite.report()
         self.targets = None  # whatever the attack aimed at, success is a wrong label that is accepted
         success = self.fools(x_adv, count=False)
         return AttackResult(x_adv, success, self.forwards, self.backwards, self._trace.result(self.backwards))
@@ -202,6 +202,11 @@ class AttackSession:
         """Enters one step of the rows (n,) into the trace: its gradient (n, C, H, W) and objective (n,)."""
         if self.tracing:
             self._trace.record(rows, gradient, value, self.backwards[rows] - 1)
+
+
+def _copy(x: Tensor) -> Tensor:
+    """What a network is given of images that are still needed, since it may write into its input; channels last."""
+    return x.clone(memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
 
 
 @contextmanager
@@ -238,10 +243,8 @@ def attacking(
     y, threat = check_labels(y, len(x)), as_threat(threat)
     surface = checked(as_surface(surface), y)
     session = AttackSession(surface, x.detach(), y, threat, index=index, precision=precision, threshold=threshold)
-    devices = [x.device] if x.device.type == "cuda" else []
     # randomized defenses draw from the global generator: the same numbers for the same images, and the caller's kept
-    with frozen(surface.modules), torch.random.fork_rng(devices):
-        torch.manual_seed(hash((seed, int(session.index[0]))) % 2**63 if len(x) else seed)
+    with frozen(surface.modules), global_draws(seed, session.index):
         if target is not None and len(x):
             session.targets = choose_targets(target, session.logits(x, session.everyone()), y, session.index, seed)
         yield session

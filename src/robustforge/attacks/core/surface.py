@@ -166,7 +166,7 @@ def fooled(surface: Surface, x: Tensor, y: Tensor, threshold: float | None = Non
     Returns:
         ((B,) bool, the system's output).
     """
-    output = surface.system(x, y)
+    output = surface.system(x.clone(), y)  # a network may write into its input
     wrong = output.logits.argmax(1) != y
     if threshold is not None and output.risk is not None:
         wrong = wrong & (output.risk <= threshold)

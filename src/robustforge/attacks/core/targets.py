@@ -49,8 +49,13 @@ def choose_targets(target: str | int, logits: Tensor, y: Tensor, index: Tensor, 
     raise UserError(f"attack.target is '{target}': choose one of {', '.join(TARGETS)}, a class number, or null.")
 
 
-def check_target(name: str, target: object) -> None:
-    """Raises UserError at construction for a target that cannot be meant."""
+def check_target(name: str, target: object, num_classes: int | None = None) -> None:
+    """Raises UserError for a target that cannot be meant, at construction or once the number of classes is known."""
+    if num_classes is not None and isinstance(target, int) and target >= num_classes:
+        raise UserError(
+            f"Attack {name} has target={target}: give a class between 0 and {num_classes - 1}, or one of "
+            f"{', '.join(TARGETS)}."
+        )
     if target is not None and target not in TARGETS and not (isinstance(target, int) and target >= 0):
         raise UserError(
             f"Attack {name} has target='{target}': choose one of {', '.join(TARGETS)}, a class number, or null."

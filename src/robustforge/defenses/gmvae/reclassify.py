@@ -63,6 +63,8 @@ def _search(decoder: nn.Module, starts: Tensor, x: Tensor, steps: int, lr: float
             if step < steps:
                 (z.grad,) = torch.autograd.grad(error.sum(), z)
                 optimizer.step()
+        if bf16 and not bool(z.isfinite().all()):
+            return _search(decoder, starts, x, steps, lr, False)
         if bf16:
             with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
                 best_error = reconstruction_error(wanted, decoder(best))
