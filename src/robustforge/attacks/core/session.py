@@ -108,8 +108,8 @@ class AttackSession:
             function: iterates -> (values, each (n,), and the logits (n, K)); called again where bf16 fails.
 
         Returns:
-            (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits). Logits that are not
-            finite in float32 raise UserError.
+            (gradients of the values' sums, each (n, C, H, W) float32 with NaN as 0; values; logits). Logits that are
+            not finite in float32 raise UserError.
         """
         leaf = x.detach().requires_grad_(True)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
