@@ -32,6 +32,7 @@ from robustforge.files import plain, write_json, write_text
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
+from robustforge.training.fitting import check_precision
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
 from robustforge.types import UserError
@@ -60,6 +61,7 @@ def assemble(cfg: DictConfig) -> Job:
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
     check_kind(str(cfg.logger.kind))
+    check_precision(str(cfg.trainer.precision))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
     protocol = build(cfg.protocol)
@@ -70,6 +72,8 @@ def assemble(cfg: DictConfig) -> Job:
     cells = protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
     check_fits(cells, defense, data)
     cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    if cuda and not torch.cuda.is_available():
+        raise UserError("There is no GPU that PyTorch can use here: give trainer=cpu (device=cpu to evaluate a run).")
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
 
@@ -197,26 +201,16 @@ def _evaluate(
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
     }
-    return report(records, meta, folder, loggers, job if job.protocol.pictures else None)
+    return report(records, meta, folder, loggers, job)
 
 
-def report(
-    records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, shown: Job | None = None
-) -> float | None:
-    """Writes result.json, result.md, then the figures, prints the table, and sends all of it to the dashboard.
-
-    Args:
-        records: of the evaluation.
-        meta: see :func:`robustforge.reporting.result.make_result`.
-        folder: the run folder.
-        loggers: of the run.
-        shown: whose images are attacked once more for the figures that show them; None for none.
-    """
+def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, job: Job) -> float | None:
+    """Writes result.json, result.md, then the figures, prints the table, and sends all of it to the dashboard."""
     result = make_result(records, meta)
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)  # before any picture, which may fail
-    if shown is not None:
-        found = pictures.save_arrays(shown.defense, shown.data, shown.protocol, folder, shown.device, meta["seed"])
+    if job.protocol.pictures:
+        found = pictures.save_arrays(job.defense, job.data, job.protocol, folder, job.device, meta["seed"])
         result["diagnostics"] |= plain(found)
         write_json(folder / "result.json", result)
     figures = pictures.draw(records, result, folder)

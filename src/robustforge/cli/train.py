@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from robustforge.cli.entry import job, run
 from robustforge.config.isolated import forwarded, launched_by_us, run_job, run_ranks
 from robustforge.config.locate import config_folder
+from robustforge.types import UserError
 
 MODULE = "robustforge.cli.train"
 
@@ -40,7 +41,9 @@ def _task(cfg: DictConfig) -> float | None:
 
 
 def _processes(cfg: DictConfig) -> int:
-    devices = int(cfg.trainer.devices)
+    devices = cfg.trainer.devices
+    if not isinstance(devices, int) or devices == 0 or devices < -1:
+        raise UserError(f"trainer.devices is {devices}: give a number of processes, or -1 for all GPUs.")
     if devices == -1:
         import torch
 

@@ -13,7 +13,7 @@ from robustforge.types import UserError
 
 
 def build(node: Any) -> Any:
-    """Instantiates a node with everything inside it; containers become lists and dicts, fractions numbers.
+    """Instantiates a node and all inside it: containers come out as plain lists and dicts, fractions as numbers.
 
     Raises:
         UserError: the object refused its values (its own sentence), or the node and its target disagree about names.

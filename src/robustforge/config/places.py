@@ -98,7 +98,7 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     Args:
         cfg: of the run; changed.
         run: its folder.
-        asked: the command that reads the run: ``paths.store_dir``, ``paths.data_dir`` and ``dataset.path`` win over
+        asked: the command that reads the run: its ``paths.store_dir``, ``paths.data_dir`` and ``dataset.path`` win over
             what the run recorded, null leaves a place to the run.
 
     Raises:
@@ -106,7 +106,9 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     """
     store, data_dir, path = asked.paths.get("store_dir"), asked.paths.get("data_dir"), asked.dataset.get("path")
     if store is not None and not Path(store).is_dir():
-        raise UserError(f"paths.store_dir is {store}, which is no folder: give the one that holds the run's products.")
+        raise UserError(
+            f"paths.store_dir is {store}, which is no folder: give the one that holds what the run trained."
+        )
     elsewhere = os.environ.get("ROBUSTFORGE_DATA")
     if data_dir is None and elsewhere and not Path(str(cfg.paths.data_dir)).is_dir():
         data_dir = elsewhere

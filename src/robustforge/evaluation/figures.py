@@ -14,7 +14,9 @@ _PREFERRED = ("soft_slot", "end_to_end")
 
 
 def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, float]:
-    """Writes ``<folder>/<name>.npz`` for the gallery and the defense's own figures; one that fails is a warning.
+    """Writes ``<folder>/<name>.npz`` for the gallery and for each of the defense's own figures.
+
+    A figure that fails is a warning.
 
     Args:
         defense: trained; the gallery shows its most adapted surface.

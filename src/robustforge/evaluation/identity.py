@@ -71,9 +71,15 @@ class CellKeys:
             return {"stage": self.stages[cell.system]}
         return {
             "stages": dict(self.stages),
-            "arguments": {name: _described(value) for name, value in self.defense.arguments.items()},
+            "arguments": self._arguments(),
             "sources": method_sources(type(self.defense), Defense) | self._sources(),
         }
+
+    def _arguments(self) -> Any:
+        try:
+            return describe(self.defense)
+        except TypeError:
+            return {name: _described(value) for name, value in self.defense.arguments.items()}
 
     def _sources(self) -> dict[str, str]:
         try:

@@ -22,6 +22,7 @@ from robustforge.fingerprint import key_of
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.final_weights import FinalWeights
+from robustforge.training.fitting import check_batches, lightnings_refusals
 from robustforge.training.keys import craft_limit, describe_stage
 from robustforge.training.resume import ResumePoint
 from robustforge.training.store import Artifact, ArtifactStore, save_modules
@@ -92,11 +93,13 @@ class StageRunner:
         The stages of the defenses that it is built on come first.
 
         Raises:
-            UserError: the store lacks a stage that may not be made.
+            UserError: the store lacks a stage that may not be made, or batches are too small for its networks.
             DivergedError: a loss or weight became NaN or infinite; nothing of that stage is stored.
         """
         artifacts: dict[str, Artifact] = {}
         stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
+        if not self.only_reuse:
+            check_batches(stages, self.data)
         reports = []
         for number, (owner, stage) in enumerate(stages, 1):
             report = self._run_stage(f"stage {number}/{len(stages)} {stage.name}", stage, owner, artifacts)
@@ -166,7 +169,8 @@ class StageRunner:
         defense.enter(stage)
         final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
         extra = [*(final if stage.best or stage.average else []), resume]
-        trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
+        with lightnings_refusals():
+            trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
         if resume.found:
             log.info("continuing %s from its last finished epoch", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=resume.found)

@@ -1,0 +1,72 @@
+"""What a fit must not start with: each of these would fail, or train something else, in the middle of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robustforge.data.datamodule import ImageData
+from robustforge.defenses.base import Defense
+from robustforge.defenses.stages import FitStage, Stage
+from robustforge.types import UserError
+
+# Lightning's words, its short forms included
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16")
+
+
+def check_precision(word: str) -> None:
+    """Raises UserError unless weights stay float32, in which attacks are judged and products are stored."""
+    if word not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision is '{word}', and weights are kept in float32 here: give one of "
+            f"{', '.join(PRECISIONS[:4])}."
+        )
+
+
+@contextmanager
+def lightnings_refusals() -> Iterator[None]:
+    """Around the construction of a Trainer: settings that Lightning refuses are the caller's to mend.
+
+    Raises:
+        UserError: the first line of Lightning's message.
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"Lightning's Trainer refuses what is set below trainer: {reason}") from error
+
+
+def check_batches(stages: Iterable[tuple[Defense, Stage]], data: ImageData) -> None:
+    """Refuses to train batch normalization on single images, which have no statistics of a batch.
+
+    Incomplete last batches are left out of training, so that all batches of an epoch have one size.
+
+    Args:
+        stages: of a run, each with the defense that declares it.
+        data: set up.
+
+    Raises:
+        UserError: a network in training has batch normalization, and batches have one image.
+    """
+    images = len(data.train) // data.world_size
+    if min(data.batch_size, images) != 1:
+        return
+    for owner, stage in stages:
+        normalized = isinstance(stage, FitStage) and _normalized(owner, stage.trains)
+        if normalized:
+            advice = "raise dataset.batch_size" if data.batch_size == 1 else "give more training images"
+            raise UserError(
+                f"Training batches have one image, and {normalized} of stage {stage.name} has batch normalization, "
+                f"which needs two or more: {advice}, or take networks without it."
+            )
+
+
+def _normalized(owner: nn.Module, names: Iterable[str]) -> str:
+    """The first of the submodules ``names`` with batch normalization, or an empty text."""
+    has = (name for name in names if any(isinstance(m, _BatchNorm) for m in getattr(owner, name).modules()))
+    return next(has, "")
