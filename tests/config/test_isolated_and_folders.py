@@ -105,6 +105,15 @@ def test_the_summary_counts_failed_jobs(tmp_path, capsys):
     assert "failed" in capsys.readouterr().out
 
 
+def test_the_summary_says_what_was_trained_only(monkeypatch, tmp_path):
+    """``-m evaluate=false``: the exit code decides."""
+    job(monkeypatch, tmp_path / "fine", 0)
+    job(monkeypatch, tmp_path / "broken", 1)
+    SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    rows = (tmp_path / "summary.csv").read_text().splitlines()[1:]
+    assert sorted(row.rpartition(",")[2] for row in rows) == ["failed", "trained"]
+
+
 # ---- names of run folders -------------------------------------------------------------------------------------------
 
 NAMES = [
