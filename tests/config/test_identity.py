@@ -14,7 +14,14 @@ SHOWN = [
     "trainer.enable_model_summary=true", "++trainer.log_every_n_steps=5", "tags=[a,b]", "name=mine",
     "dataset.data_dir=/data", "store.made_by_other_code=remake", "evaluate=false", "dataset.download=true",
 ]  # fmt: skip
-DECIDING = ["seed=1", "trainer.precision=bf16-mixed", "dataset.eps=0.1", "defense.name=x", "model.paths=3", "trainer=gpu"]
+DECIDING = [
+    "seed=1",
+    "trainer.precision=bf16-mixed",
+    "dataset.eps=0.1",
+    "defense.name=x",
+    "model.paths=3",
+    "trainer=gpu",
+]
 
 
 @pytest.mark.parametrize("override", SHOWN)

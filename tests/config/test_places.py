@@ -44,7 +44,10 @@ def test_the_store_is_found_where_it_was_and_beside_a_moved_run(tmp_path, run):
 
 
 def test_the_reader_of_a_run_says_where_its_files_lie_now(tmp_path):
-    recorded = {"paths": {"store_dir": "/gone/store", "data_dir": "/gone"}, "dataset": {"data_dir": "/gone", "path": None}}
+    recorded = {
+        "paths": {"store_dir": "/gone/store", "data_dir": "/gone"},
+        "dataset": {"data_dir": "/gone", "path": None},
+    }
     asked = {"paths": {"store_dir": str(tmp_path), "data_dir": "/here"}, "dataset": {"path": "/here/mine.npz"}}
     cfg = OmegaConf.create(recorded)
     move_to(cfg, tmp_path, OmegaConf.create(asked))

@@ -87,7 +87,8 @@ def find_store(recorded: str, run: Path) -> Path:
 
 def _beside(store: Path, run: Path) -> Iterator[Path]:
     """Places of the store in the folders above the run, under its own name and those of up to two folders above it."""
-    tails = [Path(*store.parts[-count:]) for count in (3, 2, 1) if len(store.parts) > count - store.is_absolute()]
+    names = [part for part in store.parts if part != store.anchor]
+    tails = [Path(*names[-count:]) for count in (3, 2, 1) if count <= len(names)]
     for parent in run.parents:
         yield from (parent / tail for tail in tails)
 
