@@ -35,3 +35,16 @@ def test_nothing_heavy_is_loaded_before_a_job_runs(code, arguments, names, said)
     assert done.stderr.strip().splitlines()[-1] == "loaded:"
     # processor time, which other processes disturb least; --help takes 2 s of it, and took 11 s with all of these loaded
     assert seconds < 8
+
+
+def test_a_run_in_a_fresh_interpreter_shows_none_of_lightnings_remarks(tmp_path):
+    """Lightning sets its log level when it is imported, which is after Hydra has set up logging."""
+    done = subprocess.run(
+        [sys.executable, "train.py", "defense=none", "debug=fast", "dataset.limit_train=64", "evaluate=false",
+         "trainer.enable_progress_bar=false", f"paths.output_dir={tmp_path}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "made" in done.stdout
+    assert "available" not in done.stdout + done.stderr
+    assert "litlogger" not in done.stdout + done.stderr

@@ -38,6 +38,8 @@ from robustforge.training.store import ArtifactStore
 from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
+for _library in ("lightning.pytorch", "lightning.fabric"):  # which turn their remarks on hardware on when imported
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
