@@ -64,6 +64,7 @@ class StackedLayers(nn.Module):
         Measured by ``scripts/bench.py defenders`` on 2 cores, AVX512-BF16, one thread, 16 networks of MNIST's size: for
         one image 2.0 times (16 channels) and 1.9 times (32 channels) the speed of ``stack_module_state`` with ``vmap``,
         2.5 and 2.1 times that of a loop; for 128 images 4.9 times vmap's, and about the loop's.
+        Few repetitions on a loaded machine.
     """
 
     def __init__(self, networks: Sequence[Checkpoints]) -> None:
