@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from robustforge.api.untouched import device_of
-from robustforge.config.restore import restored
-from robustforge.config.trust import load_trusted
+from robustforge.config.restore import load_restored
 from robustforge.defenses.base import Defense
 
 
@@ -21,7 +20,7 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
     safetensors.
 
     Args:
-        folder: that ``train.py`` wrote; its store and its data must be at their places.
+        folder: that ``train.py`` wrote; its store must be at its place or have been moved with it.
         device: where the defense goes.
         trust: names of modules with networks of your own, such as ``("mynets", "torchvision")``.
 
@@ -31,6 +30,5 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
     Raises:
         UserError: it is no run folder, not to be trusted, or its store or data is missing.
     """
-    cfg = load_trusted(Path(folder), trust)
-    defense, _ = restored(cfg, device_of(device))
+    _, defense, _ = load_restored(Path(folder), trust, device_of(device))
     return defense

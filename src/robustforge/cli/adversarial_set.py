@@ -6,19 +6,23 @@ import logging
 from pathlib import Path
 
 import hydra
+import torch
 from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.evaluate import load_run, merge
-from robustforge.cli.pipeline import restore
+from robustforge.cli.pipeline import device_of
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.places import settled
+from robustforge.config.restore import restored
 from robustforge.config.run_folder import environment
-from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
+from robustforge.data.adversarial_set import begin_set, close_set, open_set
 from robustforge.data.datamodule import SPLITS
 from robustforge.defenses.stages import CraftStage
-from robustforge.fingerprint import describe
+from robustforge.evaluation.fitting import check_fits
+from robustforge.evaluation.protocol import Cell
+from robustforge.fingerprint import describe, weights_hash
 from robustforge.training.craft import craft
 from robustforge.types import UserError
 
@@ -43,18 +47,21 @@ def make(cfg: DictConfig) -> Path:
     if cfg.split not in SPLITS:
         raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
     merged = settled(merge(load_run(cfg), cfg))
-    trained = restore(merged)
-    surfaces = trained.defense.surfaces()
+    device, name = device_of(merged), str(merged.defense_name)
+    torch.set_float32_matmul_precision("high")
+    defense, data = restored(merged, device)
+    surfaces = defense.surfaces()
     if cfg.surface not in surfaces:
-        raise UserError(f"surface is '{cfg.surface}': {trained.name} has {', '.join(surfaces)}.")
+        raise UserError(f"surface is '{cfg.surface}': {name} has {', '.join(surfaces)}.")
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
+    check_fits([Cell(name, surface, attack, threat)], defense, data)
     folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
     provenance = {
-        "model": model_hash(surface.modules),
+        "model": weights_hash(surface.modules.state_dict()),
         "surface": str(cfg.surface),
         "attack": describe(attack),
         "threat": describe(threat),
-        "data": trained.data.fingerprint,
+        "data": data.fingerprint,
         "split": str(cfg.split),
         "seed": int(cfg.seed),
         "versions": environment()["packages"],
@@ -64,7 +71,7 @@ def make(cfg: DictConfig) -> Path:
         return folder
     begin_set(folder, provenance)
     stage = CraftStage(str(cfg.split), lambda: surface, attack, threat)
-    craft(stage, trained.data, folder, int(cfg.seed), trained.device, trained.quiet, split=str(cfg.split))
+    craft(stage, data, folder, int(cfg.seed), device, not cfg.progress, split=str(cfg.split))
     close_set(folder, provenance)
     log.info("wrote %s", folder)
     return folder

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
+from robustforge.config.given import keep_given
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
 from robustforge.config.trust import load_trusted
@@ -39,11 +40,14 @@ def _evaluate(cfg: DictConfig) -> None:
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
-        merged.defense = OmegaConf.merge(merged.defense, cfg.defense)
-    merged = settled(merged)
+        asked = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
+        merged.defense = OmegaConf.merge(merged.defense, asked)
+    merged = keep_given(settled(merged), cfg.trust)
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
     assert isinstance(settings, dict)
-    settings |= {"defense": OmegaConf.to_container(cfg.defense)} if cfg.defense else {}
+    if "baseline" in asked:
+        asked["baseline"] = Path(str(merged.defense.baseline.weights)).parent.name  # goes by the weights
+    settings |= {"defense": OmegaConf.to_container(OmegaConf.create(asked))} if asked else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     out = folder / "evaluations" / f"{str(merged.protocol.name).replace('/', '_')}-{digest}"
     if cfg.overwrite and out.exists():

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.config.defenses import build_baseline, build_defense
+from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
@@ -27,6 +29,7 @@ from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.facts import facts
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Protocol
+from robustforge.evaluation.rows import rows
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
 from robustforge.reporting.result import make_result
@@ -52,6 +55,7 @@ class Job:
     protocol: Protocol
     device: torch.device
     quiet: bool
+    baseline: Defense | None = None
 
 
 def assemble(cfg: DictConfig) -> Job:
@@ -68,16 +72,24 @@ def assemble(cfg: DictConfig) -> Job:
     torch.set_float32_matmul_precision("high")
     protocol = build(cfg.protocol)
     data = build(cfg.dataset)
-    defense = build(cfg.defense)
-    defense.eval()
+    defense, baseline = build_defense(cfg.defense), build_baseline(cfg.defense)
     name = str(cfg.defense_name)
-    cells = protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
+    cells = protocol.cells(name, defense.surfaces(), rows(defense, baseline))  # refuses surfaces that the defense lacks
     check_fits(cells, defense, data)
+    device, quiet = device_of(cfg), not cfg.trainer.enable_progress_bar
+    return Job(name, data, defense, protocol, device, quiet, baseline)
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """Where a run trains and attacks.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
     cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("There is no GPU that PyTorch can use here: give trainer=cpu (device=cpu to evaluate a run).")
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
@@ -91,7 +103,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
-    cfg = settled(cfg)
+    cfg = keep_given(settled(cfg), cfg.trust)
     distributed.join()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
@@ -133,19 +145,6 @@ def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> floa
     return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
 
 
-def restore(cfg: DictConfig) -> Job:
-    """A trained run, its stages loaded from the store, frozen, on its device.
-
-    Raises:
-        UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
-    """
-    made = assemble(cfg)
-    made.data.setup()
-    _stages(cfg, made, ArtifactStore(str(cfg.paths.store_dir)), None, only_reuse=True)
-    made.defense.eval().to(made.device)
-    return made
-
-
 def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
@@ -154,7 +153,7 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 
 
 def _stages(
-    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
+    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, only_reuse: bool = False
 ) -> list[StageReport]:
     precision = precision_of(cfg, job.device)
     callbacks = [build(node) for node in cfg.callbacks.values()]
@@ -166,7 +165,7 @@ def _stages(
             max_epochs=epochs,
             precision=precision,
             callbacks=[*shown, *extra],
-            logger=loggers.of_stage(stage) if loggers else False,
+            logger=loggers.of_stage(stage),
             gradient_clip_val=clip,
             default_root_dir=str(store.root),
             num_sanity_val_steps=0,
@@ -192,7 +191,7 @@ def _evaluate(
     stages = {report.name: report.key for report in reports}
     cells = Path(str(cfg.paths.store_dir)) / "cells"
     how = job.device, job.quiet, overwrite, str(cfg.store.made_by_other_code)
-    evaluation = Evaluation(job.name, job.defense, job.data, job.protocol, folder, cells, stages, *how)
+    evaluation = Evaluation(job.name, job.defense, job.data, job.protocol, folder, cells, stages, *how, job.baseline)
     records, diagnostics = evaluation.run()
     if distributed.rank() != 0:
         return None

@@ -16,6 +16,7 @@ from robustforge.files import sha256_of
 
 # keys, each with everything below it, that only say where things lie and how they are shown
 SHOWN = (
+    "trust",
     "paths",
     "store",
     "logger",

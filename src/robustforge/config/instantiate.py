@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robustforge.config.numbers import with_numbers
 from robustforge.types import UserError
+
+GIVEN = ("undefended_from", "baseline")  # below ``defense``, and no arguments of it: config/defenses.py builds them
 
 
 def build(node: Any) -> Any:
@@ -20,6 +23,7 @@ def build(node: Any) -> Any:
     """
     if not isinstance(node, DictConfig):
         return node
+    node = without(node, [key for key in GIVEN if key in node and node[key] is None])
     try:
         return hydra.utils.instantiate(with_numbers(node), _convert_="all")
     except InstantiationException as error:
@@ -29,3 +33,10 @@ def build(node: Any) -> Any:
                 raise cause from None
             cause = cause.__cause__
         raise
+
+
+def without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """A node without some of its keys, at the same place in its configuration; the node itself where it has none."""
+    if not any(key in node for key in keys):
+        return node
+    return OmegaConf.masked_copy(node, [key for key in map(str, node) if key not in keys])

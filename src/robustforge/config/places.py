@@ -14,6 +14,7 @@ from robustforge.config.numbers import with_numbers
 from robustforge.fingerprint import names_file
 from robustforge.types import UserError
 
+_ASKED = ("paths.store_dir", "paths.data_dir", "dataset.path")
 _PLACES = ("paths.data_dir", "paths.output_dir", "paths.store_dir", "dataset.path", "dataset.data_dir")
 
 
@@ -93,7 +94,7 @@ def _beside(store: Path, run: Path) -> Iterator[Path]:
         yield from (parent / tail for tail in tails)
 
 
-def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
+def move_to(cfg: DictConfig, run: Path, asked: DictConfig | None = None) -> None:
     """Points the configuration of a trained run to where its files lie now.
 
     Args:
@@ -105,7 +106,7 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     Raises:
         UserError: the store is nowhere.
     """
-    store, data_dir, path = asked.paths.get("store_dir"), asked.paths.get("data_dir"), asked.dataset.get("path")
+    store, data_dir, path = (OmegaConf.select(asked, key) if asked else None for key in _ASKED)
     if store is not None and not Path(store).is_dir():
         raise UserError(
             f"paths.store_dir is {store}, which is no folder: give the one that holds what the run trained."
@@ -113,8 +114,13 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     elsewhere = os.environ.get("ROBUSTFORGE_DATA")
     if data_dir is None and elsewhere and not Path(str(cfg.paths.data_dir)).is_dir():
         data_dir = elsewhere
+    recorded = str(cfg.paths.store_dir)
     with open_dict(cfg):
-        cfg.paths.store_dir = store or str(find_store(str(cfg.paths.store_dir), run))
+        cfg.paths.store_dir = store or str(find_store(recorded, run))
+        for key in ("defense.undefended_from", "defense.baseline.weights"):  # kept in the store, see config/given.py
+            value = OmegaConf.select(cfg, key)
+            if isinstance(value, str) and value.startswith(f"{recorded}{os.sep}"):
+                OmegaConf.update(cfg, key, str(cfg.paths.store_dir) + value.removeprefix(recorded))
         if data_dir is not None:
             cfg.paths.data_dir = cfg.dataset.data_dir = data_dir
         if path is not None:

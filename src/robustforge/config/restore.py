@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import torch
 from omegaconf import DictConfig
 
 from robustforge.accel import fast_bf16
+from robustforge.config.defenses import build_defense
 from robustforge.config.instantiate import build
+from robustforge.config.places import move_to
+from robustforge.config.trust import load_trusted
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.training import distributed
@@ -33,6 +36,24 @@ def limits_of(cfg: DictConfig, precision: str, processes: int | None = None) -> 
     return limits | {"precision": precision, "processes": processes or distributed.world_size()}
 
 
+def load_restored(
+    folder: Path, trust: str | Sequence[str] = (), device: torch.device | None = None
+) -> tuple[DictConfig, Defense, ImageData]:
+    """A run folder of anybody's: its configuration, checked, its defense and its data.
+
+    Args:
+        folder: of the run, which may have been moved together with its store.
+        trust: see :func:`robustforge.config.trust.check_trusted`.
+        device: where the defense goes, the CPU by default.
+
+    Raises:
+        UserError: it is no run folder, not to be trusted, or its store or data is missing.
+    """
+    cfg = load_trusted(folder, trust)
+    move_to(cfg, folder)
+    return cfg, *restored(cfg, device or torch.device("cpu"))
+
+
 def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]:
     """The defense of a run, frozen, on ``device``, and its data.
 
@@ -49,8 +70,7 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
     if not root.is_dir():
         raise UserError(f"The run's store {root} is not there: start where the run was started, or move the store too.")
     data: ImageData = build(cfg.dataset)
-    defense: Defense = build(cfg.defense)
-    defense.eval()
+    defense = build_defense(cfg.defense)
     data.setup()
     problem: UserError | None = None
     for limits in _candidates(cfg, device):

@@ -33,10 +33,13 @@ class Defense(pl.LightningModule):
         evaluation_only: names of constructor arguments that no stage depends on unless it names them in ``takes``. All
             others are part of the keys under which products are stored.
         arguments: the constructor's arguments by name, defaults included.
+        undefended_given: hash of the weights of the undefended classifier where it was trained elsewhere, see
+            :func:`robustforge.defenses.undefended.take_undefended`.
     """
 
     evaluation_only: ClassVar[tuple[str, ...]] = ()
     arguments: dict[str, Any]
+    undefended_given: str | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Notes the constructor's arguments, whatever the subclass calls them: products are kept under them."""

@@ -13,6 +13,7 @@ from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import CraftStage, FitStage
 from robustforge.evaluation.protocol import Cell, Protocol
+from robustforge.evaluation.rows import BASELINE
 from robustforge.fingerprint import describe, key_of, method_sources, source_hash, sources_of, weights_hash
 from robustforge.functions import describe_function
 from robustforge.records.schema import SCHEMA
@@ -27,12 +28,14 @@ class CellKeys:
         data: the data module, set up.
         protocol: what is run.
         stages: key of every stage's product, by stage name; empty for a defense that was not trained here.
+        baseline: the system of the row ``baseline``, or None.
     """
 
     defense: Defense
     data: ImageData
     protocol: Protocol
     stages: Mapping[str, str]
+    baseline: Defense | None = None
     _weights: dict[int, str] = field(default_factory=dict, init=False)  # by the modules' identity
 
     def __call__(self, cell: Cell, images: int | None) -> str:
@@ -67,25 +70,11 @@ class CellKeys:
         return key_of(description)[:16]
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
+        if self.baseline is not None and cell.system == BASELINE:
+            return _described_defense(self.baseline)
         if cell.system in self.stages and self._only_of_stage(cell):
             return {"stage": self.stages[cell.system]}
-        return {
-            "stages": dict(self.stages),
-            "arguments": self._arguments(),
-            "sources": method_sources(type(self.defense), Defense) | self._sources(),
-        }
-
-    def _arguments(self) -> Any:
-        try:
-            return describe(self.defense)
-        except TypeError:
-            return {name: _described(value) for name, value in self.defense.arguments.items()}
-
-    def _sources(self) -> dict[str, str]:
-        try:
-            return sources_of(self.defense)
-        except TypeError:  # an argument without a name, which is described by its own code
-            return {}
+        return {"stages": dict(self.stages), **_described_defense(self.defense)}
 
     def _only_of_stage(self, cell: Cell) -> bool:
         """Whether the cell's networks are all products of the stage that its row is named after."""
@@ -101,6 +90,14 @@ class CellKeys:
         if id(modules) not in self._weights:
             self._weights[id(modules)] = weights_hash(modules.state_dict())
         return self._weights[id(modules)]
+
+
+def _described_defense(defense: Defense) -> dict[str, Any]:
+    try:
+        arguments, sources = describe(defense), sources_of(defense)
+    except TypeError:  # an argument without a name, which is described by its own code
+        arguments, sources = {name: _described(value) for name, value in defense.arguments.items()}, {}
+    return {"arguments": arguments, "sources": method_sources(type(defense), Defense) | sources}
 
 
 def _described(value: Any) -> Any:

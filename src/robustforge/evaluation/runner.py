@@ -28,6 +28,7 @@ from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
+from robustforge.evaluation.rows import rows
 from robustforge.fingerprint import code_state
 from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
@@ -54,6 +55,7 @@ class Evaluation:
         quiet: no progress bar.
         overwrite: attack again although finished cells are there.
         made_by_other_code: ``warn`` uses cells that another version of the package measured, ``remake`` measures again.
+        baseline: another trained system, attacked like the defense's own rows; it becomes the row ``baseline``.
         reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
         random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
             batch, which has ``drawing.BATCH`` images whatever the data module's says.
@@ -70,6 +72,7 @@ class Evaluation:
     quiet: bool = False
     overwrite: bool = False
     made_by_other_code: str = "warn"
+    baseline: Defense | None = None
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
     random_systems: list[str] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
@@ -80,9 +83,10 @@ class Evaluation:
         Returns:
             (path of records.parquet, means of the defense's diagnostics over the evaluated images).
         """
-        self.defense.eval().to(self.device)
+        for system in filter(None, (self.defense, self.baseline)):
+            system.eval().to(self.device)
         cells = self._cells()
-        keys = CellKeys(self.defense, self.data, self.protocol, self.stages)
+        keys = CellKeys(self.defense, self.data, self.protocol, self.stages, self.baseline)
         tables: list[pa.Table] = []
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
@@ -119,7 +123,7 @@ class Evaluation:
 
     def _cells(self) -> list[Cell]:
         """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
-        own, others = self.defense.surfaces(), self.defense.systems()
+        own, others = self.defense.surfaces(), rows(self.defense, self.baseline)
         some = np.arange(min(IMAGES, len(self.data.test.labels)))
         (few,) = self._batches(self.data.test, some, shard=False, size=IMAGES)
         self.random_systems = random_systems({**others, self.name: own}, few)

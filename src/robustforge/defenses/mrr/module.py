@@ -164,4 +164,9 @@ def _network(victim: Defense) -> nn.Module:
             f"defense.victim is {type(victim).__name__}, whose answer takes more than one network, and latent "
             "defenders are copies of one: choose none, adversarial_training, dynamic or dfl_pcl."
         )
+    if not victim.stages():  # the keys of what is fitted to it go by its stage
+        raise UserError(
+            f"defense.victim is {type(victim).__name__}, which is trained already: give its run folder or its weights "
+            "as defense.undefended_from, and its network as model."
+        )
     return network

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustforge.attacks.core.models import Network
 from robustforge.defenses.base import Defense
+from robustforge.defenses.pretrained.own import own_network
 from robustforge.defenses.pretrained.weights import load_weights
 from robustforge.defenses.stages import Factory, Stage, build_seeded
 from robustforge.types import DefenseOutput
@@ -41,10 +41,9 @@ class Pretrained(Defense):
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
-        made = build_seeded(network, seed, "network")
+        self.network = build_seeded(lambda: own_network(network, mean, std, output), seed, "network")
         if weights is not None:
-            load_weights(made, weights)
-        self.network = Network(made, output, mean, std)
+            load_weights(self.network, weights)
 
     def forward(self, x: Tensor) -> DefenseOutput:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""

@@ -12,16 +12,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from robustforge.attacks.core.models import Function
 from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints keep it
-PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, of Lightning modules and wrappers, of torch.compile
+# of DataParallel, of Lightning modules and wrappers, of torch.compile, of what a stage left in the store
+PREFIXES = ("module.", "model.", "_orig_mod.", "undefended.")
 _SHOWN = 3
+_EXAMPLE = "+defense.network.num_classes=10"
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(
+    network: nn.Module, path: str | Path, setting: str = "defense.weights", example: str = _EXAMPLE
+) -> None:
     """Loads a file of weights into a network.
 
     Args:
@@ -29,13 +34,31 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         path: ``.safetensors``, or what ``torch.save`` wrote, of which tensors and plain values are read (nothing in it
             is run). The state dictionary may lie under a key such as ``state_dict``, and all its names may have a
             prefix such as ``module.``, which is stripped and said.
+        setting: that names the file, for messages.
+        example: of a setting that gives another network, for messages.
 
     Raises:
-        UserError: no such file, one that cannot be read, or weights that are not this network's: missing, unexpected
-            and misshapen ones are named.
+        UserError: no such file, one that cannot be read, or weights that are not this network's.
     """
-    state = _stripped(_state(_read(Path(path)), path), network, path)
+    load_state(network, _state(_read(Path(path), setting), path), f"'{path}'", example)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str, example: str = _EXAMPLE) -> None:
+    """Loads a state dictionary into a network.
+
+    Args:
+        network: whose parameters and buffers are overwritten; one that is wrapped with its normalization stands for the
+            network inside.
+        state: by name; a prefix that all names have is stripped and said.
+        where: its source, for messages.
+        example: of a setting that gives another network, for messages.
+
+    Raises:
+        UserError: weights that are not this network's: missing, unexpected and misshapen ones are named.
+    """
+    network = unwrapped(network)
     wanted = network.state_dict()
+    state = _stripped(dict(state), wanted, where)
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     misshapen = [
@@ -47,15 +70,21 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     told = [f"{what} {_some(found)}" for what, found in problems.items() if found]
     if told:
         raise UserError(
-            f"The weights in '{path}' are not those of this {type(network).__name__}: the file {', and '.join(told)}. "
-            "Give the network with the arguments that it was trained with (such as +defense.network.num_classes=10)."
+            f"The weights in {where} are not those of this {type(network).__name__}: {where} {', and '.join(told)}. "
+            f"Give the network with the arguments that it was trained with (such as {example})."
         )
     network.load_state_dict(state, strict=False)
 
 
-def _read(path: Path) -> Any:
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, without what :class:`robustforge.attacks.core.models.Network` puts around it."""
+    inside = list(network.networks) if isinstance(network, Function) else []
+    return inside[0] if len(inside) == 1 else network
+
+
+def _read(path: Path, setting: str) -> Any:
     if not path.is_file():
-        raise UserError(f"There is no file '{path}': set defense.weights to the network's weights (.pt, .safetensors).")
+        raise UserError(f"There is no file '{path}': set {setting} to the network's weights (.pt, .safetensors).")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -81,9 +110,8 @@ def _state(found: Any, path: str | Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in found.items()}
 
 
-def _stripped(state: dict[str, Tensor], network: nn.Module, path: str | Path) -> dict[str, Tensor]:
-    """Without prefixes that all names have and the network's own have not."""
-    own = network.state_dict()
+def _stripped(state: dict[str, Tensor], own: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Without prefixes that all names have and the network's ``own`` have not."""
     stripped = ""
     while not set(state) & set(own):
         prefix = next((one for one in PREFIXES if all(name.startswith(one) for name in state)), None)
@@ -92,7 +120,7 @@ def _stripped(state: dict[str, Tensor], network: nn.Module, path: str | Path) ->
         state = {name.removeprefix(prefix): value for name, value in state.items()}
         stripped += prefix
     if stripped:
-        log.info("%s: the prefix '%s' was stripped from every name", path, stripped)
+        log.info("%s: the prefix '%s' was stripped from every name", where, stripped)
     return state
 
 
