@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from robustforge.config.instantiate import build
+from robustforge.config.instantiate import GIVEN, build
 from robustforge.config.presets import find_preset
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -18,7 +18,11 @@ REQUIRED = {
     "npz": ("dataset.path=a.npz", "dataset.shape=[3,32,32]", "dataset.num_classes=10"),
     "imagefolder": ("dataset.path=folder", "dataset.num_classes=10"),
 }
-NEEDS = {**REQUIRED, "pretrained": ("defense.network=${model}",)}
+NEEDS = {
+    **REQUIRED,
+    "pretrained": ("defense.network=${model}",),
+    "own": ("model.network._target_=torch.nn.Flatten",),
+}
 # groups that one defense brings along
 OWNERS = {"inner": ("defense=dfl_pcl",), "feature_loss": ("defense=dfl_pcl",)}
 
@@ -53,7 +57,7 @@ def located(target):
 def misfits(path, node):
     """What is wrong with one node, in words."""
     parameters = inspect.signature(located(node["_target_"])).parameters
-    given = set(node) - HYDRA_KEYS
+    given = set(node) - HYDRA_KEYS - set(GIVEN if path == "defense" else ())
     takes = {p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         yield f"{path}: {node['_target_']} takes **anything, so that a mistyped key would pass"

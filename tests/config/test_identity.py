@@ -72,6 +72,15 @@ def test_other_files_are_named_by_content_too(tmp_path):
     assert naming_overrides([f"defense.weights={weights}"]) != before
 
 
+def test_run_folders_are_named_by_their_configuration(tmp_path):
+    for place, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / place / "default").mkdir(parents=True)
+        (tmp_path / place / "default" / "config.yaml").write_text(f"seed: {seed}\n")
+    names = [naming_overrides([f"defense.baseline={tmp_path / place / 'default'}"]) for place in "abc"]
+    assert names[0] == names[1] != names[2]
+    assert all(name.startswith("defense.baseline=default-") for name in names)
+
+
 def test_fractions_are_safe_in_a_folders_name():
     assert run_folder("threat.eps=8/255") == "threat.eps-8_255"
     assert run_folder("seed=1,threat.eps=8/255") == "seed-1_threat.eps-8_255"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustforge.data.adversarial_set import begin_images, begin_set, close_set, model_hash, open_set
+from robustforge.data.adversarial_set import begin_images, begin_set, close_set, open_set
+from robustforge.fingerprint import weights_hash
 from robustforge.types import UserError
 
 MADE_WITH = {"model": "abc", "attack": {"steps": 5}, "seed": 0, "versions": {"torch": "2.15"}}
@@ -100,7 +101,7 @@ def test_an_interrupted_set_goes_on_and_a_cut_or_foreign_one_is_refused(tmp_path
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"format": 1}', "is damaged"),
-        ('{"format": 2, "provenance": {}, "sha256": null}', "is of format 2, not 1"),
+        ('{"format": 3, "provenance": {}, "sha256": null}', "is of format 3, not 2"),
     ],
 )
 def test_damaged_manifests_are_refused(finished, manifest, message):
@@ -122,14 +123,14 @@ def test_images_that_are_gone_or_cut_are_refused(finished):
 def test_the_hash_knows_every_weight_and_buffer():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    before = model_hash(network)
-    assert model_hash(network) == before
+    before = weights_hash(network.state_dict())
+    assert weights_hash(network.state_dict()) == before
     network[1].running_mean += 1e-3
-    after = model_hash(network)
+    after = weights_hash(network.state_dict())
     assert after != before
     with torch.no_grad():
         network[0].weight[0, 0] += 1e-6
-    assert model_hash(network) != after
+    assert weights_hash(network.state_dict()) != after
 
 
 @pytest.mark.usefixtures("quiet_figures")

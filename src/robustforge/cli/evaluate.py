@@ -30,8 +30,7 @@ def load_run(cfg: DictConfig) -> DictConfig:
     Raises:
         UserError: it is no run folder, or builds or looks up what ``cfg.trust`` does not name.
     """
-    trust = cfg.get("trust") or []
-    return load_trusted(Path(str(cfg.run)), trust if isinstance(trust, str) else list(trust))
+    return load_trusted(Path(str(cfg.run)), cfg.get("trust") or ())
 
 
 def _evaluate(cfg: DictConfig) -> None:
@@ -42,7 +41,7 @@ def _evaluate(cfg: DictConfig) -> None:
         merged.protocol.seed = cfg.seed
         asked = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
         merged.defense = OmegaConf.merge(merged.defense, asked)
-    merged = keep_given(settled(merged), cfg.trust)
+    merged = keep_given(settled(merged), cfg.get("trust") or ())
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
     assert isinstance(settings, dict)
     if "baseline" in asked:

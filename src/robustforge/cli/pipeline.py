@@ -103,7 +103,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
-    cfg = keep_given(settled(cfg), cfg.trust)
+    cfg = keep_given(settled(cfg), cfg.get("trust") or ())
     distributed.join()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))

@@ -59,16 +59,19 @@ def naming_overrides(overrides: Sequence[str], unnamed: Sequence[str] = ()) -> s
         if plain == "dataset.path" and text not in ("", "null"):
             named.append(f"{key}={content_name(Path(text).expanduser())}")
         elif not is_shown(plain) and plain not in unnamed:
-            is_file = ("." in text or "/" in text) and Path(text).expanduser().is_file()
-            named.append(f"{key}={content_name(Path(text).expanduser())}" if is_file else f"{key}{equal}{value}")
+            path = Path(text).expanduser()
+            has_content = ("." in text or "/" in text) and (path.is_file() or (path / "config.yaml").is_file())
+            named.append(f"{key}={content_name(path)}" if has_content else f"{key}{equal}{value}")
     return ",".join(sorted(named))
 
 
 def content_name(path: Path) -> str:
     """A short name of a file that depends on its own name and its content alone, and the name of a folder.
 
-    A folder's content is not looked at: it may be millions of images.
+    A folder's content is not looked at: it may be millions of images. A run folder's is its configuration.
     """
+    if (path / "config.yaml").is_file():
+        return f"{path.name}-{sha256_of(path / 'config.yaml')[:8]}"
     if not path.is_file():
         return path.name
     state = path.stat()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 
 from robustforge.config.numbers import with_numbers
 from robustforge.types import UserError
@@ -37,6 +38,11 @@ def build(node: Any) -> Any:
 
 def without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
     """A node without some of its keys, at the same place in its configuration; the node itself where it has none."""
-    if not any(key in node for key in keys):
+    found = [key for key in keys if key in node]
+    if not found:
         return node
-    return OmegaConf.masked_copy(node, [key for key in map(str, node) if key not in keys])
+    made = copy.deepcopy(node)
+    with open_dict(made):
+        for key in found:
+            del made[key]
+    return made
