@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchattacks
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 from torchvision.transforms import v2
 
 from benchmarks import BenchRow
+from benchmarks.plain_training import plain_loop
 from robustforge.accel import fast_bf16
 from robustforge.attacks.pgd import PGD
 from robustforge.data.augment import Augment
@@ -33,12 +32,11 @@ from robustforge.defenses.base import classify
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import Factory, Training
-from robustforge.nn.gray_conv import GrayConv2d
 from robustforge.nn.resnet import resnet18
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import Threat
 
-BATCH, STEPS, WORKERS = 64, 10, 2
+BATCH, STEPS = 64, 10
 WEAKER = 0.95  # least mean loss of our training images over that of theirs
 
 
@@ -105,7 +103,7 @@ def measure(case: Case) -> BenchRow:
     labels = np.random.default_rng(1).integers(0, 10, count).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = plain_loop(case, images, labels)
+        theirs = plain_loop(case.model(), case.eps, case.transforms, images, labels, BATCH, STEPS)
         turns = Turns(lambda: next(theirs))
         defense = _train(case, images, labels, Path(folder), turns)
     ours, others = (BATCH / statistics.median(side[1:]) for side in (turns.ours, turns.theirs))
@@ -185,61 +183,6 @@ def _train(case: Case, images: np.ndarray, labels: np.ndarray, folder: Path, tur
     trainer.fit(defense, datamodule=data)
     defense.leave()
     return defense
-
-
-class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images made from an array one at a time, as torchvision's data sets do.
-
-    Args:
-        images: (N, H, W, C) uint8.
-        labels: (N,).
-        transforms: before the conversion to tensors.
-    """
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transforms: tuple[nn.Module, ...]) -> None:
-        self.images, self.labels = images, labels
-        self.transform = v2.Compose([*transforms, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[i].squeeze())), int(self.labels[i])
-
-
-def plain_loop(case: Case, images: np.ndarray, labels: np.ndarray) -> Iterator[None]:
-    """The other side, one batch at a time: float32, default layout, torchattacks.PGD, torchvision's DataLoader."""
-    network = ordinary(case.model())
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-    attack = torchattacks.PGD(network, eps=case.eps, alpha=2.5 * case.eps / STEPS, steps=STEPS)
-    loader = DataLoader(
-        PilImages(images, labels, case.transforms),
-        BATCH,
-        shuffle=True,
-        num_workers=WORKERS,
-        persistent_workers=WORKERS > 0,
-    )
-    while True:
-        for x, y in loader:
-            network.train()
-            attacked = attack(x, y)
-            optimizer.zero_grad()
-            F.cross_entropy(network(torch.cat([x, attacked])), torch.cat([y, y])).backward()
-            optimizer.step()
-            yield
-
-
-def ordinary(network: nn.Module) -> nn.Module:
-    """The network of PyTorch's own layers, as a plain loop would have it; changed in place."""
-    for parent in list(network.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, GrayConv2d):
-                plain = nn.Conv2d(
-                    1, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None
-                )
-                plain.load_state_dict(layer.state_dict())
-                setattr(parent, name, plain)
-    return network
 
 
 def _losses(case: Case, network: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

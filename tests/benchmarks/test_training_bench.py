@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks import plain_training
 from benchmarks import training as bench
 from torch import nn
 
@@ -15,7 +16,7 @@ from robustforge.nn.small_cnn import small_cnn
 def case(monkeypatch):
     monkeypatch.setattr(bench, "BATCH", 8)
     monkeypatch.setattr(bench, "STEPS", 2)
-    monkeypatch.setattr(bench, "WORKERS", 0)
+    monkeypatch.setattr(plain_training, "WORKERS", 0)
     (gray,) = [case for case in bench.cases() if case.shape == (1, 28, 28)]
     return replace(gray, batches=2)
 
@@ -38,21 +39,16 @@ def test_sides_take_turns():
     assert len(turns.ours) == len(turns.theirs) == 3
 
 
-def test_the_other_side_learns(case):
-    made = []
-
-    def model():
-        made.append(small_cnn((1, 28, 28), 10, (0.5,), (0.25,)))
-        return made[0]
-
+def test_the_other_side_learns(monkeypatch):
+    monkeypatch.setattr(plain_training, "WORKERS", 0)
+    network = small_cnn((1, 28, 28), 10, (0.5,), (0.25,))
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 1), dtype=np.uint8)
-    loop = bench.plain_loop(replace(case, model=model), images, np.arange(16) % 10)
+    loop = plain_training.plain_loop(network, 0.3, (), images, np.arange(16) % 10, batch=8, steps=2)
     next(loop)
-    before = [p.detach().clone() for p in made[0].parameters()]
+    before = [p.detach().clone() for p in network.parameters()]
     next(loop)
-    assert all(not torch.equal(old, new) for old, new in zip(before, made[0].parameters(), strict=True))
-    assert isinstance(made[0], nn.Module)
-    assert made[0].training
+    assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+    assert network.training
 
 
 def test_bars():
@@ -63,6 +59,6 @@ def test_the_other_side_has_pytorchs_own_layers():
     network = small_cnn((1, 28, 28), 10, (0.5,), (0.25,))
     x = torch.rand(2, 1, 28, 28)
     before = network(x)
-    plain = bench.ordinary(network)
+    plain = plain_training.ordinary(network)
     assert {type(layer) for layer in plain if isinstance(layer, nn.Conv2d)} == {nn.Conv2d}
     torch.testing.assert_close(plain(x), before)

@@ -122,6 +122,14 @@ def test_eot_is_offered():
         surfaces(Protocol("p", {"a": named}, [SMALL]), {"end_to_end": end, "fixed_noise": end})
 
 
+def test_the_adaptive_protocol_attacks_drawn_noise_known_and_unknown(compose):
+    job = pipeline.assemble(compose("defense=cae", "defense.infer_noise=true", "protocol=adaptive"))
+    cells = job.protocol.cells("cae", job.defense.surfaces(), job.defense.systems())
+    attacked = {cell.surface.name: cell.surface.draws for cell in cells if cell.system == "cae" and cell.attack}
+    assert attacked.keys() >= {"end_to_end", "fixed_noise", "eot"}
+    assert attacked["eot"] > 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -20,10 +21,8 @@ from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Tr
 from robustforge.defenses.undefended import offline_stage, plain_stage
 from robustforge.types import Batch, DefenseOutput
 
-_OF_STACK: tuple[str, ...] = (
-    *("stack", "shape", "num_classes", "memory_size", "temperature", "shrink", "threshold", "reading"),
-    *("first_kernel", "sigmoid", "dropout"),
-)
+_OF_NETWORK = tuple(name for name in inspect.signature(MemoryStack).parameters if name != "part")
+_OF_STACK: tuple[str, ...] = ("stack", *_OF_NETWORK)
 _OF_SURFACE = ("surface_temperature", "selector_weight")  # of the stack that is trained on attacks
 
 
@@ -82,8 +81,8 @@ class MemoryDefense(Defense):
         # the paper's "ben" selector is classifier-A as trained clean: the same network, not a copy
         self.selector = self.undefended if selector.kind == "clean" else build_seeded(model, seed, "selector")
         part = variant if variant in ("no_memory", "classifier") else "full"
-        options = memory_size, temperature, shrink, threshold, reading, first_kernel, sigmoid, dropout, part
-        self.stack = build_seeded(lambda: MemoryStack(shape, num_classes, *options), seed, "stack")
+        options = {name: self.arguments[name] for name in _OF_NETWORK}
+        self.stack = build_seeded(lambda: MemoryStack(**options, part=part), seed, "stack")
 
     @property
     def system(self) -> MemorySystem:
