@@ -16,6 +16,7 @@ from robustforge.cli import evaluate, pipeline
 from robustforge.config.defenses import build_baseline, build_defense
 from robustforge.config.given import keep_given
 from robustforge.config.places import settled
+from robustforge.config.run_folder import experiment_values
 from robustforge.data.augment import Augment
 from robustforge.defenses.stages import CalibrateStage
 from robustforge.fingerprint import key_of
@@ -217,6 +218,9 @@ def test_the_same_weights_are_the_same_run(composed, plain, weights):
     other = kept(composed("defense=cae", f"defense.undefended_from={weights(5)[0]}"))
     assert one.defense.undefended_from == other.defense.undefended_from
     assert keep_given(one).defense == one.defense
+    elsewhere = kept(composed("defense=cae", f"defense.undefended_from={weights(5)[0]}", out="elsewhere"))
+    assert elsewhere.defense.undefended_from != one.defense.undefended_from
+    assert experiment_values(elsewhere) == experiment_values(one)
 
 
 @pytest.mark.parametrize(

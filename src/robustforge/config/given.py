@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def keep_given(cfg: DictConfig, trust: str | Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: there is no such file or run, it is not to be trusted, or its network is not the one wanted.
     """
-    made = cfg.copy()
+    made = copy.deepcopy(cfg)
     for key, keep in zip(GIVEN, (_undefended, _baseline), strict=True):
         value = made.defense.get(key)
         if value is None or OmegaConf.is_config(value) or str(value).startswith(f"{cfg.paths.store_dir}/{STAGE}-"):
@@ -59,7 +60,7 @@ def _undefended(path: Path, cfg: DictConfig, trust: str | Sequence[str]) -> str:
         load_weights(network, path, "defense.undefended_from", _EXAMPLE)
     else:
         _, trained, data = load_restored(path, trust)
-        source = getattr(trained, "undefended", None) or trained.classifier_network()
+        source = getattr(trained, "undefended", trained.classifier_network())
         if source is None:
             raise UserError(f"The run {path} has no undefended classifier: give another, or a file of weights.")
         load_state(network, unwrapped(source).state_dict(), f"the run {path}", _EXAMPLE)

@@ -6,6 +6,7 @@ Two commands that differ elsewhere are one run: they share the run folder, its n
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -33,6 +34,7 @@ SHOWN = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+_KEPT = re.compile(r".*[/\\](given-[0-9a-f]{16})[/\\][^/\\]+")
 
 
 def is_shown(key: str) -> bool:
@@ -90,8 +92,13 @@ def _content(path: Path, changed: int, size: int) -> str:
 
 
 def deciding(values: Any, prefix: str = "") -> Any:
-    """Plain values of a configuration without the keys that :func:`is_shown` knows."""
+    """Plain values of a configuration without the keys that :func:`is_shown` knows.
+
+    What :func:`robustforge.config.given.keep_given` has put into the store counts by its name there, which goes by its
+    content: the store may be moved.
+    """
     if not isinstance(values, dict):
-        return values
+        in_store = _KEPT.fullmatch(values) if isinstance(values, str) else None
+        return in_store[1] if in_store else values
     kept = {key: item for key, item in values.items() if not is_shown(f"{prefix}{key}")}
     return {str(key): deciding(item, f"{prefix}{key}.") for key, item in kept.items()}
