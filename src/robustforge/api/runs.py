@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from robustforge.api.untouched import device_of
+from robustforge.config.exported import exported_defense, is_exported
 from robustforge.config.restore import restored
 from robustforge.config.trust import load_trusted
 from robustforge.defenses.base import Defense
@@ -21,7 +22,8 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
     safetensors.
 
     Args:
-        folder: that ``train.py`` wrote; its store and its data must be at their places.
+        folder: that ``train.py`` wrote, whose store and data must be at their places; or one that ``export.py`` wrote,
+            which needs neither.
         device: where the defense goes.
         trust: names of modules with networks of your own, such as ``("mynets", "torchvision")``.
 
@@ -29,8 +31,11 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
         The defense, in eval mode, without parameter gradients: ``defense(x).logits``.
 
     Raises:
-        UserError: it is no run folder, not to be trusted, or its store or data is missing.
+        UserError: it is no run folder, not to be trusted, or its store or data is missing; or an exported file is not
+            the one that was written.
     """
     cfg = load_trusted(Path(folder), trust)
+    if is_exported(Path(folder)):
+        return exported_defense(cfg, Path(folder), device_of(device))
     defense, _ = restored(cfg, device_of(device))
     return defense

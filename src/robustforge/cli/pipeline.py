@@ -17,6 +17,7 @@ from rich.console import Console
 
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.config.exported import load_exported
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
@@ -156,6 +157,9 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 def _stages(
     cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
 ) -> list[StageReport]:
+    if cfg.paths.get("exported"):
+        load_exported(job.defense, Path(str(cfg.paths.exported)), job.data.fingerprint)
+        return []
     precision = precision_of(cfg, job.device)
     callbacks = [build(node) for node in cfg.callbacks.values()]
     factory = build(cfg.trainer)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from robustforge.config.exported import check_sums, is_exported
 from robustforge.config.identity import is_shown
 from robustforge.config.numbers import with_numbers
 from robustforge.fingerprint import names_file
@@ -103,7 +104,7 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
             what the run recorded, null leaves a place to the run.
 
     Raises:
-        UserError: the store is nowhere.
+        UserError: the store is nowhere, or the run is an exported one whose files are not those that were written.
     """
     store, data_dir, path = asked.paths.get("store_dir"), asked.paths.get("data_dir"), asked.dataset.get("path")
     if store is not None and not Path(store).is_dir():
@@ -114,7 +115,12 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig) -> None:
     if data_dir is None and elsewhere and not Path(str(cfg.paths.data_dir)).is_dir():
         data_dir = elsewhere
     with open_dict(cfg):
-        cfg.paths.store_dir = store or str(find_store(str(cfg.paths.store_dir), run))
+        cfg.paths.exported = str(run.absolute()) if is_exported(run) else None
+        if cfg.paths.exported:
+            check_sums(run)
+            cfg.paths.store_dir = store or str(run.absolute() / "store")  # of what will be measured
+        else:
+            cfg.paths.store_dir = store or str(find_store(str(cfg.paths.store_dir), run))
         if data_dir is not None:
             cfg.paths.data_dir = cfg.dataset.data_dir = data_dir
         if path is not None:
