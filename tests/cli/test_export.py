@@ -5,13 +5,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
@@ -40,27 +38,6 @@ def trained(tmp_path_factory, compose):
         )  # fmt: skip
         pipeline.train(cfg, folder / "run")
     return folder / "run"
-
-
-@pytest.fixture
-def tool(monkeypatch, capfd):
-    """tool(module, *arguments): a command of the package in this process; its exit code, stdout and stderr."""
-    import importlib
-
-    def call(module, *arguments):
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        capfd.readouterr()
-        code = 0
-        try:
-            importlib.import_module(f"robustforge.cli.{module}").main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return SimpleNamespace(code=code, **dict(zip(("out", "err"), capfd.readouterr(), strict=True)))
-
-    yield call
-    GlobalHydra.instance().clear()
 
 
 @pytest.fixture
@@ -114,7 +91,7 @@ def test_its_card_says_how_far_it_can_be_believed(trained, exported, tmp_path, t
 
 
 def test_it_is_attacked_as_the_run_is(trained, exported, tool):
-    asked = "protocol=smoke", "protocol.n_test=4", "attack.steps=1", "progress=false", "protocol.pictures=false"
+    asked = "protocol=smoke", "protocol.n_test=4", "attack.steps=1", "progress=false", "+protocol.pictures=false"
     for folder in (trained, exported):
         done = tool("evaluate", f"run={folder}", *asked)
         assert done.code == 0, done.err
@@ -129,7 +106,7 @@ def test_it_is_attacked_as_the_run_is(trained, exported, tool):
 
 
 def test_other_data_is_said(exported, tool):
-    asked = "protocol=clean", "protocol.n_test=4", "progress=false", "protocol.pictures=false"
+    asked = "protocol=clean", "protocol.n_test=4", "progress=false", "+protocol.pictures=false"
     environment = json.loads((exported / "environment.json").read_text())
     (exported / "environment.json").write_text(json.dumps({**environment, "data": "other"}))
     write_sums(exported)

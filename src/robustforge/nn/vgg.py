@@ -42,8 +42,8 @@ def vgg16(
         mean: checked, not used: the first layer has ImageNet's statistics, which the weights were trained with.
         std: likewise.
         pretrained: start from torchvision's ImageNet weights. When they cannot be fetched a warning says so, and the
-            variant with batch normalization is built, as the plain one hardly trains from scratch. None builds the plain
-            one without weights, for those that are loaded into it.
+            variant with batch normalization is built, as the plain one hardly trains from scratch. None builds the
+            plain one without weights, for those that are loaded into it.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).

@@ -8,7 +8,9 @@ from typing import Any
 
 from robustforge.reporting.tables import markdown_run
 
-UNLICENSED = "# license: choose one, such as mit, and remove the number sign: nobody may use the model without a license"
+UNLICENSED = (
+    "# license: choose one, such as mit, and remove the number sign: nobody may use the model without a license"
+)
 
 
 def model_card(
