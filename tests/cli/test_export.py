@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import robustforge as rf
 from robustforge.cli import hub, pipeline
+from robustforge.cli.export import export
 from robustforge.cli.hub import upload
 from robustforge.config.exported import FILES, write_exported, write_sums
 from robustforge.defenses.pretrained import Pretrained
@@ -40,15 +41,26 @@ def trained(tmp_path_factory, compose):
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def made(trained, tmp_path_factory):
+    """The run's export."""
+    asked = {
+        "run": str(trained), "to": str(tmp_path_factory.mktemp("made") / "mine"), "evaluation": None, "push": None,
+        "private": True, "trust": [], "dataset": {"path": None}, "paths": {"store_dir": None, "data_dir": None},
+    }  # fmt: skip
+    return export(OmegaConf.create(asked))
+
+
 @pytest.fixture
-def exported(trained, tmp_path, tool):
-    """The run's export, where no store is near."""
-    made = tool("export", f"run={trained}", f"to={tmp_path / 'there' / 'mine'}")
-    assert made.code == 0, made.err
-    return tmp_path / "there" / "mine"
+def exported(made, tmp_path):
+    """A copy of it, where no store is near."""
+    return Path(shutil.copytree(made, tmp_path / "there" / "mine"))
 
 
-def test_a_folder_that_needs_nothing_else(trained, exported):
+def test_a_folder_that_needs_nothing_else(trained, tool, tmp_path):
+    exported = tmp_path / "there" / "mine"
+    done = tool("export", f"run={trained}", f"to={exported}")
+    assert done.code == 0, done.err
     assert {path.name for path in exported.iterdir()} == set(FILES)
     assert oct(exported.stat().st_mode)[-3:] == "755"
     assert [path.name for path in exported.parent.iterdir()] == ["mine"], "nothing half-made is left"

@@ -202,15 +202,18 @@ def test_systems_that_reject_and_protocols_without_attacks_are_refused():
         RobustBench().check("mine", system, data, Protocol("mine", {}, [Threat()]))
 
 
-def test_an_image_that_is_not_turned_again_is_said(run, monkeypatch):
+@pytest.mark.parametrize("least", [12, 99], ids=["whole batches help", "nothing helps"])
+def test_an_image_that_is_not_turned_again_alone(run, monkeypatch, caplog, least):
     attacked = making.Evaluation.attacked
 
     def fails(self, cell, surface, batch, threshold):
-        result, output = attacked(self, cell, surface, batch, threshold)
-        if self.measured and cell.attack is not None and (self.folder / "records.parquet").exists():
-            result, output = attacked(self, self.measured[0], surface, batch, threshold)  # the clean images
-        return result, output
+        later = self.measured and (self.folder / "records.parquet").exists()
+        few = later and cell.attack is not None and len(batch.y) < least
+        return attacked(self, self.measured[0] if few else cell, surface, batch, threshold)  # few: the clean images
 
     monkeypatch.setattr(making.Evaluation, "attacked", fails)
-    with pytest.raises(rf.UserError, match="images that an attack turned are not turned again"):
-        run()
+    place, told, x, _ = run()
+    images = torch.load(place / "adv_complete.pt", weights_only=True)
+    assert ("not turned again, and stay as they are" in caplog.text) == (least == 99)
+    assert torch.equal(images, x) == (least == 99)
+    assert (told["external"] == told["clean_acc"]) == (least == 99), "it is the number of the images"
