@@ -118,8 +118,11 @@ def load_exported(defense: Defense, folder: Path, data: str | None = None) -> No
 
 def _trained_with(folder: Path) -> Any:
     """Fingerprint of the data of the run, where it is told."""
-    path = folder / "environment.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+    try:
+        told = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told.get("data") if isinstance(told, dict) else None
 
 
 def exported_defense(cfg: DictConfig, folder: Path, device: torch.device) -> Defense:
