@@ -87,11 +87,17 @@ class Left:
 @torch.no_grad()
 def judge(victim: Victim, adversarial: Tensor, threat: Threat) -> Left:
     """Judges adversarial images (N, C, H, W) of either side by the network itself, in float32."""
-    right, still = (victim.network(x).argmax(1) == victim.y for x in (victim.x, adversarial))
-    still = still | (right & ~inside(adversarial, victim.x, threat))
+    right, still = victim.network(victim.x).argmax(1) == victim.y, standing(victim, adversarial, threat)
     fallen = right & ~still
     distance = (adversarial - victim.x).flatten(1).norm(dim=1)[fallen]
     return Left(100 * float(still.float().mean()), float(distance.mean()) if len(distance) else float("nan"))
+
+
+@torch.no_grad()
+def standing(victim: Victim, adversarial: Tensor, threat: Threat) -> Tensor:
+    """(N,) bool: images that are still classified right, by the network itself; so are those outside the budget."""
+    right, still = (victim.network(x).argmax(1) == victim.y for x in (victim.x, adversarial))
+    return still | (right & ~inside(adversarial, victim.x, threat))
 
 
 def plain_and_robust(count: int) -> tuple[Victim, Victim]:

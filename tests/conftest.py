@@ -1,9 +1,11 @@
 """What the command line's tests share: compose, run in this process, call main() as the shell would."""
 
+import importlib
 import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,17 +103,16 @@ def train_run(compose, tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
-    """command(*arguments): ``train.py <arguments>`` in this process; exit code, stdout and stderr."""
-    from robustforge.cli.train import main
-
+def tool(monkeypatch, capfd):
+    """tool(name, *arguments): a command of the package in this process; exit code, stdout and stderr."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
 
-    def call(*arguments):
+    def call(name, *arguments):
+        main = importlib.import_module(f"robustforge.cli.{name}").main
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         capfd.readouterr()
         code = 0
         try:
@@ -127,6 +128,12 @@ def command(monkeypatch, capfd):
     root.setLevel(level)
     HydraConfig.instance().cfg = None
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def command(tool):
+    """command(*arguments): ``train.py <arguments>`` in this process; exit code, stdout and stderr."""
+    return partial(tool, "train")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,5 @@
 """A run folder is somebody else's until proven otherwise: it builds nothing unknown and looks nothing up."""
 
-import sys
-
 import owned
 import pytest
 import torch
@@ -64,29 +62,6 @@ def crafted(trained, tmp_path):
     return call
 
 
-@pytest.fixture
-def tool(monkeypatch, capfd):
-    """tool(module, *arguments): a command of the package in this process; its exit code and what it said."""
-
-    def call(module, *arguments):
-        import importlib
-
-        from hydra.core.global_hydra import GlobalHydra
-
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        capfd.readouterr()
-        code = 0
-        try:
-            importlib.import_module(f"robustforge.cli.{module}").main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, capfd.readouterr().err
-
-    return call
-
-
 @pytest.mark.parametrize(
     "place", ["dataset", "defense", "callbacks.more", "defense.training.optimizer", "defense.list"]
 )
@@ -116,10 +91,10 @@ def test_nothing_of_it_is_run(crafted, tmp_path, place, target):
 def test_the_commands_refuse_it_too(crafted, tool, tmp_path, module, target):
     marker = tmp_path / "marker"
     folder = crafted("defense", {"_target_": target, "_args_": [str(marker)]})
-    code, said = tool(module, f"run={folder}")
-    assert code == 2
-    assert said.startswith("Error: The run's configuration builds")
-    assert target in said
+    done = tool(module, f"run={folder}")
+    assert done.code == 2
+    assert done.err.startswith("Error: The run's configuration builds")
+    assert target in done.err
     assert not marker.exists()
     assert [path.name for path in folder.iterdir()] == ["config.yaml"], "nothing was written"
 
@@ -130,10 +105,10 @@ def test_no_interpolation_is_resolved(crafted, tool, monkeypatch, module):
     folder = crafted("name", "${oc.env:SECRET_OF_MINE}")
     with pytest.raises(rf.UserError, match=r"interpolation '\$\{oc.env:SECRET_OF_MINE\}' at name"):
         rf.load_run(folder)
-    code, said = tool(module, f"run={folder}")
-    assert code == 2
-    assert "${oc.env:SECRET_OF_MINE}" in said
-    assert "hush" not in said
+    done = tool(module, f"run={folder}")
+    assert done.code == 2
+    assert "${oc.env:SECRET_OF_MINE}" in done.err
+    assert "hush" not in done.out + done.err
 
 
 def test_yaml_that_makes_objects_is_no_configuration(tmp_path):

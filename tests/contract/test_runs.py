@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from robustforge.api.runs import load_run
 from robustforge.cli import pipeline
+from robustforge.cli.export import export
 from robustforge.types import DefenseOutput
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -21,6 +24,12 @@ N = 8  # test images of debug=fast
 SHORT = "attack.steps=2"  # of the main attack, PGD, which also replaces the protocol's own PGD
 BIG = {"resnet18", "resnet34", "resnet50", "vgg16", "wide_resnet28_10"}
 LIGHT = ("defense=none", "model=lenet", "protocol.suites.all.attacks.bim.steps=2")
+
+
+EXPORT = {
+    "to": None, "evaluation": None, "push": None, "private": True, "trust": [], "dataset": {"path": None},
+    "paths": {"store_dir": None, "data_dir": None},
+}  # fmt: skip
 
 
 def names(group):
@@ -147,6 +156,18 @@ def test_defense_keeps_its_contract(train_run, tmp_path, defense, monkeypatch):
                 stored += 1
         assert {path.name for path in folder.iterdir()} <= {"manifest.json", "weights.safetensors", "images.npy"}
     assert bool(stored) == bool(job.defense.stages())
+
+    # exported, it comes back without its store and its data, and answers the same
+    folder = export(OmegaConf.create({"run": str(run.folder), **EXPORT}))
+    text = "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".safetensors")
+    assert str(tmp_path) not in text
+    assert str(Path.home()) not in text
+    monkeypatch.setattr(job.data.__class__, "setup", None)
+    loaded = load_run(folder)
+    monkeypatch.undo()
+    assert torch.equal(loaded(x).logits, output.logits)
+    assert output.risk is None or torch.equal(loaded(x).risk, output.risk)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
 
     # the same again in another store: the same records. In the same store: nothing is trained
     again = train_run(*tiny(defense), f"paths.store_dir={tmp_path / 'elsewhere'}", name="again")

@@ -50,6 +50,15 @@ def test_forward_and_backward(factory, shape, options):
     assert all(p.grad is not None for p in network.parameters())
 
 
+def test_vgg_without_weights_is_the_plain_one():
+    with torch.device("meta"):
+        kinds = {
+            pretrained: any(isinstance(module, nn.BatchNorm2d) for module in vgg._features(pretrained))
+            for pretrained in (None, False)
+        }
+    assert kinds == {None: False, False: True}
+
+
 @pytest.mark.slow
 def test_wide_resnet_backward_at_full_size():
     make(wide_resnet28_10, COLOR)(torch.rand(2, *COLOR)).sum().backward()

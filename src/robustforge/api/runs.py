@@ -20,7 +20,8 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
     safetensors.
 
     Args:
-        folder: that ``train.py`` wrote; its store must be at its place or have been moved with it.
+        folder: that ``train.py`` wrote, whose store must be at its place or have been moved with it; or one that
+            ``export.py`` wrote, which needs neither store nor data.
         device: where the defense goes.
         trust: names of modules with networks of your own, such as ``("mynets", "torchvision")``.
 
@@ -28,7 +29,8 @@ def load_run(folder: str | Path, device: torch.device | str = "cpu", trust: str 
         The defense, in eval mode, without parameter gradients: ``defense(x).logits``.
 
     Raises:
-        UserError: it is no run folder, not to be trusted, or its store or data is missing.
+        UserError: it is no run folder, not to be trusted, or its store or data is missing; or an exported file is not
+            the one that was written.
     """
     _, defense, _ = load_restored(Path(folder), trust, device_of(device))
     return defense

@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
+from robustforge.cli.robustbench import RobustBench
 from robustforge.config.given import keep_given
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
 from robustforge.config.trust import load_trusted
+from robustforge.types import UserError
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -51,7 +53,14 @@ def _evaluate(cfg: DictConfig) -> None:
     out = folder / "evaluations" / f"{str(merged.protocol.name).replace('/', '_')}-{digest}"
     if cfg.overwrite and out.exists():
         shutil.rmtree(out)
-    evaluate_run(merged, out, overwrite=bool(cfg.overwrite))
+    evaluate_run(merged, out, overwrite=bool(cfg.overwrite), export=_export(cfg))
+
+
+def _export(cfg: DictConfig) -> RobustBench | None:
+    form = cfg.get("export")
+    if form not in (None, "robustbench"):
+        raise UserError(f"export is '{form}': choose robustbench, or null for no other form of the result.")
+    return RobustBench(cfg.export_eps) if form else None
 
 
 def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:

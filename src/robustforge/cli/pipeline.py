@@ -17,7 +17,9 @@ from rich.console import Console
 
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.cli.robustbench import RobustBench
 from robustforge.config.defenses import build_baseline, build_defense
+from robustforge.config.exported import load_exported
 from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
@@ -32,7 +34,7 @@ from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.rows import rows
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
-from robustforge.reporting.result import make_result
+from robustforge.reporting.result import make_result, read_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
 from robustforge.training.fitting import check_precision
@@ -124,25 +126,31 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective
 
 
-def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> float | None:
+def evaluate_run(
+    cfg: DictConfig, folder: Path, overwrite: bool = False, export: RobustBench | None = None
+) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
         overwrite: attack again although finished cells are in the store.
+        export: another form that the result is written in too.
 
     Raises:
-        UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
+        UserError: the store lacks a stage of the run, the other form does not admit the evaluation, or whatever
+            :func:`train` raises.
     """
     started = time.perf_counter()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     job.data.setup()
+    if export is not None:
+        export.check(job.name, job.defense, job.data, job.protocol)
     claim(folder, cfg, job.data.fingerprint)
     loggers = _loggers(cfg, folder)
     reports = _stages(cfg, job, store, loggers, only_reuse=True)
-    return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
+    return _evaluate(cfg, job, folder, reports, loggers, started, overwrite, export)
 
 
 def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
@@ -155,6 +163,9 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 def _stages(
     cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, only_reuse: bool = False
 ) -> list[StageReport]:
+    if cfg.paths.get("exported"):
+        load_exported(job.defense, Path(str(cfg.paths.exported)), job.data.fingerprint)
+        return []
     precision = precision_of(cfg, job.device)
     callbacks = [build(node) for node in cfg.callbacks.values()]
     factory = build(cfg.trainer)
@@ -187,6 +198,7 @@ def _evaluate(
     loggers: RunLoggers,
     started: float,
     overwrite: bool = False,
+    export: RobustBench | None = None,
 ) -> float | None:
     stages = {report.name: report.key for report in reports}
     cells = Path(str(cfg.paths.store_dir)) / "cells"
@@ -202,7 +214,10 @@ def _evaluate(
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
     }
-    return report(records, meta, folder, loggers, job)
+    objective = report(records, meta, folder, loggers, job)
+    if export is not None:
+        export.write(evaluation, read_result(folder), folder)
+    return objective
 
 
 def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, job: Job) -> float | None:

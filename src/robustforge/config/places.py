@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from robustforge.config.exported import check_sums, is_exported
 from robustforge.config.identity import is_shown
 from robustforge.config.numbers import with_numbers
 from robustforge.fingerprint import names_file
@@ -104,7 +105,7 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig | None = None) -> None
             what the run recorded, null leaves a place to the run.
 
     Raises:
-        UserError: the store is nowhere.
+        UserError: the store is nowhere, or the run is an exported one whose files are not those that were written.
     """
     store, data_dir, path = (OmegaConf.select(asked, key) if asked else None for key in _ASKED)
     if store is not None and not Path(store).is_dir():
@@ -116,7 +117,12 @@ def move_to(cfg: DictConfig, run: Path, asked: DictConfig | None = None) -> None
         data_dir = elsewhere
     recorded = str(cfg.paths.store_dir)
     with open_dict(cfg):
-        cfg.paths.store_dir = store or str(find_store(recorded, run))
+        cfg.paths.exported = str(run.absolute()) if is_exported(run) else None
+        if cfg.paths.exported:
+            check_sums(run)
+            cfg.paths.store_dir = store or str(run.absolute() / "store")  # of what will be measured
+        else:
+            cfg.paths.store_dir = store or str(find_store(recorded, run))
         for key in ("defense.undefended_from", "defense.baseline.weights"):  # kept in the store, see config/given.py
             value = OmegaConf.select(cfg, key)
             if isinstance(value, str) and value.startswith(f"{recorded}{os.sep}"):

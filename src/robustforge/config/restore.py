@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from robustforge.accel import fast_bf16
 from robustforge.config.defenses import build_defense
+from robustforge.config.exported import exported_defense, is_exported
 from robustforge.config.instantiate import build
 from robustforge.config.places import move_to
 from robustforge.config.trust import load_trusted
@@ -42,16 +43,19 @@ def load_restored(
     """A run folder of anybody's: its configuration, checked, its defense and its data.
 
     Args:
-        folder: of the run, which may have been moved together with its store.
+        folder: of the run, which may have been moved together with its store; or an exported one, whose data is then
+            not set up.
         trust: see :func:`robustforge.config.trust.check_trusted`.
         device: where the defense goes, the CPU by default.
 
     Raises:
         UserError: it is no run folder, not to be trusted, or its store or data is missing.
     """
-    cfg = load_trusted(folder, trust)
+    cfg, place = load_trusted(folder, trust), device or torch.device("cpu")
+    if is_exported(folder):
+        return cfg, exported_defense(cfg, folder, place), build(cfg.dataset)
     move_to(cfg, folder)
-    return cfg, *restored(cfg, device or torch.device("cpu"))
+    return cfg, *restored(cfg, place)
 
 
 def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]:

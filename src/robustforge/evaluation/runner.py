@@ -33,7 +33,7 @@ from robustforge.fingerprint import code_state
 from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
 from robustforge.training import distributed
-from robustforge.types import Batch, Threat, UserError
+from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
 log = logging.getLogger(__name__)
 MOST = 4096  # images a batch, however much memory there is
@@ -59,6 +59,7 @@ class Evaluation:
         reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
         random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
             batch, which has ``drawing.BATCH`` images whatever the data module's says.
+        measured: after :meth:`run`, its cells.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Evaluation:
     baseline: Defense | None = None
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
     random_systems: list[str] = field(default_factory=list, init=False)
+    measured: list[Cell] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -85,7 +87,7 @@ class Evaluation:
         """
         for system in filter(None, (self.defense, self.baseline)):
             system.eval().to(self.device)
-        cells = self._cells()
+        cells = self.measured = self._cells()
         keys = CellKeys(self.defense, self.data, self.protocol, self.stages, self.baseline)
         tables: list[pa.Table] = []
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
@@ -159,10 +161,10 @@ class Evaluation:
             kept.discard()
         distributed.barrier()
         parts: list[Mapping[str, Any]] = []
-        for batch in self._batches(self.data.test, rows, size=self._batch_size(cell.system, surface)):
+        for batch in self._batches(self.data.test, rows, size=self.batch_size(cell.system, surface)):
             columns = kept.find(batch.index)
             if columns is None:
-                columns = self._attack(cell, surface, batch, threshold)
+                columns = batch_columns(batch, *self.attacked(cell, surface, batch, threshold), threshold)
                 kept.keep(batch.index, columns)
             parts.append(columns)
             progress.advance(columns["success"])
@@ -186,8 +188,10 @@ class Evaluation:
         distributed.barrier()
         return table
 
-    def _attack(self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None) -> dict[str, Any]:
-        """One batch attacked and judged, as columns of records."""
+    def attacked(
+        self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None
+    ) -> tuple[AttackResult, DefenseOutput]:
+        """What a cell's attack makes of one batch, and what the system answers to it."""
         attack = cell.attack or NoAttack()
         seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
         result = attack(
@@ -201,10 +205,9 @@ class Evaluation:
         )
         with global_draws(self.protocol.seed, batch.index):
             success, output = fooled(surface, result.x_adv, batch.y, threshold)
-        result = replace(result, success=success) if cell.blind else result
-        return batch_columns(batch, result, output, threshold)
+        return (replace(result, success=success) if cell.blind else result), output
 
-    def _batch_size(self, system: str, surface: Surface) -> int:
+    def batch_size(self, system: str, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
         bound = self.protocol.memory_gb
         if bound is None:

@@ -32,7 +32,7 @@ class ToVGGInput(nn.Module):
 
 
 def vgg16(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], pretrained: bool = True
+    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], pretrained: bool | None = True
 ) -> nn.Sequential:
     """VGG-16's convolutions and one linear layer of 512 inputs.
 
@@ -42,7 +42,8 @@ def vgg16(
         mean: checked, not used: the first layer has ImageNet's statistics, which the weights were trained with.
         std: likewise.
         pretrained: start from torchvision's ImageNet weights. When they cannot be fetched a warning says so, and the
-            variant with batch normalization is built, as the plain one hardly trains from scratch.
+            variant with batch normalization is built, as the plain one hardly trains from scratch. None builds the
+            plain one without weights, for those that are loaded into it.
 
     Returns:
         Module from (B, C, H, W) in [0, 1] to logits (B, K).
@@ -67,7 +68,7 @@ def vgg16(
     )
 
 
-def _features(pretrained: bool) -> nn.Module:
+def _features(pretrained: bool | None) -> nn.Module:
     if pretrained:
         try:
             pretrained_features: nn.Module = torchvision_vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
@@ -78,5 +79,6 @@ def _features(pretrained: bool) -> nn.Module:
                 "Set model.pretrained=false to ask for that.",
                 error,
             )
-    features: nn.Module = torchvision_vgg16_bn(weights=None).features
+    build = torchvision_vgg16 if pretrained is None else torchvision_vgg16_bn
+    features: nn.Module = build(weights=None).features
     return features
