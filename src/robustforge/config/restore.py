@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from robustforge.accel import fast_bf16
 from robustforge.config.defenses import build_defense
-from robustforge.config.exported import exported_defense, is_exported
+from robustforge.config.exported import exported_defense, is_exported, load_exported
 from robustforge.config.instantiate import build
 from robustforge.config.places import move_to
 from robustforge.config.trust import load_trusted
@@ -70,12 +70,15 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
     Raises:
         UserError: the store is not there or lacks a stage of the run, or its data is missing.
     """
-    root = Path(str(cfg.paths.store_dir))
-    if not root.is_dir():
+    root, exported = Path(str(cfg.paths.store_dir)), cfg.paths.get("exported")
+    if not exported and not root.is_dir():
         raise UserError(f"The run's store {root} is not there: start where the run was started, or move the store too.")
     data: ImageData = build(cfg.dataset)
     defense = build_defense(cfg.defense)
     data.setup()
+    if exported:
+        load_exported(defense, Path(str(exported)), data.fingerprint)
+        return defense.eval().requires_grad_(False).to(device), data
     problem: UserError | None = None
     for limits in _candidates(cfg, device):
         runner = StageRunner(data, ArtifactStore(root), _no_trainer, limits, device, quiet=True, only_reuse=True)
