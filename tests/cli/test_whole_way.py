@@ -1,8 +1,6 @@
 """From a network that somebody has to its number, to RobustBench's files, to an exported folder, and back."""
 
 import json
-import resource
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,7 +47,6 @@ def brought(folder, size, count, classes=1000):
     ("size", "count"), [(32, 8), pytest.param(224, 16, marks=pytest.mark.slow)], ids=["32x32", "224x224"]
 )
 def test_a_resnet_with_a_thousand_classes(tmp_path, compose, tool, size, count):
-    started = time.perf_counter()
     network, x, y, asked = brought(tmp_path, size, count)
 
     report = rf.evaluate(
@@ -84,8 +81,6 @@ def test_a_resnet_with_a_thousand_classes(tmp_path, compose, tool, size, count):
     assert told["external"] == f"{100 * right.float().mean():.2f}"
     assert float(told["external"]) < float(told["clean_acc"]) == round(100 * (count - 1) / count, 2)
     assert torch.equal(images[-1], x[-1]), "wrong as it is: the clean image"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{count} images of 3x{size}x{size}: {time.perf_counter() - started:.0f} s, {peak:.1f} GiB at most")
     again = tool(
         "evaluate", f"run={tmp_path / 'mine'}", *attacked, "trust=torchvision", f"dataset.path={tmp_path / 'mine.npz'}"
     )
