@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
+from robustforge.config.run_folder import was_changed
 from robustforge.config.trust import load_trusted
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -29,8 +33,11 @@ def load_run(cfg: DictConfig) -> DictConfig:
     Raises:
         UserError: it is no run folder, or builds or looks up what ``cfg.trust`` does not name.
     """
-    trust = cfg.get("trust") or []
-    return load_trusted(Path(str(cfg.run)), trust if isinstance(trust, str) else list(trust))
+    trust, folder = cfg.get("trust") or [], Path(str(cfg.run))
+    loaded = load_trusted(folder, trust if isinstance(trust, str) else list(trust))
+    if was_changed(folder):
+        log.warning("'%s' is not the file that the run wrote: it is damaged, or was changed", folder / "config.yaml")
+    return loaded
 
 
 def _evaluate(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class RunLoggers:
     def _wandb_id(self) -> str:
         """One id a run folder, so that a continued run continues in the dashboard too."""
         path = self.folder / "wandb_id.txt"
-        if distributed.rank() == 0 and not path.exists():
+        if distributed.rank() == 0 and not (path.exists() and re.fullmatch(r"[0-9a-f]{8}\s*", path.read_text())):
             write_text(path, secrets.token_hex(4))
         distributed.barrier()
         return path.read_text().strip()
