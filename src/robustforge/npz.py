@@ -76,8 +76,8 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
     """
     if info.file_size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         raise UserError(
-            f"'{path}' does not fit in memory ({info.file_size / 2**30:.0f} GiB): save it uncompressed, with np.savez, so "
-            "that it is mapped."
+            f"'{path}' does not fit in memory ({info.file_size / 2**30:.0f} GiB): save it uncompressed, with np.savez, "
+            "so that it is mapped."
         )
     with archive.open(info) as member:
         array: NDArray[np.generic] = np.lib.format.read_array(member, allow_pickle=False)

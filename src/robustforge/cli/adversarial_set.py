@@ -13,6 +13,7 @@ from robustforge.cli.evaluate import load_run, merge
 from robustforge.cli.pipeline import restore
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
+from robustforge.config.outputs import check_output
 from robustforge.config.places import settled
 from robustforge.config.run_folder import environment
 from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
@@ -49,6 +50,7 @@ def make(cfg: DictConfig) -> Path:
         raise UserError(f"surface is '{cfg.surface}': {trained.name} has {', '.join(surfaces)}.")
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
     folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
+    check_output(folder, "out", Path(str(merged.paths.store_dir)))
     provenance = {
         "model": model_hash(surface.modules),
         "surface": str(cfg.surface),

@@ -16,10 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.cli import pictures
-from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.cli.loggers import RunLoggers
 from robustforge.config.instantiate import build
+from robustforge.config.limits import check_limits, limits_of, with_threads
+from robustforge.config.logger_settings import check_settings
+from robustforge.config.outputs import check_names, outside_store
 from robustforge.config.places import settled
-from robustforge.config.restore import limits_of, precision_of
+from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
@@ -62,8 +65,12 @@ def assemble(cfg: DictConfig) -> Job:
     """
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
-    check_kind(str(cfg.logger.kind))
+    check_names(cfg)
+    check_settings(cfg.logger)
     check_precision(str(cfg.trainer.precision))
+    check_limits(cfg)
+    if cfg.get("threads"):
+        torch.set_num_threads(int(cfg.threads))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
     protocol = build(cfg.protocol)
@@ -91,9 +98,10 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
-    cfg = settled(cfg)
+    cfg = with_threads(settled(cfg), folder)
     distributed.join()
     job = assemble(cfg)
+    outside_store(folder, "hydra.run.dir", Path(str(cfg.paths.store_dir)))
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace

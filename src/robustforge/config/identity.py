@@ -19,7 +19,7 @@ SHOWN = (
     "paths",
     "store",
     "logger",
-    "callbacks",
+    "callbacks.progress",
     "tags",
     "name",
     "evaluate",
@@ -32,6 +32,9 @@ SHOWN = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+
+
+_SHOWN_OPTIONS = ("callbacks=default", "callbacks=none")  # which differ in what is shown
 
 
 def is_shown(key: str) -> bool:
@@ -57,7 +60,7 @@ def naming_overrides(overrides: Sequence[str], unnamed: Sequence[str] = ()) -> s
         text = value.strip("'\"")
         if plain == "dataset.path" and text not in ("", "null"):
             named.append(f"{key}={content_name(Path(text).expanduser())}")
-        elif not is_shown(plain) and plain not in unnamed:
+        elif not is_shown(plain) and plain not in unnamed and f"{plain}={text}" not in _SHOWN_OPTIONS:
             is_file = ("." in text or "/" in text) and Path(text).expanduser().is_file()
             named.append(f"{key}={content_name(Path(text).expanduser())}" if is_file else f"{key}{equal}{value}")
     return ",".join(sorted(named))

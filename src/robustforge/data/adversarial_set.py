@@ -14,8 +14,8 @@ from torch import nn
 
 from robustforge.data.images import check_adversarial
 from robustforge.files import write_json
-from robustforge.manifest import set_aside
-from robustforge.types import UserError
+from robustforge.manifest import read_object, set_aside
+from robustforge.types import DamagedError, UserError
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -47,15 +47,19 @@ def open_set(folder: Path, provenance: Mapping[str, Any]) -> np.ndarray | None:
         provenance: what it must have been made with: plain JSON values.
 
     Raises:
-        UserError: what is there was made with something else, cannot be read, is not what was written, or holds pixels
-            that are no image's.
+        UserError: the folder holds something else; what is there was made with something else, cannot be read, is not
+            what was written, or holds pixels that are no image's.
     """
     path = folder / "manifest.json"
     if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} holds other files and no adversarial set: give another folder.")
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_object(path)
         form, made_with, digest = manifest["format"], dict(manifest["provenance"]), manifest["sha256"]
+    except DamagedError as error:
+        raise UserError(f"{str(error).rstrip('.')}: remove the folder and make the set again.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged ({error}): remove the folder and make the set again.") from error
     if form != FORMAT:
@@ -93,8 +97,8 @@ def close_set(folder: Path, provenance: Mapping[str, Any]) -> None:
         finished = _whole(done)
         if len(finished) != len(images) or not finished.all():
             raise UserError(
-                f"{np.count_nonzero(finished)} of the {len(images)} images in {folder} are attacked: make the set again, "
-                "which continues it."
+                f"{np.count_nonzero(finished)} of the {len(images)} images in {folder} are attacked: make the set "
+                "again, which continues it."
             )
     check_adversarial(images, f"The adversarial set in {folder}")
     _write(folder, provenance, _digest(images))
@@ -140,7 +144,9 @@ def _make_way(path: Path, shape: tuple[int, ...], dtype: str) -> None:
         set_aside(path, f"'{path}' is cut short or damaged.")
         return
     if found.shape != shape or found.dtype != np.dtype(dtype):
-        set_aside(path, f"'{path}' has shape {list(found.shape)} and type {found.dtype}, not {list(shape)} and {dtype}.")
+        set_aside(
+            path, f"'{path}' has shape {list(found.shape)} and type {found.dtype}, not {list(shape)} and {dtype}."
+        )
 
 
 def _unmark_damaged(images: Path, done: Path) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robustforge.evaluation.parts import Parts
 from robustforge.files import write_json
 from robustforge.manifest import check_files, hashes, read_object, set_aside
-from robustforge.records.schema import write_table
+from robustforge.records.schema import read_parquet, write_table
 from robustforge.training import distributed
 from robustforge.training.locks import exclusive
 from robustforge.types import DamagedError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class StoredCell:
 
     def read(self) -> pa.Table | None:
         """Its records, or None. What is damaged is set aside; every rank takes part."""
-        return self._read() if distributed.agree(distributed.rank() == 0 and self._whole()) else None
+        return read_parquet(self.path) if distributed.agree(distributed.rank() == 0 and self._whole()) else None
 
     def write(self, table: pa.Table) -> None:
         """Declares it finished, and forgets its batches."""
@@ -66,9 +68,6 @@ class StoredCell:
     def _manifest(self) -> Path:
         return self.path.with_suffix(".json")
 
-    def _read(self) -> pa.Table:
-        return pq.ParquetFile(self.path).read()  # of one file: no folders or partitions are guessed from its name
-
     def _whole(self) -> bool:
         if not self._manifest.exists():
             return False
@@ -77,11 +76,12 @@ class StoredCell:
             if manifest.get("key") != self.key:
                 raise DamagedError(f"'{self._manifest}' is the manifest of another cell.")
             check_files(self.folder, manifest.get("files"), self._manifest)
-            self._read()
-        except (DamagedError, pa.ArrowException, OSError) as error:
-            told = error if isinstance(error, DamagedError) else f"'{self.path}' is damaged: {error}."
+            read_parquet(self.path)
+        except DamagedError as error:
             if self.path.exists():
-                set_aside(self.path, told)
+                set_aside(self.path, error)
+            else:
+                log.warning("%s", error)
             self._manifest.unlink()
             return False
         return True

@@ -39,6 +39,7 @@ def craft(
     limit: int | None = None,
     split: str = "train",
     source: np.ndarray | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Attacks every image of a split once and writes ``<folder>/images.npy``.
 
@@ -52,17 +53,19 @@ def craft(
         limit: attack this many batches only, to try things out; the other images stay clean.
         split: ``train``, ``calibration`` or ``test``.
         source: (N, C, H, W) images in [0, 1] that are attacked in place of the split's own, or None.
+        batch_size: images attacked together; None for the data's ``eval_batch_size``. Processes take whole batches in
+            turn, so that the set does not depend on their number.
     """
     surface = stage.surface()
     surface.modules.to(device)
     count = len(getattr(data, split).labels)
     images, done = _maps(folder, (count, *data.shape))
-    batches = data.batches(split, data.batch_size if limit else None, device=device)
-    total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
-    hidden = quiet or distributed.rank() != 0
-    for batch in track(islice(batches, limit), description=f"crafting {stage.name}", total=total, disable=hidden):
+    size, hidden = batch_size or data.eval_batch_size, quiet or distributed.rank() != 0
+    batches = enumerate(islice(data.batches(split, size, device=device, shard=False), limit))
+    total = limit or -(-count // size)
+    for number, batch in track(batches, description=f"crafting {stage.name}", total=total, disable=hidden):
         rows = batch.index.cpu().numpy()
-        if np.all(done[rows]):
+        if number % distributed.world_size() != distributed.rank() or np.all(done[rows]):
             continue
         x = batch.x if source is None else torch.as_tensor(np.array(source[rows]), device=device)
         result = stage.attack(surface, x, batch.y, stage.threat, index=batch.index, seed=seed)

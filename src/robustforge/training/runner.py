@@ -21,8 +21,8 @@ from robustforge.manifest import set_aside
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.final_weights import FinalWeights
-from robustforge.training.fitting import check_batches, lightnings_refusals
-from robustforge.training.keys import craft_limit, describe_stage
+from robustforge.training.fitting import check_batches, check_trained, lightnings_refusals
+from robustforge.training.keys import craft_batch, craft_limit, describe_stage
 from robustforge.training.locks import exclusive
 from robustforge.training.resume import ResumePoint
 from robustforge.training.store import Artifact, ArtifactStore, save_modules
@@ -61,7 +61,7 @@ class StageRunner:
         store: where products lie.
         trainer: (stage name, epochs, extra callbacks, gradient clip) -> Trainer.
         limits: the trainer settings that change what a stage produces (limited batches, fast_dev_run, precision,
-            number of processes); part of every key.
+            number of processes and threads ...); part of the key of every fit.
         device: where crafting runs.
         quiet: no progress bars.
         only_reuse: refuse to make what the store lacks (evaluation must not train).
@@ -139,12 +139,14 @@ class StageRunner:
         return StageReport(stage.name, key, reused, seconds, artifact.by_other_code)
 
     def _stored(self, stage: Stage, owner: Defense, key: str) -> tuple[Artifact | None, str]:
-        """The product where the store has it, else what is wrong with it; a damaged one that is made again makes way."""
+        """The product where the store has it, else what is wrong with it; a damaged one makes way for a new one."""
         try:
             found = self.store.find(stage.name, key)
-            if found is not None and isinstance(stage, CraftStage):
+            if found is None:
+                return None, ""
+            if isinstance(stage, CraftStage):
                 found.check_images((len(self.data.train.labels), *self.data.shape))
-            elif found is not None:
+            else:
                 found.check_modules(owner, _modules(stage))
         except DamagedError as error:
             if not self.only_reuse:
@@ -171,7 +173,8 @@ class StageRunner:
         if isinstance(stage, CraftStage):
             seed = derive_seed(defense.seed, stage.name)
             source = _images(artifacts, stage.source)
-            craft(stage, self.data, workspace, seed, self.device, self.quiet, craft_limit(self.limits), source=source)
+            size, limit = craft_batch(self.limits, self.data), craft_limit(self.limits)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, limit, source=source, batch_size=size)
             return
         if isinstance(stage, CalibrateStage):
             self._calibrate(stage, defense, workspace)
@@ -192,6 +195,7 @@ class StageRunner:
         self.data.adversarial = None
         if trainer.interrupted:
             raise KeyboardInterrupt
+        check_trained(trainer.global_step, stage.name)
         defense.leave()
         if distributed.rank() == 0:
             save_modules(workspace / "weights.safetensors", defense, stage.trains)

@@ -21,7 +21,6 @@ from robustforge.fingerprint import code_state
 from robustforge.manifest import check_files, hashes, read_object, set_aside
 from robustforge.types import DamagedError, DivergedError, UserError
 
-
 MANIFEST = "manifest.json"
 
 
@@ -94,11 +93,13 @@ class ArtifactStore:
         root: the folder; made when missing.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or is a run's.
     """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        if (self.root / "config.yaml").exists():
+            raise UserError(f"The store {self.root} is the folder of a run: set paths.store_dir to another folder.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{os.getpid()}"
