@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
@@ -90,3 +92,20 @@ def test_a_sweep_with_damaged_jobs_is_summed_up_all_the_same(tmp_path, caplog, c
     assert caplog.text.count("its job is left out of the summary") == 2
     assert "${oc.env:HOME}" in (tmp_path / "summary.csv").read_text()
     assert "1 runs in" in capsys.readouterr().out
+
+
+def test_names_in_a_result_are_text(tmp_path):
+    """Neither markup of the terminal, which ends in an error where it is not closed, nor of a page."""
+    name = "[/red] <script> ${oc.env:HOME}"
+    cell = {"system": name, "attack": "clean", "surface": "none", "norm": "none", "eps": 0.0, "rate": None, "n": 4}
+    cell |= {"accuracy": 50.0, "interval": [15.0, 85.0], "rejected": 0.0, "violated": [], "indicators": []}
+    cell |= {"abstention": None, "verdict": None, "seconds": 1.0}
+    given = {"schema": SCHEMA, "name": name, "defense": name, "protocol": name, "strict": False, "n_test": 4}
+    given |= {"split": "test", "cells": [cell], "worst_case": [], "checks": [], "comparisons": [], "thresholds": []}
+    given |= {"random_systems": [], "diagnostics": {}, "stages": [], "objective": 50.0, "objective_of": None}
+    given |= {"versions": {}, "code": {}, "reused_from_other_code": [], "seed": 0, "seconds": 1.0}
+    (tmp_path / "result.json").write_text(json.dumps(given))
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "records.parquet")
+    report = rf.Report.load(tmp_path)
+    assert name in str(report)
+    assert "<script>" not in report._repr_html_()
