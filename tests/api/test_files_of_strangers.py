@@ -81,6 +81,7 @@ def test_a_sweep_with_damaged_jobs_is_summed_up_all_the_same(tmp_path, caplog, c
     for job, overrides, result in (
         ("a", '["seed=${oc.env:HOME}"]', '{"schema": 1'),
         ("b", '{"no": "list"}', None),
+        ("d", '["seed=2"]', None),
         ("c", "[" * 200_000, None),
     ):
         (tmp_path / job).mkdir()
@@ -91,7 +92,7 @@ def test_a_sweep_with_damaged_jobs_is_summed_up_all_the_same(tmp_path, caplog, c
     assert "result.json' is damaged" in caplog.text
     assert caplog.text.count("its job is left out of the summary") == 2
     assert "${oc.env:HOME}" in (tmp_path / "summary.csv").read_text()
-    assert "1 runs in" in capsys.readouterr().out
+    assert "2 runs in" in capsys.readouterr().out
 
 
 def test_names_in_a_result_are_text(tmp_path):
