@@ -22,7 +22,7 @@ DECIDING = [
     "model.paths=3",
     "trainer=gpu",
     "callbacks=compile",
-    "+callbacks.mine._target_=a.B",
+    "callbacks.mine._target_=a.B",
 ]
 
 

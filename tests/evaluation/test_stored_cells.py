@@ -22,6 +22,11 @@ def flip(path, at=None):
     path.write_bytes(content)
 
 
+def content(path):
+    """Of a table, as text: NaN is like NaN there."""
+    return str(pq.read_table(path).to_pydict())
+
+
 DAMAGE = {
     "pages": (lambda path: flip(path), r"\.parquet' is damaged"),
     "footer": (lambda path: flip(path, -20), r"\.parquet' is damaged"),
@@ -38,7 +43,7 @@ DAMAGE = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_cell_is_named_and_measured_again(evaluate, watched, tmp_path, caplog, kind):
     records, _ = evaluate(**ONE).run()
-    whole, calls = pq.read_table(records), len(watched.calls)
+    whole, calls = content(records), len(watched.calls)
     first = {
         path: pq.read_table(path).slice(0, 1).to_pylist()[0] for path in (tmp_path / "run" / "cells").glob("*.parquet")
     }
@@ -47,7 +52,7 @@ def test_a_damaged_cell_is_named_and_measured_again(evaluate, watched, tmp_path,
     damage(path)
     records, _ = evaluate(**ONE).run()
     assert len(watched.calls) == calls + 3, "one of the cells, in three batches"
-    assert pq.read_table(records).equals(whole)
+    assert content(records) == whole
     assert [told for told in caplog.messages if re.search(message, told)]
     assert kind == "gone" or path.with_name(f"{path.name}.damaged-1").exists()
     evaluate(**ONE).run()
@@ -120,7 +125,7 @@ def test_two_runs_at_once_measure_each_cell_once(evaluate, watched, monkeypatch)
         logging.getLogger("robustforge.training.locks").removeHandler(handler)
     assert not errors
     assert len(watched.calls) == 6, "two cells of three batches, each attacked once"
-    assert pq.read_table(records).equals(pq.read_table(one.folder / "records.parquet"))
+    assert content(records) == content(one.folder / "records.parquet")
     assert not list((one.cells / ".partial").glob("*/*.npz"))
 
 
