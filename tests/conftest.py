@@ -67,7 +67,7 @@ def described_stages():
     from robustforge.data.augment import Augment
     from robustforge.training.keys import describe_stage
 
-    data = SimpleNamespace(fingerprint="data", batch_size=32, augment=Augment(), seed=0)
+    data = SimpleNamespace(fingerprint="data", batch_size=32, eval_batch_size=40, augment=Augment(), seed=0)
 
     def call(defense):
         stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]

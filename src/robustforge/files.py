@@ -7,6 +7,7 @@ import json
 import math
 import os
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -15,6 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from robustforge.npz import UNREADABLE, checked_members, read_header, read_member
+from robustforge.types import DamagedError, UserError
 
 
 @contextmanager
@@ -77,12 +81,24 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
-    """The named arrays of an ``.npz`` file, or None where there is no such file; no pickle is loaded."""
+    """The named arrays of an ``.npz`` file, or None where there is no such file; no pickle is loaded.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
     path = Path(path)
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = checked_members(path, archive)
+            for info in members.values():
+                read_header(archive, info)
+            return {name: read_member(path, archive, info) for name, info in members.items()}
+    except UserError:
+        raise
+    except (*UNREADABLE, MemoryError) as error:
+        raise DamagedError(f"'{path}' is damaged: {error}.") from error
 
 
 def sha256_of(path: Path) -> str:

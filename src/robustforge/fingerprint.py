@@ -31,13 +31,15 @@ from torch import Tensor, nn
 
 from robustforge.files import sha256_of
 
-FORMAT = 2  # raise when the meaning of stored products changes
+FORMAT = 3  # raise when the meaning of stored products changes
 PACKAGE = Path(__file__).resolve().parent
 
 # the framework: recorded beside a product, no part of its key
 _FRAMEWORK = (
     "robustforge.types",
     "robustforge.files",
+    "robustforge.manifest",
+    "robustforge.npz",
     "robustforge.data",
     "robustforge.defenses.base",
     "robustforge.defenses.stages",

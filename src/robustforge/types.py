@@ -15,6 +15,10 @@ class UserError(Exception):
     """Something the person at the keyboard can mend. The message is one sentence that says what to do; exit code 2."""
 
 
+class DamagedError(UserError, ValueError):
+    """A stored file is not what was written there: the message names it."""
+
+
 class DivergedError(Exception):
     """A loss or weight became NaN or infinite. The message names stage, epoch, step and term; exit code 1."""
 

@@ -134,7 +134,7 @@ def test_an_unknown_kind_is_refused(tmp_path):
 
 
 def test_every_kind_has_its_config():
-    from robustforge.cli.loggers import KINDS
+    from robustforge.config.logger_settings import KINDS
 
     folder = Path(__file__).resolve().parents[2] / "conf" / "logger"
     assert {path.stem for path in folder.glob("*.yaml")} == set(KINDS)

@@ -217,3 +217,27 @@ def _descendants(pid):
         level = {child for child, parent in parents.items() if parent in level}
         found += level
     return found
+
+
+@pytest.mark.parametrize("folders", [("one", "two"), ("same", "same")])
+def test_two_runs_at_once_share_stages_and_cells(tmp_path, folders):
+    """Same command, same store, with the same run folder or another: each product and cell is made once."""
+    places = {"paths.output_dir": tmp_path, "paths.store_dir": tmp_path / "store"}
+    command = ("defense=memdef", "stack=short", *FEW, "defense.undefended_training.epochs=1")
+    command += ("stack.settings.training.epochs=1", "threads=1")
+    runs = [start(*command, **places, **{"hydra.run.dir": tmp_path / folder}) for folder in folders]
+    told = [finish(run) for run in runs]
+    assert [code for code, *_ in told] == [0, 0], told
+    said = "".join(out + err for _, out, err in told)
+    assert "which another run is making: process " in said
+    assert "Traceback" not in said
+    assert "damaged" not in said
+    one, two = (answers(tmp_path / folder) for folder in folders)
+    assert one == two
+    assert not list((tmp_path / "store").rglob("*.damaged-*"))
+    assert not list((tmp_path / "store").rglob("*.holder"))
+    alone = start(
+        *command, **{**places, "paths.store_dir": tmp_path / "alone", "hydra.run.dir": tmp_path / "alone-run"}
+    )
+    assert finish(alone)[0] == 0
+    assert answers(tmp_path / "alone-run") == one

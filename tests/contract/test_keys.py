@@ -22,7 +22,7 @@ from robustforge.types import UserError
 CONF = config_folder()
 DEFENSES = sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))
 NEEDS = {"pretrained": ["defense.network=${model}"]}  # what a defense leaves to the caller
-DATA = SimpleNamespace(fingerprint="data", batch_size=32, augment=Augment(), seed=0)
+DATA = SimpleNamespace(fingerprint="data", batch_size=32, eval_batch_size=40, augment=Augment(), seed=0)
 
 
 def keys_of(defense):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustforge.data.adversarial_set import begin_images, begin_set, close_set, open_set
+from robustforge.data.adversarial_set import begin_images, begin_set, close_set, marks, open_set
 from robustforge.fingerprint import weights_hash
 from robustforge.types import UserError
 
+SHAPE = (5, 1, 4, 4)
 MADE_WITH = {"model": "abc", "attack": {"steps": 5}, "seed": 0, "versions": {"torch": "2.15"}}
 
 
@@ -77,22 +78,63 @@ def test_a_set_that_is_not_wholly_attacked_is_not_closed(tmp_path, done):
     assert open_set(tmp_path, MADE_WITH) is None
 
 
-def test_an_interrupted_set_goes_on_and_a_cut_or_foreign_one_is_refused(tmp_path):
-    shape = (5, 1, 4, 4)
-    images, done = tmp_path / "images.npy", tmp_path / "done.npy"
-    begin_images(tmp_path, shape)
-    np.save(done, np.array([True, True, False, False, False]))
-    begin_images(tmp_path, shape)
-    assert np.load(done).sum() == 2
-    with pytest.raises(UserError, match=r"images.npy' has shape \[5, 1, 4, 4\] .*, not \[6, 1, 4, 4\]"):
-        begin_images(tmp_path, (6, 1, 4, 4))
-    whole = images.read_bytes()
-    images.write_bytes(whole[:-40])
-    with pytest.raises(UserError, match="images.npy' is missing, cut short or damaged"):
-        begin_images(tmp_path, shape)
-    images.unlink()
-    begin_images(tmp_path, shape)
-    assert not np.load(done).any()  # the images that were done are gone
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a set of which two images are finished."""
+    begin_images(tmp_path, SHAPE)
+    pixels = np.random.default_rng(0).random(SHAPE, np.float32)
+    images, done = (np.lib.format.open_memmap(tmp_path / name, mode="r+") for name in ("images.npy", "done.npy"))
+    images[:2], done[:2] = pixels[:2], marks(pixels[:2])
+    images.flush()
+    done.flush()
+    return tmp_path
+
+
+def set_pixel(path, value):
+    images = np.lib.format.open_memmap(path, mode="r+")
+    images[1, 0, 2, 2] = value
+    images.flush()
+
+
+def test_an_interrupted_set_goes_on(begun, caplog):
+    before = np.load(begun / "images.npy")
+    begin_images(begun, SHAPE)
+    assert np.flatnonzero(np.load(begun / "done.npy")).tolist() == [0, 1]
+    assert np.array_equal(np.load(begun / "images.npy"), before)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("value", [7.5, 0.0, np.nan])
+def test_images_that_are_not_what_was_written_are_attacked_again(begun, caplog, value):
+    set_pixel(begun / "images.npy", value)
+    begin_images(begun, SHAPE)
+    assert np.flatnonzero(np.load(begun / "done.npy")).tolist() == [0]
+    assert "images.npy': 1 of 2 images are damaged and are attacked again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda f: (f / "images.npy").write_bytes((f / "images.npy").read_bytes()[:-40]), "images.npy.damaged-1"),
+        (lambda f: (f / "images.npy").write_bytes(b""), "images.npy.damaged-1"),
+        (lambda f: (f / "done.npy").write_bytes(b"x"), "done.npy.damaged-1"),
+        (lambda f: np.save(f / "images.npy", np.zeros((6, 1, 4, 4), np.float32)), "images.npy.damaged-1"),
+        (lambda f: (f / "images.npy").unlink(), None),
+    ],
+)
+def test_a_cut_or_foreign_set_in_the_making_starts_again(begun, caplog, damage, kept):
+    damage(begun)
+    begin_images(begun, SHAPE)
+    assert np.load(begun / "images.npy").shape == SHAPE
+    assert not np.load(begun / "done.npy").any()  # the images that were done are gone
+    assert kept is None or (begun / kept).exists()
+    assert (kept or "") in caplog.text
+
+
+def test_other_files_are_no_set(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds other files and no adversarial set"):
+        open_set(tmp_path, MADE_WITH)
 
 
 @pytest.mark.parametrize(

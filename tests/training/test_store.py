@@ -1,5 +1,6 @@
 """The artifact store: complete or absent, under a key of everything."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -33,7 +34,9 @@ def test_only_the_committed_is_found(store):
     assert found.key == KEY
     assert sorted(p.name for p in found.folder.iterdir()) == ["manifest.json", "weights.safetensors"]
     manifest = json.loads((found.folder / "manifest.json").read_text())
-    assert manifest == {"key": KEY, "stage": "a", "code": code_state()}
+    digest = hashlib.sha256(b"half").hexdigest()
+    files = {"weights.safetensors": digest}
+    assert manifest == {"key": KEY, "stage": "a", "code": code_state(), "files": files}
     assert not found.by_other_code
     assert not workspace.exists()
     assert store.find("b", KEY) is None

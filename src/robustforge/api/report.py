@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -14,8 +13,10 @@ from rich.console import Console
 
 from robustforge.files import atomic_write, write_json, write_text
 from robustforge.indicators.verdict import ROBUST
+from robustforge.records.schema import read_parquet
 from robustforge.reporting.html.page import html_page
 from robustforge.reporting.notes import statements
+from robustforge.reporting.result import read_result
 from robustforge.reporting.tables import markdown_run, render_run
 
 WIDTH = 120  # columns of the printed table
@@ -122,4 +123,4 @@ class Report:
     def load(cls, folder: str | Path) -> Report:
         """Reads what :meth:`save`, or a run of the command line, wrote into ``folder``."""
         folder = Path(folder)
-        return cls(json.loads((folder / "result.json").read_text()), pq.read_table(folder / "records.parquet"))
+        return cls(read_result(folder), read_parquet(folder / "records.parquet"))

@@ -14,6 +14,7 @@ from robustforge.cli.evaluate import load_run, merge
 from robustforge.cli.pipeline import device_of
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
+from robustforge.config.outputs import check_output
 from robustforge.config.places import settled
 from robustforge.config.restore import restored
 from robustforge.config.run_folder import environment
@@ -56,6 +57,7 @@ def make(cfg: DictConfig) -> Path:
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
     check_fits([Cell(name, surface, attack, threat)], defense, data)
     folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
+    check_output(folder, "out", Path(str(merged.paths.store_dir)))
     provenance = {
         "model": weights_hash(surface.modules.state_dict()),
         "surface": str(cfg.surface),

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.errors import explain
 from robustforge.config.locate import config_folder
+from robustforge.config.logger_settings import check_overrides
 from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.resolvers import register
 from robustforge.types import DivergedError, UserError
@@ -54,14 +55,8 @@ def run(task: Callable[[], None], config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
     register()
-    if config_name == "train":
-        preset = find_preset(sys.argv[1:], config_folder())
-        if preset is not None:
-            _show(preset, sys.argv[1:])
-            sys.argv[1:] = preset.put_into(sys.argv[1:])
-    elif config_name == "evaluate":
-        sys.argv[1:] = for_run(sys.argv[1:], config_folder())
     try:
+        _complete(config_name)
         task()
     except UserError as error:
         sys.exit(_say(str(error)))
@@ -76,6 +71,18 @@ def run(task: Callable[[], None], config_name: str) -> None:
     except KeyboardInterrupt:
         print("Interrupted. The same command continues where this one stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _complete(config_name: str) -> None:
+    """Checks the command line and writes out what it leaves to the preset, or to the run that it names."""
+    check_overrides(sys.argv[1:])
+    if config_name == "train":
+        preset = find_preset(sys.argv[1:], config_folder())
+        if preset is not None:
+            _show(preset, sys.argv[1:])
+            sys.argv[1:] = preset.put_into(sys.argv[1:])
+    elif config_name == "evaluate":
+        sys.argv[1:] = for_run(sys.argv[1:], config_folder())
 
 
 def _show(preset: Preset, arguments: list[str]) -> None:

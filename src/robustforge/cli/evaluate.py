@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from robustforge.cli.robustbench import RobustBench
 from robustforge.config.given import keep_given
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
+from robustforge.config.run_folder import was_changed
 from robustforge.config.trust import load_trusted
 from robustforge.types import UserError
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -32,7 +36,11 @@ def load_run(cfg: DictConfig) -> DictConfig:
     Raises:
         UserError: it is no run folder, or builds or looks up what ``cfg.trust`` does not name.
     """
-    return load_trusted(Path(str(cfg.run)), cfg.get("trust") or ())
+    folder = Path(str(cfg.run))
+    loaded = load_trusted(folder, cfg.get("trust") or ())
+    if was_changed(folder):
+        log.warning("'%s' is not the file that the run wrote: it is damaged, or was changed", folder / "config.yaml")
+    return loaded
 
 
 def _evaluate(cfg: DictConfig) -> None:

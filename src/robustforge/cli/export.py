@@ -93,6 +93,7 @@ def _made(cfg: DictConfig, source: Path) -> Path:
 def _describe(cfg: DictConfig, trained: DictConfig, source: Path, folder: Path) -> None:
     """What the run and its evaluation say about themselves, and the card."""
     environment = _environment(source)
+    environment.pop("run", None)  # tells whether config.yaml was changed; the exported one has hashes
     write_json(folder / "environment.json", environment)
     evaluation = Path(str(cfg.evaluation or source))
     result = _result(evaluation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,9 @@ from typing import Any
 import matplotlib.image
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from robustforge.config.logger_settings import check_settings
 from robustforge.files import write_text
 from robustforge.training import distributed
-from robustforge.types import UserError
-
-KINDS = ("csv", "wandb", "tensorboard")
 
 
 class RunLoggers:
@@ -28,13 +27,13 @@ class RunLoggers:
         config: the resolved configuration, as plain values.
 
     Raises:
-        UserError: unknown kind.
+        UserError: unknown kind or setting.
     """
 
     def __init__(
         self, settings: Mapping[str, Any], folder: Path, name: str, tags: list[str], config: dict[str, Any]
     ) -> None:
-        check_kind(settings["kind"])
+        check_settings(settings)
         self.kind, self.folder = settings["kind"], folder
         self.wandb: WandbLogger | None = None
         if self.kind == "wandb":
@@ -54,7 +53,7 @@ class RunLoggers:
     def _wandb_id(self) -> str:
         """One id a run folder, so that a continued run continues in the dashboard too."""
         path = self.folder / "wandb_id.txt"
-        if distributed.rank() == 0 and not path.exists():
+        if distributed.rank() == 0 and not (path.exists() and re.fullmatch(r"[0-9a-f]{8}\s*", path.read_text())):
             write_text(path, secrets.token_hex(4))
         distributed.barrier()
         return path.read_text().strip()
@@ -99,12 +98,6 @@ class RunLoggers:
             import wandb
 
             wandb.finish(exit_code=exit_code)
-
-
-def check_kind(kind: str) -> None:
-    """Raises UserError unless there is such a logger."""
-    if kind not in KINDS:
-        raise UserError(f"logger.kind is '{kind}': choose one of {', '.join(KINDS)}.")
 
 
 def _metric_name(cell: Mapping[str, Any]) -> str:

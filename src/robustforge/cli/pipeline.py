@@ -16,14 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.cli import pictures
-from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.cli.loggers import RunLoggers
 from robustforge.cli.robustbench import RobustBench
 from robustforge.config.defenses import build_baseline, build_defense
 from robustforge.config.exported import load_exported
 from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
+from robustforge.config.limits import check_limits, limits_of, with_threads
+from robustforge.config.logger_settings import check_settings
+from robustforge.config.outputs import check_names, outside_store
 from robustforge.config.places import settled
-from robustforge.config.restore import limits_of, precision_of
+from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim, environment
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
@@ -68,8 +71,12 @@ def assemble(cfg: DictConfig) -> Job:
     """
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
-    check_kind(str(cfg.logger.kind))
+    check_names(cfg)
+    check_settings(cfg.logger)
     check_precision(str(cfg.trainer.precision))
+    check_limits(cfg)
+    if cfg.get("threads"):
+        torch.set_num_threads(int(cfg.threads))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
     protocol = build(cfg.protocol)
@@ -105,9 +112,10 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
-    cfg = keep_given(settled(cfg), cfg.get("trust") or ())
+    cfg = keep_given(with_threads(settled(cfg), folder), cfg.get("trust") or ())
     distributed.join()
     job = assemble(cfg)
+    outside_store(folder, "hydra.run.dir", Path(str(cfg.paths.store_dir)))
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace

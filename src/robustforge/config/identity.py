@@ -21,7 +21,7 @@ SHOWN = (
     "paths",
     "store",
     "logger",
-    "callbacks",
+    "callbacks.progress",
     "tags",
     "name",
     "evaluate",
@@ -35,6 +35,7 @@ SHOWN = (
     "trainer.profiler",
 )
 _KEPT = re.compile(r".*[/\\](given-[0-9a-f]{16})[/\\][^/\\]+")
+_SHOWN_OPTIONS = ("callbacks=default", "callbacks=none")  # which differ in what is shown
 
 
 def is_shown(key: str) -> bool:
@@ -60,7 +61,7 @@ def naming_overrides(overrides: Sequence[str], unnamed: Sequence[str] = ()) -> s
         text = value.strip("'\"")
         if plain == "dataset.path" and text not in ("", "null"):
             named.append(f"{key}={content_name(Path(text).expanduser())}")
-        elif not is_shown(plain) and plain not in unnamed:
+        elif not is_shown(plain) and plain not in unnamed and f"{plain}={text}" not in _SHOWN_OPTIONS:
             path = Path(text).expanduser()
             has_content = ("." in text or "/" in text) and (path.is_file() or (path / "config.yaml").is_file())
             named.append(f"{key}={content_name(path)}" if has_content else f"{key}{equal}{value}")

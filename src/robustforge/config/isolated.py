@@ -7,7 +7,6 @@ are averaged with exit code 0. A job in its own process cannot do any of that, a
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustforge.files import write_json, write_text
+from robustforge.manifest import read_object
 
 # what a rank inherits and a fresh job must not
 RANK_VARIABLES = (
@@ -79,7 +79,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     if not result.exists():
         write_text(folder / TRAINED, "exit code 0, not evaluated\n")
         return float("-inf")
-    objective = json.loads(result.read_text()).get("objective")
+    objective = read_object(result).get("objective")
     return float("-inf") if objective is None else float(objective)
 
 

@@ -6,12 +6,16 @@ preset is for. A list of overrides can, says plainly what it does, and gives way
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
+
+from robustforge.config.trust import load_plain
+from robustforge.types import UserError
 
 _SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 _SHORT = "protocol=paper"
@@ -97,11 +101,25 @@ def for_run(arguments: Sequence[str], folder: Path) -> list[str]:
     run = next((item.removeprefix("run=").strip("'\"") for item in arguments if item.startswith("run=")), "")
     written = []
     if (Path(run) / "config.yaml").exists():
-        trained = OmegaConf.load(Path(run) / "config.yaml")
-        preset = find_preset([f"defense={trained.defense_name}", f"dataset={trained.dataset.name}"], folder)
+        defense, dataset = _names_in(Path(run) / "config.yaml")
+        preset = find_preset([f"defense={defense}", f"dataset={dataset}"], folder)
         named = [item for item in preset.applied if item.startswith(_OWN)] if preset else []
-        written = named or [f"{_OWN}{trained.defense_name}"]
+        written = named or [f"{_OWN}{defense}"]
     return [new for item in arguments for new in (written if item == _SHORT else [item])]
+
+
+def _names_in(path: Path) -> tuple[str, str]:
+    """The names of the defense and the data set of a run, which may be a stranger's.
+
+    Raises:
+        UserError: they are not plain names; with a path in its place, Hydra would load whatever file it leads to.
+    """
+    cfg = load_plain(path)
+    found = cfg.get("defense_name"), (cfg.get("dataset") or {}).get("name")
+    for name in found:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
+            raise UserError(f"'{path}' names a defense or data set {name!r}, which is no name: give protocol=<name>.")
+    return str(found[0]), str(found[1])
 
 
 def _key(override: str) -> str:

@@ -13,11 +13,11 @@ from robustforge.accel import fast_bf16
 from robustforge.config.defenses import build_defense
 from robustforge.config.exported import exported_defense, is_exported, load_exported
 from robustforge.config.instantiate import build
+from robustforge.config.limits import limits_of
 from robustforge.config.places import move_to
 from robustforge.config.trust import load_trusted
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.training import distributed
 from robustforge.training.runner import StageRunner
 from robustforge.training.store import ArtifactStore
 from robustforge.types import UserError
@@ -29,12 +29,6 @@ def precision_of(cfg: DictConfig, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16-mixed" if fast_bf16(device) else "32-true"
-
-
-def limits_of(cfg: DictConfig, precision: str, processes: int | None = None) -> dict[str, Any]:
-    """The trainer settings that change what a stage produces; part of every key."""
-    limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
-    return limits | {"precision": precision, "processes": processes or distributed.world_size()}
 
 
 def load_restored(

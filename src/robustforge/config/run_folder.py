@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from robustforge.config.identity import deciding
 from robustforge.config.trust import load_plain
-from robustforge.files import write_json, write_text
-from robustforge.fingerprint import code_state
-from robustforge.types import UserError
+from robustforge.files import plain, write_json, write_text
+from robustforge.fingerprint import code_state, key_of
+from robustforge.manifest import read_object, set_aside
+from robustforge.types import DamagedError, UserError
 
 _PACKAGES = (
     "robustforge",
@@ -48,21 +48,22 @@ def claim(folder: Path, cfg: DictConfig, data: str) -> None:
     Raises:
         UserError: it cannot be written, or belongs to another configuration or to other data.
     """
+    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").touch()
-        (folder / ".probe").unlink()
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise UserError(
             f"The run folder {folder} cannot be written ({error.strerror}): set paths.output_dir or hydra.run.dir to a "
             "folder you may write."
         ) from error
-    path = folder / "config.yaml"
-    if path.exists():
-        theirs = experiment_values(load_plain(path))
-        ours = experiment_values(cfg)
+    path, ours = folder / "config.yaml", experiment_values(cfg)
+    recorded = _recorded(folder)
+    theirs = _configured(path, recorded)
+    if theirs is not None:
         differing = _differences(theirs, ours, "")[:5]
-        if not differing and _other_data(folder, data):
+        if not differing and recorded.get("data", data) != data:  # earlier versions did not say what they saw
             differing = ["the content of its data"]
         if differing:
             raise UserError(
@@ -70,13 +71,44 @@ def claim(folder: Path, cfg: DictConfig, data: str) -> None:
                 "give another hydra.run.dir, or remove that folder."
             )
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
-    write_json(folder / "environment.json", {**environment(), "data": data})
+    write_json(folder / "environment.json", {**environment(), "data": data, "run": key_of(plain(ours))})
 
 
-def _other_data(folder: Path, data: str) -> bool:
-    """Whether the folder's run saw other data; runs of earlier versions do not say what they saw."""
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What the folder's ``environment.json`` says; nothing where it is not there, or was damaged and set aside."""
     path = folder / "environment.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("data", data) != data
+    if not path.exists():
+        return {}
+    try:
+        return read_object(path)
+    except DamagedError as error:
+        set_aside(path, error)
+        return {}
+
+
+def _configured(path: Path, recorded: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration of the folder's run; None where there is none, or a damaged one, which is set aside."""
+    if not path.exists():
+        return None
+    try:
+        theirs = experiment_values(load_plain(path))
+    except DamagedError as error:
+        set_aside(path, error)
+        return None
+    if recorded.get("run") in (None, key_of(plain(theirs))):
+        return theirs
+    set_aside(path, f"'{path}' is not what the run wrote: it is damaged, or was changed by hand.")
+    return None
+
+
+def was_changed(folder: Path) -> bool:
+    """Whether the configuration of a run folder is another one than its run wrote, as far as the folder tells."""
+    try:
+        recorded = read_object(folder / "environment.json")
+    except DamagedError:
+        return False
+    ours = experiment_values(load_plain(folder / "config.yaml"))
+    return recorded.get("run") not in (None, key_of(plain(ours)))
 
 
 def _differences(theirs: Any, ours: Any, prefix: str) -> list[str]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.locate import config_folder
-from robustforge.types import UserError
+from robustforge.types import DamagedError, UserError
 
 _TARGET = re.compile(r"_target_:\s*([A-Za-z_][\w.]*)")
 _OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
@@ -48,14 +48,19 @@ def load_plain(path: Path) -> DictConfig:
     """A configuration that holds plain values alone; nothing in it is resolved.
 
     Raises:
-        UserError: it cannot be read, or holds an interpolation.
+        DamagedError: it cannot be read, or is empty.
+        UserError: it holds an interpolation or a YAML alias.
     """
     try:
+        _refuse_aliases(path)
         cfg = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read as a configuration ({str(error).splitlines()[0]}).") from error
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{path} is no configuration: it must hold keys and values.")
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedError(f"{path} cannot be read as a configuration ({reason}).") from error
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise DamagedError(f"{path} is no configuration: it must hold keys and values.")
     _refuse_interpolations(cfg)
     return cfg
 
@@ -80,6 +85,13 @@ def check_trusted(cfg: DictConfig, trust: str | Sequence[str] = ()) -> None:
                 f"The run's configuration builds {value!r} at {key}, which this package's own never do: if you trust "
                 f"whoever wrote it, add trust={module}."
             )
+
+
+def _refuse_aliases(path: Path) -> None:
+    """A finished run's configuration has none; a few lines of aliases of aliases fill any memory."""
+    with path.open(encoding="utf-8") as file:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(file, yaml.SafeLoader)):
+            raise UserError(f"{path} holds YAML aliases (*name), and a finished run's configuration holds none.")
 
 
 def _refuse_interpolations(cfg: DictConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 
 from robustforge.data.images import check_adversarial
 from robustforge.files import write_json
-from robustforge.types import UserError
+from robustforge.manifest import read_object, set_aside
+from robustforge.types import DamagedError, UserError
 
+log = logging.getLogger(__name__)
 FORMAT = 2
 FREE = ("versions",)  # told, not compared: another version is a warning's matter, not a refusal's
 
@@ -33,15 +36,19 @@ def open_set(folder: Path, provenance: Mapping[str, Any]) -> np.ndarray | None:
         provenance: what it must have been made with: plain JSON values.
 
     Raises:
-        UserError: what is there was made with something else, cannot be read, is not what was written, or holds pixels
-            that are no image's.
+        UserError: the folder holds something else; what is there was made with something else, cannot be read, is not
+            what was written, or holds pixels that are no image's.
     """
     path = folder / "manifest.json"
     if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} holds other files and no adversarial set: give another folder.")
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_object(path)
         form, made_with, digest = manifest["format"], dict(manifest["provenance"]), manifest["sha256"]
+    except DamagedError as error:
+        raise UserError(f"{str(error).rstrip('.')}: remove the folder and make the set again.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged ({error}): remove the folder and make the set again.") from error
     if form != FORMAT:
@@ -79,8 +86,8 @@ def close_set(folder: Path, provenance: Mapping[str, Any]) -> None:
         finished = _whole(done)
         if len(finished) != len(images) or not finished.all():
             raise UserError(
-                f"{int(finished.sum())} of the {len(images)} images in {folder} are attacked: make the set again, "
-                "which continues it."
+                f"{np.count_nonzero(finished)} of the {len(images)} images in {folder} are attacked: make the set "
+                "again, which continues it."
             )
     check_adversarial(images, f"The adversarial set in {folder}")
     _write(folder, provenance, _digest(images))
@@ -88,36 +95,64 @@ def close_set(folder: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def begin_images(folder: Path, shape: Sequence[int]) -> None:
-    """Makes ``images.npy`` (zeros) and ``done.npy`` (False) in ``folder``, or checks those of an interrupted attempt.
+    """Makes ``images.npy`` (zeros) and ``done.npy`` (zeros) in ``folder``, or checks those of an interrupted attempt.
 
-    A file that was cut short must not be opened for writing, which would fill it up with zeros: black images that
-    ``done.npy`` calls finished.
+    ``done.npy`` (N,) holds the :func:`marks` of the images that are finished, 0 for the others. Images that are not
+    what their mark says are attacked again, and files of another size make way; a log line says which.
 
     Args:
         folder: of the set in the making.
         shape: (N, C, H, W) of its images.
-
-    Raises:
-        UserError: what is there is cut short, or belongs to a set of another size.
     """
     images, done = folder / "images.npy", folder / "done.npy"
+    for path, dtype, wanted in ((images, "<f4", tuple(shape)), (done, "<u8", tuple(shape[:1]))):
+        if path.exists():
+            _make_way(path, wanted, dtype)
     if not images.exists():
         done.unlink(missing_ok=True)  # says what was finished in images that are gone
-    for path, dtype, wanted in ((images, "<f4", tuple(shape)), (done, "|b1", tuple(shape[:1]))):
-        if not path.exists():
-            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=wanted).flush()
+        np.lib.format.open_memmap(images, mode="w+", dtype="<f4", shape=tuple(shape)).flush()
+    if not done.exists():
+        np.lib.format.open_memmap(done, mode="w+", dtype="<u8", shape=tuple(shape[:1])).flush()
+    _unmark_damaged(images, done)
+
+
+def marks(images: np.ndarray) -> np.ndarray:
+    """(B,) uint64: a hash of each image's pixels (B, C, H, W), never 0. It marks the image as finished."""
+    found = [hashlib.blake2b(np.ascontiguousarray(one).tobytes(), digest_size=8).digest() for one in images]
+    return np.array([int.from_bytes(digest, "little") | 1 for digest in found], np.uint64)
+
+
+def _make_way(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Sets a file of a set in the making aside unless it can be continued.
+
+    One that was cut short must not be opened for writing, which would fill it up with zeros.
+    """
+    try:
         found = _whole(path)
-        if found.shape != wanted or found.dtype != np.dtype(dtype):
-            raise UserError(
-                f"'{path}' has shape {list(found.shape)} and type {found.dtype}, not {list(wanted)} and "
-                f"{np.dtype(dtype)}: remove the folder and make the set again."
-            )
+    except UserError:
+        set_aside(path, f"'{path}' is cut short or damaged.")
+        return
+    if found.shape != shape or found.dtype != np.dtype(dtype):
+        set_aside(
+            path, f"'{path}' has shape {list(found.shape)} and type {found.dtype}, not {list(shape)} and {dtype}."
+        )
+
+
+def _unmark_damaged(images: Path, done: Path) -> None:
+    """Removes the marks of images that are not what was written."""
+    pixels, marked = _whole(images), np.lib.format.open_memmap(done, mode="r+")
+    finished = np.flatnonzero(marked)
+    damaged = [row for row in finished if marks(pixels[row : row + 1])[0] != marked[row]]
+    if damaged:
+        log.warning("'%s': %d of %d images are damaged and are attacked again", images, len(damaged), len(finished))
+        marked[damaged] = 0
+        marked.flush()
 
 
 def _whole(path: Path) -> np.ndarray:
     """A .npy file, mapped for reading."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r")
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"'{path}' is missing, cut short or damaged ({error}): remove its folder and make the set again."

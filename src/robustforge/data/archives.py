@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from robustforge.npz import UNREADABLE, checked_members, read_header, read_member
 from robustforge.types import UserError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 MAP_FROM_BYTES = 256 << 20
 """Arrays from this size on stay on the disk, when the archive stores them uncompressed (np.savez does)."""
-
-# RuntimeError: an encrypted archive, or a compression that Python does not know.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
 _SAVE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 
@@ -49,7 +45,7 @@ def read_npz(path: Path, map_from_bytes: int = MAP_FROM_BYTES) -> dict[str, np.n
             if handle.read(6) == b"\x93NUMPY":
                 raise UserError(f"'{path}' holds a single array: save all four in one archive with {_SAVE}.")
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = checked_members(path, archive)
             missing = [name for name in NAMES if name not in members]
             if missing:
                 raise UserError(
@@ -61,16 +57,14 @@ def read_npz(path: Path, map_from_bytes: int = MAP_FROM_BYTES) -> dict[str, np.n
         raise UserError(
             f"'{path}' does not fit in memory ({error}): save it uncompressed, with np.savez, so that it is mapped."
         ) from error
+    except UserError:
+        raise
     except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, map_from_bytes: int) -> np.ndarray:
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(member)
-        start = member.tell()
+    shape, fortran, dtype, start = read_header(archive, info)
     if dtype.hasobject:
         name = info.filename.removesuffix(".npy")
         advice = "with np.stack, after bringing the images to one size" if name.startswith("x") else "0 .. classes - 1"
@@ -78,11 +72,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, map_fro
             f"{name} of '{path}' holds pickled Python objects, which are never loaded: "
             f"store one array of numbers, {advice}."
         )
-    if start + math.prod(shape) * dtype.itemsize != info.file_size:
-        raise damaged(path, f"the header of {info.filename} promises shape {list(shape)}, its size is another")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size < map_from_bytes:
-        with archive.open(info) as member:
-            return np.lib.format.read_array(member, allow_pickle=False)
+        return read_member(path, archive, info)
     if info.compress_size != info.file_size:
         raise damaged(path, f"the two sizes of {info.filename} differ")
     with path.open("rb") as handle:

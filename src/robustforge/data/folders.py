@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from robustforge.data.image_files import decode
 from robustforge.files import atomic_write
+from robustforge.manifest import set_aside
 from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
     stats = [(str(file.relative_to(cache.parent)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = hashlib.sha256(repr((DECODER, tuple(shape), stats)).encode()).hexdigest()[:16]
     target = cache / f"{'x'.join(map(str, shape))}-{key}.npy"
-    if not target.is_file():
+    if not _is_whole(target, (len(files), *shape)):
         try:
             deep = _decode_to(target, files, shape)
         except OSError as error:
@@ -67,8 +68,21 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
                 len(deep),
                 deep[0],
             )
-    images: np.ndarray = np.load(target, mmap_mode="c")
+    images: np.ndarray = np.load(target, mmap_mode="c", allow_pickle=False)
     return images
+
+
+def _is_whole(target: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the decoded images are there; a file that was cut short is set aside."""
+    if not target.is_file():
+        return False
+    try:
+        if np.load(target, mmap_mode="r", allow_pickle=False).shape == shape:
+            return True
+    except (OSError, ValueError, EOFError):
+        pass
+    set_aside(target, f"'{target}' is cut short or damaged.")
+    return False
 
 
 def _decode_to(target: Path, files: Sequence[Path], shape: Sequence[int]) -> list[Path]:

@@ -11,6 +11,9 @@ from torchvision.transforms.v2 import functional as image_ops
 
 from robustforge.types import UserError
 
+MOST = 1 << 26
+"""Pixels of a file, 8192 x 8192: several are decoded at once, and each may take a dozen bytes a pixel on the way."""
+
 
 def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     """One image, resized so that it covers (H, W) with antialiasing, then cropped at the center.
@@ -29,6 +32,10 @@ def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     try:
         with path.open("rb") as handle:
             file = Image.open(handle)
+            if file.width * file.height > MOST:
+                raise UserError(
+                    f"'{path}' has too many pixels ({file.width} x {file.height}): make it smaller, or delete it."
+                )
             deep = file.mode[0] in "IF" or ";16" in repr(file.tile)  # color of 16 bits: Pillow keeps the upper 8
             image = _eight_bits(file, path).convert("RGB")
     except UserError:

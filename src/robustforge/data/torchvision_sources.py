@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import pickle
 import shutil
@@ -17,18 +18,21 @@ import numpy as np
 from robustforge.data.archives import NAMES, damaged
 
 Raw = dict[str, np.ndarray]
+MOST = 1 << 30  # bytes of an IDX file: twenty times the largest that there is here; gzip makes gigabytes out of nothing
 
 
 def _idx(path: Path) -> np.ndarray:
     """An IDX file, plain or gzipped: two zero bytes, type 8 (uint8), number of dimensions, big-endian sizes, data."""
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as handle:
-        content = handle.read()
-    zero, kind, dimensions = struct.unpack_from(">HBB", content)
-    if zero != 0 or kind != 8:
-        raise ValueError("not an IDX file of bytes")
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+        zero, kind, dimensions = struct.unpack(">HBB", handle.read(4))
+        if zero != 0 or kind != 8:
+            raise ValueError("not an IDX file of bytes")
+        shape = struct.unpack(f">{dimensions}I", handle.read(4 * dimensions))
+        if math.prod(shape) > MOST:
+            raise ValueError(f"its header promises shape {list(shape)}")
+        content = handle.read(math.prod(shape) + 1)  # one more than promised: a longer file is damaged as well
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -48,6 +52,8 @@ def _cifar(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as handle:
             batch = _ArraysOnly(handle, encoding="latin1").load()
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        if batch["data"].nbytes > path.stat().st_size:
+            raise ValueError("it promises more pixels than it holds")
         images.append(np.asarray(batch["data"]).reshape(-1, 3, 32, 32))
         labels.append(np.asarray(batch["labels"]))
     return np.concatenate(images), np.concatenate(labels)

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from robustforge.files import read_arrays, write_arrays
+from robustforge.manifest import set_aside
+from robustforge.types import UserError
 
 
 class Parts:
@@ -25,8 +27,17 @@ class Parts:
         self.folder = folder
 
     def find(self, index: Tensor) -> dict[str, Any] | None:
-        """The columns of the batch with these sample numbers (B,), or None."""
-        return read_arrays(self._path(index))
+        """The columns of the batch with these sample numbers (B,), or None. A damaged file is set aside."""
+        path = self._path(index)
+        try:
+            columns = read_arrays(path)
+        except UserError as error:
+            set_aside(path, error)
+            return None
+        if columns is not None and any(len(column) != len(index) for column in columns.values()):
+            set_aside(path, f"'{path}' is damaged: it holds other samples.")
+            return None
+        return columns
 
     def keep(self, index: Tensor, columns: dict[str, Any]) -> None:
         """Keeps one batch's columns."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from robustforge.attacks.core.batching import batch_within
@@ -21,11 +20,11 @@ from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.base import Defense
 from robustforge.evaluation.calibration import risk_threshold
+from robustforge.evaluation.cells import StoredCell
 from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.drawing import BATCH, IMAGES, random_systems
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.identity import CellKeys
-from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.evaluation.rows import rows
@@ -94,8 +93,9 @@ class Evaluation:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
                 progress.begin(cell.label, len(rows))
-                path = self.cells / f"{keys(cell, self._asked(cell))}.parquet"
-                tables.append(self._reused(cell, path) or self._measured(cell, rows, path, progress))
+                stored = StoredCell(self.cells, keys(cell, self._asked(cell)), cell.label)
+                with stored.locked():
+                    tables.append(self._reused(cell, stored) or self._measured(cell, rows, stored, progress))
                 progress.end()
         if self.reused_from_other_code and distributed.rank() == 0:
             log.warning(
@@ -138,25 +138,23 @@ class Evaluation:
         rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
         return [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
 
-    def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
+    def _reused(self, cell: Cell, stored: StoredCell) -> pa.Table | None:
         """The cell's records where they are there and may be used."""
-        if self.overwrite or not distributed.agree(path.exists()):
-            return None
-        table = pq.read_table(path)
-        if measured_by(table) == code_state()["source"]:
+        table = None if self.overwrite else stored.read()
+        if table is None or measured_by(table) == code_state()["source"]:
             return table
         if self.made_by_other_code == "remake":
             return None
         self.reused_from_other_code.append(cell.label)
         return table
 
-    def _measured(self, cell: Cell, rows: np.ndarray, path: Path, progress: CellProgress) -> pa.Table:
+    def _measured(self, cell: Cell, rows: np.ndarray, stored: StoredCell, progress: CellProgress) -> pa.Table:
         """Attacks the images at ``rows`` (n,), keeps what is finished batch by batch, and writes the cell."""
         if (cell.system, cell.rate) not in self.thresholds:
             self.thresholds[cell.system, cell.rate] = self._threshold(cell)
         threshold, started = self.thresholds[cell.system, cell.rate], time.perf_counter()
         surface = compiled(cell.surface) if self.protocol.compile else cell.surface
-        kept = Parts(self.cells / ".partial" / path.stem)
+        kept = stored.parts
         if self.overwrite and distributed.rank() == 0:
             kept.discard()
         distributed.barrier()
@@ -183,8 +181,7 @@ class Evaluation:
             code=code_state(),
         )
         if distributed.rank() == 0:
-            write_table(table, path)
-            kept.discard()
+            stored.write(table)
         distributed.barrier()
         return table
 

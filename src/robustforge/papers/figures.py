@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from robustforge.papers.outcome_curves import acceptance_curve, outcome_curves
 from robustforge.papers.roc_figure import roc_figure
 from robustforge.papers.specification import TableSpec
 from robustforge.records.table import Records
+from robustforge.reporting.result import read_result
 
 
 def draw(spec: TableSpec, records: Mapping[str, Records], folder: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def diagnostic_lines(spec: TableSpec, runs: Iterable[str], folder: Path) -> list
     """One line a finished run with the diagnostics of its ``result.json`` that the specification asks for."""
     lines = []
     for run in runs:
-        found = json.loads((folder / run / "result.json").read_text(encoding="utf-8"))["diagnostics"]
+        found = read_result(folder / run)["diagnostics"]
         words = [f"{name.replace('_', ' ')} {found[name]:.3f}" for name in spec.diagnostics if name in found]
         if words:
             lines.append(f"{run}: {', '.join(words)}.")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustforge.files import atomic_write
+from robustforge.types import DamagedError
 
 NAN = float("nan")
 
@@ -161,6 +162,7 @@ def read_table(source: str | Path | pa.Table | Mapping[str, Any]) -> pa.Table:
 
     Raises:
         FileNotFoundError: there is no such file.
+        DamagedError: it cannot be read.
         ValueError: a column is missing that every version has written.
     """
     if isinstance(source, Mapping):
@@ -170,7 +172,7 @@ def read_table(source: str | Path | pa.Table | Mapping[str, Any]) -> pa.Table:
         path = path / "records.parquet" if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"There are no records at '{path}': evaluate the run first.")
-        source = pq.read_table(path)
+        source = read_parquet(path)
     missing = [column for column in COLUMNS if column.name not in source.column_names]
     lacking = [column.name for column in missing if column.default is None]
     if lacking:
@@ -179,6 +181,18 @@ def read_table(source: str | Path | pa.Table | Mapping[str, Any]) -> pa.Table:
         source = source.append_column(column.name, _constant(column.name, column.default, len(source)))
     schema = SCHEMA.with_metadata(source.schema.metadata)
     return source.select(SCHEMA.names).cast(schema).combine_chunks()
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A parquet file as it is. It is one file: no partitions are guessed from its name.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"'{path}' cannot be read as parquet: {str(error).splitlines()[0]}") from error
 
 
 def _constant(name: str, value: Any, count: int) -> pa.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from robustforge.files import plain
 from robustforge.indicators.verdict import comparisons, judged_cells, thresholds
+from robustforge.manifest import read_object
 from robustforge.records.summary import Cell, summarize, worst_case
 from robustforge.records.table import CLEAN, Records, read_records, same_eps
 
@@ -108,13 +108,13 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it was written by another version of the schema, or is not a result.
+        ValueError: it was written by another version of the schema, is not a result, or is damaged.
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"There is no result at '{path}': the run has not finished, or was never evaluated.")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+    result = read_object(path)
+    if result.get("schema") != SCHEMA:
         raise ValueError(f"'{path}' is not a result of schema {SCHEMA}: evaluate the run again with this version.")
     return result

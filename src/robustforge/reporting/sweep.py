@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +35,7 @@ class Summary:
         """For the terminal."""
         table = Table(title=title)
         for name in self.header:
-            table.add_column(name, justify="right")
+            table.add_column(escape(name), justify="right")
         for row, failed in zip(self.rows, self.failed, strict=True):
             table.add_row(*(Text(value, style="red" if failed else "") for value in row))
         return table

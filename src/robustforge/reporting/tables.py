@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -91,7 +92,7 @@ def render_run(result: dict[str, Any]) -> Table:
     """The table of one run; systems become columns when there are more than seven headings."""
     grid, notes = run_grid(result), Notes(result)
     header, rows = _layout(grid)
-    table = Table(title=str(result["name"]), caption=Text(caption(result)), caption_justify="left")
+    table = Table(title=escape(str(result["name"])), caption=Text(caption(result)), caption_justify="left")
 
     def cell(system: str, heading: Heading) -> Text:
         value, half = grid.words(system, heading)
@@ -102,9 +103,9 @@ def render_run(result: dict[str, Any]) -> Table:
 
     for place, name in enumerate(header):
         label = place < len(rows[0][0])
-        table.add_column(name, no_wrap=label, justify="left" if label else "right")
+        table.add_column(escape(name), no_wrap=label, justify="left" if label else "right")
     for labels, cells in rows:
-        table.add_row(*labels, *(cell(*place) for place in cells))
+        table.add_row(*map(escape, labels), *(cell(*place) for place in cells))
     return table
 
 
@@ -132,9 +133,9 @@ def render_abstention(result: dict[str, Any]) -> Table | None:
     header, rows = abstained
     table = Table(title="abstention", caption=Text(ABSTENTION), caption_justify="left")
     for place, name in enumerate(header):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(escape(name), justify="right" if place else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from robustforge.data.adversarial_set import begin_images
+from robustforge.data.adversarial_set import begin_images, marks
 from robustforge.data.datamodule import ImageData
+from robustforge.data.images import check_adversarial
 from robustforge.data.resident import Split
 from robustforge.defenses.stages import CraftStage
 from robustforge.training import distributed
@@ -38,36 +39,41 @@ def craft(
     limit: int | None = None,
     split: str = "train",
     source: np.ndarray | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Attacks every image of a split once and writes ``<folder>/images.npy``.
 
     Args:
         stage: surface, attack and budget.
         data: whose images are attacked, unaugmented.
-        folder: holds ``images.npy`` (N, C, H, W) float32 and ``done.npy`` (N,) bool, which marks what is finished.
+        folder: holds ``images.npy`` (N, C, H, W) float32 and ``done.npy`` (N,), which marks what is finished.
         seed: of the attack's draws.
         device: where the attack runs.
         quiet: no progress bar.
         limit: attack this many batches only, to try things out; the other images stay clean.
         split: ``train``, ``calibration`` or ``test``.
         source: (N, C, H, W) images in [0, 1] that are attacked in place of the split's own, or None.
+        batch_size: images attacked together; None for the data's ``eval_batch_size``. Processes take whole batches in
+            turn, so that the set does not depend on their number.
     """
     surface = stage.surface()
     surface.modules.to(device)
     count = len(getattr(data, split).labels)
     images, done = _maps(folder, (count, *data.shape))
-    batches = data.batches(split, data.batch_size if limit else None, device=device)
-    total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
-    hidden = quiet or distributed.rank() != 0
-    for batch in track(islice(batches, limit), description=f"crafting {stage.name}", total=total, disable=hidden):
+    size, hidden = batch_size or data.eval_batch_size, quiet or distributed.rank() != 0
+    batches = enumerate(islice(data.batches(split, size, device=device, shard=False), limit))
+    total = limit or -(-count // size)
+    for number, batch in track(batches, description=f"crafting {stage.name}", total=total, disable=hidden):
         rows = batch.index.cpu().numpy()
-        if done[rows].all():
+        if number % distributed.world_size() != distributed.rank() or np.all(done[rows]):
             continue
         x = batch.x if source is None else torch.as_tensor(np.array(source[rows]), device=device)
         result = stage.attack(surface, x, batch.y, stage.threat, index=batch.index, seed=seed)
-        images[rows] = result.x_adv.cpu().numpy()
+        attacked = result.x_adv.float().cpu().numpy()
+        check_adversarial(attacked, f"What the attack {stage.attack.name} returned")
+        images[rows] = attacked
         images.flush()
-        done[rows] = True
+        done[rows] = marks(attacked)
         done.flush()
     if limit and distributed.rank() == 0:
         log.warning("%s: the limits of the trainer apply, so that only %d batches were attacked", stage.name, limit)
@@ -79,5 +85,5 @@ def _fill_clean(images: np.ndarray, done: np.ndarray, clean: Split, batch_size: 
     """Clean images where nothing was crafted, so that a limited run can go on."""
     for start in range(0, len(done), batch_size):
         rows = np.arange(start, min(start + batch_size, len(done)))
-        rows = rows[~np.asarray(done[rows])]
+        rows = rows[np.asarray(done[rows]) == 0]
         images[rows] = clean.pixels(torch.as_tensor(rows)).numpy()

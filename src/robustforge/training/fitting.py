@@ -1,4 +1,4 @@
-"""What a fit must not start with: each of these would fail, or train something else, in the middle of a run."""
+"""What a fit must not start or end with: each of these would fail, or train something else, in the middle of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.defenses.stages import FitStage, Stage
+from robustforge.defenses.stages import CraftStage, FitStage, Stage
 from robustforge.types import UserError
 
 # Lightning's words, its short forms included
@@ -51,9 +51,14 @@ def check_batches(stages: Iterable[tuple[Defense, Stage]], data: ImageData) -> N
         data: set up.
 
     Raises:
-        UserError: a network in training has batch normalization, and batches have one image.
+        UserError: there are no training images; or a network in training has batch normalization, and batches have one
+            image.
     """
     images = len(data.train) // data.world_size
+    if images == 0 and any(isinstance(stage, FitStage | CraftStage) for _, stage in stages):
+        raise UserError(
+            f"There are {len(data.train)} training images for {data.world_size} processes: give at least one for each."
+        )
     if min(data.batch_size, images) != 1:
         return
     for owner, stage in stages:
@@ -64,6 +69,15 @@ def check_batches(stages: Iterable[tuple[Defense, Stage]], data: ImageData) -> N
                 f"Training batches have one image, and {normalized} of stage {stage.name} has batch normalization, "
                 f"which needs two or more: {advice}, or take networks without it."
             )
+
+
+def check_trained(steps: int, stage: str) -> None:
+    """Raises UserError where a finished fit has made no step: its networks are what they were before."""
+    if steps == 0:
+        raise UserError(
+            f"Stage {stage} made no training step, and nothing was stored: raise what limits it (trainer."
+            "limit_train_batches, trainer.max_steps), or give more training images."
+        )
 
 
 def _normalized(owner: nn.Module, names: Iterable[str]) -> str:

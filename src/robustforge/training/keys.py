@@ -22,7 +22,7 @@ def describe_stage(
         owner: the defense that declares it.
         data: the data module, set up.
         keys: of the products that earlier stages made, by stage name.
-        limits: trainer settings that change a product; see :class:`robustforge.training.runner.StageRunner`.
+        limits: settings of the trainer; see :class:`robustforge.training.runner.StageRunner`.
     """
     values = _values(stage, owner)
     description: dict[str, Any] = {
@@ -34,12 +34,15 @@ def describe_stage(
         "uses": {name: keys[name] for name in stage.uses},
     }
     if isinstance(stage, CraftStage):
-        extra: dict[str, Any] = {"attack": stage.attack, "threat": stage.threat, "limit": craft_limit(limits)}
+        how: dict[str, Any] = {"limit": craft_limit(limits), "batch": craft_batch(limits, data)}
+        extra: dict[str, Any] = {"attack": stage.attack, "threat": stage.threat, **how, **_machine(limits)}
     elif isinstance(stage, CalibrateStage):
-        extra = {"split": stage.split}
+        extra = {"split": stage.split, "batch": data.eval_batch_size, **_machine(limits)}
     else:
         extra = {"training": stage.training, "best": stage.best, "average": stage.average, "rates": dict(stage.rates)}
         batches = {"batch_size": data.batch_size, "augment": data.augment, "seed": data.seed}
+        if stage.best is not None:  # it is chosen by sums over these batches
+            batches["eval_batch_size"] = data.eval_batch_size
         adversarial = keys[stage.adversarial_set] if stage.adversarial_set else None
         description |= {"batches": describe(batches), "limits": dict(limits), "adversarial": adversarial}
     return {**description, **describe(extra), "sources": _sources(stage, owner, [values, stage.settings, extra])}
@@ -51,6 +54,16 @@ def craft_limit(limits: Mapping[str, Any]) -> int | None:
         return 1
     batches = limits.get("limit_train_batches")
     return batches if isinstance(batches, int) and not isinstance(batches, bool) else None
+
+
+def craft_batch(limits: Mapping[str, Any], data: ImageData) -> int:
+    """Images that are attacked together. Rounding, and some attacks, depend on it."""
+    return data.batch_size if craft_limit(limits) else data.eval_batch_size
+
+
+def _machine(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """What rounding depends on, of passes that no trainer makes."""
+    return {"threads": limits.get("threads")}
 
 
 def _values(stage: Stage, owner: Defense) -> dict[str, Any]:

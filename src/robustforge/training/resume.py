@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from robustforge.defenses.stages import FitStage
+from robustforge.files import write_json
+from robustforge.manifest import check_file, file_hash, read_object, set_aside
+from robustforge.training import distributed
 from robustforge.training.store import check_finite
+from robustforge.types import DamagedError
 
 
 class ResumePoint(Callback):
     """Keeps ``<folder>/resume.ckpt`` at the end of the last finished epoch.
 
-    Lightning's own checkpoint callback writes in place: killed at the wrong moment, it leaves half a file.
+    Lightning's own checkpoint callback writes in place: killed at the wrong moment, it leaves half a file. Its hash
+    lies beside it in ``resume.json``, together with that of the checkpoint which it replaces: a kill between the two
+    writes leaves either one.
     """
 
     def __init__(self, folder: Path, stage: FitStage) -> None:
         self.path, self.stage = folder / "resume.ckpt", stage
+        self.manifest = folder / "resume.json"
+        self._last: list[str] = []  # hash of the checkpoint that is there
 
-    @property
-    def found(self) -> str | None:
-        """The checkpoint to continue from, or None."""
-        return str(self.path) if self.path.exists() else None
+    def find(self) -> str | None:
+        """The checkpoint to continue from, or None. One that is damaged is set aside; every rank takes part."""
+        return str(self.path) if distributed.agree(distributed.rank() == 0 and self._usable()) else None
+
+    def _usable(self) -> bool:
+        if not self.path.exists():
+            return False
+        try:
+            check_file(self.path, self._hashes())
+            self._last = [file_hash(self.path)]
+            torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        except (DamagedError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+            told = error if isinstance(error, DamagedError) else f"'{self.path}' cannot be loaded as tensors."
+            set_aside(self.path, told)
+            return False
+        return True
+
+    def _hashes(self) -> list[str]:
+        """Of the checkpoint, and of the one before it."""
+        found = read_object(self.manifest).get("sha256")
+        return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replaces the checkpoint, unless the epoch ended with weights that are not finite.
@@ -35,4 +62,7 @@ class ResumePoint(Callback):
         half = self.path.with_suffix(".half")
         trainer.save_checkpoint(half)
         if trainer.is_global_zero:
+            digest = [file_hash(half)]
+            write_json(self.manifest, {"sha256": digest + self._last})
             os.replace(half, self.path)
+            self._last = digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,21 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from filelock import FileLock
 
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import CalibrateStage, CraftStage, FitStage, Stage, derive_seed, seed_everywhere
 from robustforge.fingerprint import key_of
+from robustforge.manifest import set_aside
 from robustforge.training import distributed
 from robustforge.training.craft import craft
 from robustforge.training.final_weights import FinalWeights
-from robustforge.training.fitting import check_batches, lightnings_refusals
-from robustforge.training.keys import craft_limit, describe_stage
+from robustforge.training.fitting import check_batches, check_trained, lightnings_refusals
+from robustforge.training.keys import craft_batch, craft_limit, describe_stage
+from robustforge.training.locks import exclusive
 from robustforge.training.resume import ResumePoint
 from robustforge.training.store import Artifact, ArtifactStore, save_modules
-from robustforge.types import UserError
+from robustforge.types import DamagedError, UserError
 
 log = logging.getLogger(__name__)
 TrainerFactory = Callable[..., pl.Trainer]
@@ -61,7 +61,7 @@ class StageRunner:
         store: where products lie.
         trainer: (stage name, epochs, extra callbacks, gradient clip) -> Trainer.
         limits: the trainer settings that change what a stage produces (limited batches, fast_dev_run, precision,
-            number of processes); part of every key.
+            number of processes and threads ...); part of the key of every fit.
         device: where crafting runs.
         quiet: no progress bars.
         only_reuse: refuse to make what the store lacks (evaluation must not train).
@@ -113,12 +113,13 @@ class StageRunner:
         description = describe_stage(stage, owner, self.data, keys, self.limits)
         key = key_of(description)
         main = distributed.rank() == 0
-        with FileLock(self.store.lock_path(stage.name, key)) if main else nullcontext():
-            reused = distributed.agree(main and self._reusable(label, stage, key))
+        with exclusive(self.store.lock_path(stage.name, key), label):
+            found, problem = self._stored(stage, owner, key) if main else (None, "")
+            reused = distributed.agree(found is not None and self._reusable(label, found))
             if not reused and self.only_reuse:
                 raise UserError(
-                    f"The store {self.store.root} lacks this run's stage {stage.name}: give the same command to "
-                    "train.py again, which makes it."
+                    f"The store {self.store.root} lacks this run's stage {stage.name}{problem}: give the same command "
+                    "to train.py again, which makes it."
                 )
             if not reused:
                 log.info("%s: making %s", label, key[:16])
@@ -137,11 +138,26 @@ class StageRunner:
         log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
         return StageReport(stage.name, key, reused, seconds, artifact.by_other_code)
 
-    def _reusable(self, label: str, stage: Stage, key: str) -> bool:
-        """Whether the store has the product, made by code that may be trusted to make the same."""
-        found = self.store.find(stage.name, key)
-        if found is None or not found.by_other_code:
-            return found is not None
+    def _stored(self, stage: Stage, owner: Defense, key: str) -> tuple[Artifact | None, str]:
+        """The product where the store has it, else what is wrong with it; a damaged one makes way for a new one."""
+        try:
+            found = self.store.find(stage.name, key)
+            if found is None:
+                return None, ""
+            if isinstance(stage, CraftStage):
+                found.check_images((len(self.data.train.labels), *self.data.shape))
+            else:
+                found.check_modules(owner, _modules(stage))
+        except DamagedError as error:
+            if not self.only_reuse:
+                set_aside(self.store.folder(stage.name, key), error)
+            return None, f" ({str(error).rstrip('.')})"
+        return found, ""
+
+    def _reusable(self, label: str, found: Artifact) -> bool:
+        """Whether a product was made by code that may be trusted to make the same."""
+        if not found.by_other_code:
+            return True
         made = found.code.get("commit") or found.code.get("version")
         if self.made_by_other_code == "remake" and not self.only_reuse:
             log.info("%s: in the store, but made by other code (%s); it is made again", label, made)
@@ -157,7 +173,8 @@ class StageRunner:
         if isinstance(stage, CraftStage):
             seed = derive_seed(defense.seed, stage.name)
             source = _images(artifacts, stage.source)
-            craft(stage, self.data, workspace, seed, self.device, self.quiet, craft_limit(self.limits), source=source)
+            size, limit = craft_batch(self.limits, self.data), craft_limit(self.limits)
+            craft(stage, self.data, workspace, seed, self.device, self.quiet, limit, source=source, batch_size=size)
             return
         if isinstance(stage, CalibrateStage):
             self._calibrate(stage, defense, workspace)
@@ -171,12 +188,14 @@ class StageRunner:
         extra = [*(final if stage.best or stage.average else []), resume]
         with lightnings_refusals():
             trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
-        if resume.found:
+        checkpoint = resume.find()
+        if checkpoint:
             log.info("continuing %s from its last finished epoch", stage.name)
-        trainer.fit(defense, datamodule=self.data, ckpt_path=resume.found)
+        trainer.fit(defense, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
         self.data.adversarial = None
         if trainer.interrupted:
             raise KeyboardInterrupt
+        check_trained(trainer.global_step, stage.name)
         defense.leave()
         if distributed.rank() == 0:
             save_modules(workspace / "weights.safetensors", defense, stage.trains)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from robustforge.data.images import check_adversarial
 from robustforge.defenses.base import LARGEST, in_range
 from robustforge.files import write_json
 from robustforge.fingerprint import code_state
-from robustforge.types import DivergedError, UserError
+from robustforge.manifest import check_files, hashes, read_object, set_aside
+from robustforge.types import DamagedError, DivergedError, UserError
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Artifact:
         """Whether the package's source was another one when it was made."""
         return bool(self.code.get("source") != code_state()["source"])
 
+    def check_modules(self, owner: nn.Module, names: tuple[str, ...]) -> None:
+        """Raises DamagedError unless the stored weights have the names, shapes and types of the submodules ``names``.
+
+        Weights that another version of the package stored may not fit any more.
+        """
+        path = self.folder / "weights.safetensors"
+        wanted = {key: (tuple(value.shape), value.dtype) for key, value in _state(owner, names).items()}
+        try:
+            stored = {key: (tuple(value.shape), value.dtype) for key, value in load_file(path).items()}
+        except (OSError, SafetensorError) as error:
+            raise DamagedError(f"'{path}' is damaged: {error}.") from error
+        if stored != wanted:
+            raise DamagedError(f"'{path}' holds weights of other networks.")
+
     def load_modules(self, owner: nn.Module, names: tuple[str, ...]) -> None:
         """Loads the stored weights into ``owner``'s submodules ``names``."""
         tensors = load_file(self.folder / "weights.safetensors")
@@ -48,9 +66,23 @@ class Artifact:
                 {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             )
 
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Raises DamagedError unless the stored images have this shape (N, C, H, W) and are floats in [0, 1]."""
+        path = self.folder / "images.npy"
+        try:
+            images = self.load_images()
+        except (OSError, ValueError, EOFError) as error:
+            raise DamagedError(f"'{path}' is damaged: {error}.") from error
+        if images.shape != shape:
+            raise DamagedError(f"'{path}' is damaged: it has shape {list(images.shape)}, not {list(shape)}.")
+        try:
+            check_adversarial(images, f"'{path}'")
+        except UserError as error:
+            raise DamagedError(str(error)) from error
+
     def load_images(self) -> np.ndarray:
         """The adversarial set, (N, C, H, W) float32 in [0, 1], memory-mapped."""
-        images: np.ndarray = np.load(self.folder / "images.npy", mmap_mode="r")
+        images: np.ndarray = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
         return images
 
 
@@ -61,11 +93,13 @@ class ArtifactStore:
         root: the folder; made when missing.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or is a run's.
     """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        if (self.root / "config.yaml").exists():
+            raise UserError(f"The store {self.root} is the folder of a run: set paths.store_dir to another folder.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{os.getpid()}"
@@ -78,10 +112,25 @@ class ArtifactStore:
             ) from error
 
     def find(self, name: str, key: str) -> Artifact | None:
-        """The finished product, or None."""
-        folder = self.root / f"{name}-{key[:16]}"
-        manifest = folder / "manifest.json"
-        return Artifact(folder, key, json.loads(manifest.read_text())["code"]) if manifest.exists() else None
+        """The finished product, or None.
+
+        Raises:
+            DamagedError: one of its files is not what was written, or belongs to another key.
+        """
+        folder = self.folder(name, key)
+        path = folder / MANIFEST
+        if not path.exists():
+            return None
+        manifest = read_object(path)
+        code = manifest.get("code")
+        if manifest.get("key") != key or not isinstance(code, dict):
+            raise DamagedError(f"'{path}' is damaged: it is not the manifest of this product.")
+        check_files(folder, manifest.get("files"), path)
+        return Artifact(folder, key, code)
+
+    def folder(self, name: str, key: str) -> Path:
+        """Where the product lies, or will lie."""
+        return self.root / f"{name}-{key[:16]}"
 
     def workspace(self, name: str, key: str) -> Path:
         """Folder of the product in the making; what an interrupted run left there is found again."""
@@ -107,10 +156,13 @@ class ArtifactStore:
         for entry in workspace.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        write_json(workspace / "manifest.json", {"key": key, "code": code_state(), **description})
-        target = self.root / f"{name}-{key[:16]}"
-        if target.exists():  # without a manifest it is not a product; with one it is made again
+        files = hashes(workspace, keep)
+        write_json(workspace / MANIFEST, {"key": key, "code": code_state(), "files": files, **description})
+        target = self.folder(name, key)
+        if (target / MANIFEST).exists():  # made again
             shutil.rmtree(target)
+        elif target.exists():
+            set_aside(target, f"'{target}' has no manifest.")
         os.replace(workspace, target)
         return Artifact(target, key, code_state())
 
@@ -122,12 +174,13 @@ def save_modules(path: Path, owner: nn.Module, names: tuple[str, ...]) -> None:
         DivergedError: a weight is not finite.
     """
     check_finite(owner, names)
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        for key, value in getattr(owner, name).state_dict().items():
-            # a copy: safetensors refuses tied weights that share memory
-            tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
-    save_file(tensors, path)
+    # copies: safetensors refuses tied weights that share memory
+    save_file({key: value.detach().cpu().contiguous().clone() for key, value in _state(owner, names).items()}, path)
+
+
+def _state(owner: nn.Module, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Parameters and buffers of ``owner``'s submodules ``names``, under the names that they are stored by."""
+    return {f"{name}.{key}": value for name in names for key, value in getattr(owner, name).state_dict().items()}
 
 
 def check_finite(owner: nn.Module, names: tuple[str, ...], when: str = "at its end") -> None:
