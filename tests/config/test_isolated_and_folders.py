@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -48,13 +46,13 @@ def test_forwarded_keeps_what_a_job_needs():
 def job(monkeypatch, folder, code, result=None):
     seen = []
 
-    def run(command, env, check):
-        seen.append((command, env))
+    def run(commands, environments):
+        seen.append((*commands, *environments))
         if result is not None:
             (folder / "result.json").write_text(json.dumps(result))
-        return SimpleNamespace(returncode=code)
+        return code
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(isolated, "run_together", run)
     objective = isolated.run_job("m", ["seed=1", "a=b"], ["hydra.mode=MULTIRUN", "hydra.verbose=true"], folder)
     return objective, seen[0]
 

@@ -14,10 +14,12 @@ from robustforge.cli.pipeline import restore
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.places import settled
+from robustforge.config.restore import processes_of
 from robustforge.config.run_folder import environment
 from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
 from robustforge.data.datamodule import SPLITS
 from robustforge.defenses.stages import CraftStage
+from robustforge.files import short_name
 from robustforge.fingerprint import describe
 from robustforge.training.craft import craft
 from robustforge.types import UserError
@@ -42,13 +44,15 @@ def make(cfg: DictConfig) -> Path:
     """
     if cfg.split not in SPLITS:
         raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
-    merged = settled(merge(load_run(cfg), cfg))
-    trained = restore(merged)
+    recorded = load_run(cfg)
+    merged = settled(merge(recorded, cfg))
+    trained = restore(merged, processes_of(recorded))
     surfaces = trained.defense.surfaces()
     if cfg.surface not in surfaces:
         raise UserError(f"surface is '{cfg.surface}': {trained.name} has {', '.join(surfaces)}.")
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
-    folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
+    name = f"{short_name(attack.name)}-{cfg.surface}-{cfg.split}"
+    folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / name))
     provenance = {
         "model": model_hash(surface.modules),
         "surface": str(cfg.surface),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import hydra
@@ -12,9 +11,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
+from robustforge.cli.replacing import replacing
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
+from robustforge.config.restore import processes_of
 from robustforge.config.trust import load_trusted
+from robustforge.files import short_name
+from robustforge.training import distributed
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -34,8 +37,8 @@ def load_run(cfg: DictConfig) -> DictConfig:
 
 
 def _evaluate(cfg: DictConfig) -> None:
-    folder = Path(str(cfg.run))
-    merged = merge(load_run(cfg), cfg)
+    folder, trained = Path(str(cfg.run)), load_run(cfg)
+    merged = merge(trained, cfg)
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
@@ -45,10 +48,11 @@ def _evaluate(cfg: DictConfig) -> None:
     assert isinstance(settings, dict)
     settings |= {"defense": OmegaConf.to_container(cfg.defense)} if cfg.defense else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    out = folder / "evaluations" / f"{str(merged.protocol.name).replace('/', '_')}-{digest}"
-    if cfg.overwrite and out.exists():
-        shutil.rmtree(out)
-    evaluate_run(merged, out, overwrite=bool(cfg.overwrite))
+    out = folder / "evaluations" / f"{short_name(str(merged.protocol.name).replace('/', '_'))}-{digest}"
+    with replacing(out, bool(cfg.overwrite)) as fresh:
+        evaluate_run(merged, fresh, processes_of(trained), overwrite=bool(cfg.overwrite))
+    if distributed.rank() == 0:
+        print(f"Everything is in {out}")
 
 
 def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:

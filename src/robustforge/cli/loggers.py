@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.image
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from robustforge.cli.dashboards import check_wandb
 from robustforge.files import write_text
 from robustforge.training import distributed
 from robustforge.types import UserError
@@ -99,6 +100,13 @@ class RunLoggers:
             import wandb
 
             wandb.finish(exit_code=exit_code)
+
+
+def check_logger(settings: Mapping[str, Any]) -> None:
+    """Raises UserError unless there is such a logger, and it can be reached."""
+    check_kind(str(settings["kind"]))
+    if settings["kind"] == "wandb" and distributed.rank() == 0:
+        check_wandb(settings)
 
 
 def check_kind(kind: str) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.cli import pictures
-from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.cli.loggers import RunLoggers, check_logger
+from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
@@ -29,6 +31,7 @@ from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
+from robustforge.leftovers import remove_leftovers
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -62,7 +65,8 @@ def assemble(cfg: DictConfig) -> Job:
     """
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
-    check_kind(str(cfg.logger.kind))
+    check_logger(cfg.logger)
+    devices = devices_of(cfg.trainer)
     check_precision(str(cfg.trainer.precision))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
@@ -73,10 +77,7 @@ def assemble(cfg: DictConfig) -> Job:
     name = str(cfg.defense_name)
     cells = protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
     check_fits(cells, defense, data)
-    cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
-    if cuda and not torch.cuda.is_available():
-        raise UserError("There is no GPU that PyTorch can use here: give trainer=cpu (device=cpu to evaluate a run).")
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if devices.gpu else torch.device("cpu")
     return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
 
 
@@ -92,10 +93,17 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     """
     started = time.perf_counter()
     cfg = settled(cfg)
-    distributed.join()
+    devices = devices_of(cfg.trainer)
+    check_launch(devices)
+    cfg.trainer.devices = list(devices.picked) or devices.count  # what auto and -1 mean here, for who reads the run
+    distributed.join(devices.gpu, devices.picked)
+    if distributed.rank() != 0:
+        logging.getLogger().setLevel(logging.ERROR)  # rank 0 says it for all
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
+        remove_leftovers(store.root)
+        remove_leftovers(folder)
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
         job.data.setup()
         claim(folder, cfg, job.data.fingerprint)
@@ -106,18 +114,21 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     try:
         reports = _stages(cfg, job, store, loggers)
         objective = _evaluate(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        if cfg.evaluate and distributed.rank() == 0:
+            print(f"Everything is in {folder}")
         exit_code = 0
     finally:
         loggers.finish(exit_code)
     return objective
 
 
-def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> float | None:
+def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, overwrite: bool = False) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
+        trained_by: number of processes that trained the run.
         overwrite: attack again although finished cells are in the store.
 
     Raises:
@@ -126,22 +137,28 @@ def evaluate_run(cfg: DictConfig, folder: Path, overwrite: bool = False) -> floa
     started = time.perf_counter()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
+    remove_leftovers(store.root)
+    remove_leftovers(folder)
     job.data.setup()
     claim(folder, cfg, job.data.fingerprint)
     loggers = _loggers(cfg, folder)
-    reports = _stages(cfg, job, store, loggers, only_reuse=True)
+    reports = _stages(cfg, job, store, loggers, trained_by)
     return _evaluate(cfg, job, folder, reports, loggers, started, overwrite)
 
 
-def restore(cfg: DictConfig) -> Job:
+def restore(cfg: DictConfig, trained_by: int = 1) -> Job:
     """A trained run, its stages loaded from the store, frozen, on its device.
+
+    Args:
+        cfg: the run's configuration.
+        trained_by: number of processes that trained it.
 
     Raises:
         UserError: the store lacks a stage of the run, or whatever :func:`train` raises.
     """
     made = assemble(cfg)
     made.data.setup()
-    _stages(cfg, made, ArtifactStore(str(cfg.paths.store_dir)), None, only_reuse=True)
+    _stages(cfg, made, ArtifactStore(str(cfg.paths.store_dir)), None, trained_by)
     made.defense.eval().to(made.device)
     return made
 
@@ -154,8 +171,9 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 
 
 def _stages(
-    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
+    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, trained_by: int | None = None
 ) -> list[StageReport]:
+    """Trains the stages, or, of a run that so many processes trained, only loads them."""
     precision = precision_of(cfg, job.device)
     callbacks = [build(node) for node in cfg.callbacks.values()]
     factory = build(cfg.trainer)
@@ -169,11 +187,12 @@ def _stages(
             logger=loggers.of_stage(stage) if loggers else False,
             gradient_clip_val=clip,
             default_root_dir=str(store.root),
+            plugins=[LightningEnvironment()],  # ranks are told by variables; SLURM's would save and requeue by itself
             num_sanity_val_steps=0,
         )
         return made
 
-    limits = limits_of(cfg, precision)
+    limits, only_reuse = limits_of(cfg, precision, trained_by), trained_by is not None
     runner = StageRunner(
         job.data, store, trainer, limits, job.device, job.quiet, only_reuse, str(cfg.store.made_by_other_code)
     )
@@ -224,7 +243,6 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
         console.print(abstained)
     for name, value in result["diagnostics"].items():
         console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
-    console.print(f"Everything is in {folder}")
     loggers.publish(result, figures)
     objective: float | None = result["objective"]
     return objective

@@ -27,6 +27,13 @@ def precision_of(cfg: DictConfig, device: torch.device) -> str:
     return "bf16-mixed" if fast_bf16(device) else "32-true"
 
 
+def processes_of(cfg: DictConfig) -> int:
+    """In how many processes a run was trained, by its ``config.yaml``."""
+    devices = cfg.trainer.devices
+    count = int(devices) if isinstance(devices, int) else len(devices)
+    return max(1, count) * int(cfg.trainer.get("num_nodes", 1))
+
+
 def limits_of(cfg: DictConfig, precision: str, processes: int | None = None) -> dict[str, Any]:
     """The trainer settings that change what a stage produces; part of every key."""
     limits = {key: cfg.trainer[key] for key in ("limit_train_batches", "fast_dev_run")}
@@ -67,8 +74,7 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
 
 
 def _candidates(cfg: DictConfig, device: torch.device) -> Iterator[dict[str, Any]]:
-    devices = int(cfg.trainer.devices)
-    processes = max(1, devices) * int(cfg.trainer.get("num_nodes", 1))
+    processes = processes_of(cfg)
     likely = precision_of(cfg, device)
     others = [word for word in ("32-true", "bf16-mixed") if word != likely] if cfg.trainer.precision == "auto" else []
     for precision in (likely, *others):

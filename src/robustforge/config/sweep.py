@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
 from robustforge.reporting.result import read_result
+from robustforge.reporting.seeds import over_seeds
 from robustforge.reporting.sweep import STATE, summary_of_runs
 
 
@@ -20,19 +22,26 @@ class SweepSummary(Callback):
     """Hydra callback: collects every job's result.json, prints a table and writes summary.csv and summary.md."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called once, in the sweep's own process."""
+        """Called once, in the sweep's own process; ends it with exit code 1 where a job failed."""
         folder = Path(str(config.hydra.sweep.dir))
-        results = []
-        for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime):
-            overrides = json.loads(path.read_text())
-            results.append((overrides, _result(path.parent)))
-        if not results:
+        jobs = [path.parent for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime_ns)]
+        if not jobs:
             return
-        summary = summary_of_runs(results)
-        Console().print(summary.table())
-        write_text(folder / "summary.md", summary.markdown())
-        write_text(folder / "summary.csv", summary.csv())
+        results = [(json.loads((job / "overrides.json").read_text()), _result(job)) for job in jobs]
+        for name, summary in (("summary", summary_of_runs(results)), ("summary_over_seeds", over_seeds(results))):
+            if summary is not None:
+                Console().print(summary.table(name.replace("_", " ")))
+                write_text(folder / f"{name}.md", summary.markdown())
+                write_text(folder / f"{name}.csv", summary.csv())
         Console().print(f"{len(results)} runs in {folder}")
+        failed = [job.name for job, (_, result) in zip(jobs, results, strict=True) if result is None]
+        if failed:
+            print(
+                f"Error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. The same command runs only "
+                "these again.",
+                file=sys.stderr,
+            )
+            sys.exit(1)  # Hydra makes a warning of any other exception
 
 
 def _result(job: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from robustforge.data.images import check_adversarial
-from robustforge.files import write_json
+from robustforge.files import reserve, write_json
 from robustforge.types import UserError
 
 FORMAT = 1
@@ -117,6 +117,7 @@ def begin_images(folder: Path, shape: Sequence[int]) -> None:
     for path, dtype, wanted in ((images, "<f4", tuple(shape)), (done, "|b1", tuple(shape[:1]))):
         if not path.exists():
             np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=wanted).flush()
+        reserve(path)
         found = _whole(path)
         if found.shape != wanted or found.dtype != np.dtype(dtype):
             raise UserError(

@@ -14,6 +14,7 @@ from robustforge.data.adversarial_set import begin_images
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import Split
 from robustforge.defenses.stages import CraftStage
+from robustforge.interruption import check
 from robustforge.training import distributed
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def craft(
     total = limit or -(-count // (data.eval_batch_size * distributed.world_size()))
     hidden = quiet or distributed.rank() != 0
     for batch in track(islice(batches, limit), description=f"crafting {stage.name}", total=total, disable=hidden):
+        check()
         rows = batch.index.cpu().numpy()
         if done[rows].all():
             continue

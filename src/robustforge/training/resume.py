@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from robustforge.defenses.stages import FitStage
+from robustforge.interruption import check, listen
 from robustforge.training.store import check_finite
 
 
@@ -25,6 +27,16 @@ class ResumePoint(Callback):
     def found(self) -> str | None:
         """The checkpoint to continue from, or None."""
         return str(self.path) if self.path.exists() else None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has put its own handlers of signals in place; ours come back."""
+        listen()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ends here where a signal came whose exception was lost."""
+        check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replaces the checkpoint, unless the epoch ended with weights that are not finite.
