@@ -11,6 +11,8 @@ import pytest
 
 from robustforge.config import isolated, sweeps
 from robustforge.interruption import Stopped
+from robustforge.reporting.result import SCHEMA
+from robustforge.reporting.text import MISSING
 
 HALF = 4.303 * 1.0 / 3**0.5  # Student's t, two degrees of freedom, standard deviation 1
 
@@ -20,7 +22,14 @@ def result(accuracy):
         "system": "none", "attack": "clean", "surface": "none", "norm": None, "eps": None, "n": 100, "rate": None,
         "accuracy": accuracy, "interval": [accuracy - 1, accuracy + 1],
     }  # fmt: skip
-    return {"defense": "none", "cells": [cell], "worst_case": [], "objective": accuracy, "objective_of": None}
+    return {
+        "schema": SCHEMA,
+        "defense": "none",
+        "cells": [cell],
+        "worst_case": [],
+        "objective": accuracy,
+        "objective_of": None,
+    }
 
 
 @pytest.fixture
@@ -75,13 +84,18 @@ def test_a_second_call_runs_what_failed_and_nothing_else(command, tmp_path, jobs
     assert row == {
         "seeds": "3 of 3",
         "clean": f"51.00 ± {HALF:.2f}",
-        "worst case": "–",
+        "worst case": MISSING,
         "objective": f"51.00 ± {HALF:.2f}",
     }
 
     jobs.ran.clear()
     assert command(*sweep).code == 0
     assert jobs.ran == []
+
+    (broken,) = [path for path in folder.glob("*/result.json") if "seed-2" in path.parent.name]
+    broken.write_text("{")
+    assert command(*sweep).code == 0
+    assert jobs.ran == ["2"]
 
 
 @pytest.mark.parametrize("change", ["source", "a value from elsewhere"])
@@ -142,7 +156,7 @@ def test_optuna_maximizes_and_starts_from_a_seed():
     found = sweeps.completed(asked)
     assert {"hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=0"} <= set(found)
     mine = sweeps.completed([*asked, "hydra.sweeper.sampler.seed=4", "hydra.sweeper.direction=minimize"])
-    assert [item for item in mine if "direction" in item or "seed" in item] == [
+    assert [item for item in mine if item.startswith(("hydra.sweeper.d", "hydra.sweeper.s"))] == [
         "hydra.sweeper.sampler.seed=4", "hydra.sweeper.direction=minimize",
     ]  # fmt: skip
     grid = sweeps.completed([*asked, "hydra/sweeper/sampler=grid"])
@@ -158,3 +172,10 @@ def test_the_job_of_a_launcher_knows_the_resolvers():
         [sys.executable, "-c", text], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "True"
+
+
+def test_a_result_of_another_version_is_a_failed_job_and_not_a_warning(command, tmp_path, jobs, monkeypatch):
+    monkeypatch.setitem(result.__globals__, "SCHEMA", 0)
+    answer = command("-m", "defense=none", "seed=0,1", f"paths.output_dir={tmp_path}")
+    assert answer.code == 1
+    assert "2 of 2 jobs failed" in answer.err

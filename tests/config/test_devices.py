@@ -60,6 +60,7 @@ def test_what_is_there_is_taken(gpus, asked, here, found):
         ({"devices": None}, 0, ["None"]),
         ({"num_nodes": 0}, 0, ["trainer.num_nodes is 0"]),
         ({"num_nodes": "many"}, 0, ["many"]),
+        ({"sync_batchnorm": True}, 0, ["sync_batchnorm needs GPUs"]),
         ({"strategy": "dpp"}, 0, ["'dpp'", "ddp"]),
         ({"strategy": "fsdp"}, 2, ["'fsdp'"]),
         ({"strategy": "ddp_spawn"}, 2, ["'ddp_spawn'"]),

@@ -46,13 +46,12 @@ def test_a_refusal_is_one_sentence_and_exit_code_2(command, tmp_path, monkeypatc
 def test_other_errors_stay_bugs():
     assert refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     assert refused(ValueError("x")) is None
-    try:
+    with pytest.raises(RuntimeError) as behind:
         try:
             raise OSError(errno.ENOSPC, "full")
         except OSError as error:
             raise RuntimeError("while saving") from error
-    except RuntimeError as error:
-        assert "free some space" in str(refused(error))
+    assert "free some space" in str(refused(behind.value))
 
 
 def test_room_is_promised_before_a_file_is_mapped(tmp_path):

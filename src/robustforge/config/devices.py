@@ -40,7 +40,7 @@ def devices_of(trainer: Mapping[str, Any]) -> Devices:
     """What the ``trainer`` group asks for, if this machine has it.
 
     Args:
-        trainer: its ``accelerator``, ``devices``, ``num_nodes`` and ``strategy``.
+        trainer: its ``accelerator``, ``devices``, ``num_nodes``, ``strategy`` and ``sync_batchnorm``.
 
     Raises:
         UserError: there is no such device, or not as many, or these settings do not go together.
@@ -50,6 +50,8 @@ def devices_of(trainer: Mapping[str, Any]) -> Devices:
         raise UserError(f"trainer.num_nodes is {nodes}: give a number of machines, 1 or more.")
     if strategy not in STRATEGIES:
         raise UserError(f"trainer.strategy is '{strategy}': choose one of {', '.join(STRATEGIES)}.")
+    if trainer.get("sync_batchnorm") and not gpu:
+        raise UserError("trainer.sync_batchnorm needs GPUs: leave it out, each process then normalizes its own batch.")
     count, picked = _counted(trainer["devices"], gpu)
     return Devices(gpu, count, nodes, picked)
 

@@ -63,7 +63,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "overrides.json", list(overrides))  # again, because its time is the job's place in the summary
-    if (folder / DONE).exists() and (folder / DONE).read_text() == key:
+    if _finished(folder, key):
         print(f"{folder.name}: finished by an earlier call", flush=True)
         return _objective(folder)
     for mark in (FAILED, TRAINED, DONE):
@@ -77,6 +77,16 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
         write_text(folder / TRAINED, "exit code 0, not evaluated\n")
     write_text(folder / DONE, key)
     return _objective(folder)
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether the same job has run here to its end, and what it left is still there and whole."""
+    if not (folder / DONE).exists() or (folder / DONE).read_text() != key:
+        return False
+    try:
+        return (folder / TRAINED).exists() or "objective" in json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def _objective(folder: Path) -> float:

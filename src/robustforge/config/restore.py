@@ -29,7 +29,7 @@ def precision_of(cfg: DictConfig, device: torch.device) -> str:
 
 def processes_of(cfg: DictConfig) -> int:
     """In how many processes a run was trained, by its ``config.yaml``."""
-    devices = cfg.trainer.devices
+    devices = cfg.trainer.get("devices", 1)
     count = int(devices) if isinstance(devices, int) else len(devices)
     return max(1, count) * int(cfg.trainer.get("num_nodes", 1))
 

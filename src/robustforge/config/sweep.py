@@ -34,7 +34,7 @@ class SweepSummary(Callback):
                 write_text(folder / f"{name}.md", summary.markdown())
                 write_text(folder / f"{name}.csv", summary.csv())
         Console().print(f"{len(results)} runs in {folder}")
-        failed = [job.name for job, (_, result) in zip(jobs, results, strict=True) if result is None]
+        failed = [job.name for job, (_, result) in zip(jobs, results, strict=True) if "failed" in result]
         if failed:
             print(
                 f"Error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. The same command runs only "
@@ -44,10 +44,13 @@ class SweepSummary(Callback):
             sys.exit(1)  # Hydra makes a warning of any other exception
 
 
-def _result(job: Path) -> dict[str, Any] | None:
-    """What a job left in its folder; None where it failed, or was not finished."""
+def _result(job: Path) -> dict[str, Any]:
+    """What a job left in its folder; ``{"failed": reason}`` where it failed, or was not finished."""
     if (job / FAILED).exists():
-        return None
+        return {"failed": True}
     if (job / "result.json").exists():
-        return read_result(job)
-    return {STATE: TRAINED.lower()} if (job / TRAINED).exists() else None
+        try:
+            return read_result(job)
+        except ValueError as error:
+            return {"failed": str(error)}
+    return {STATE: TRAINED.lower()} if (job / TRAINED).exists() else {"failed": True}
