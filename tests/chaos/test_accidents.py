@@ -10,8 +10,8 @@ import random
 import signal
 
 import pytest
-from children import KILLED
-from conftest import METHODS
+from chaos_children import KILLED
+from chaos_runs import METHODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 KILLS = int(os.environ.get("ROBUSTFORGE_KILLS", "3"))
@@ -25,20 +25,24 @@ SENTENCE = "Stopped by {}. The same command continues where this one stopped.\n"
 
 @pytest.mark.parametrize("method", METHODS)
 def test_random_kills(command, unbroken, method):
-    """Every kill meets what the ones before have left."""
+    """Every kill meets what the ones before have left; a run that comes to its end is compared, and begun anew."""
     whole, seconds, _ = unbroken(method)
-    killed, draw = command(method), random.Random(f"{method} {KILLS}")
-    hits = 0
-    for _ in range(KILLS):
+    draw, hits, runs = random.Random(f"{method} {KILLS}"), 0, 1
+    killed = command(method, "killed-1")
+    while hits < KILLS:
         process = killed.start()
         process.join(draw.uniform(0, seconds))
         hits += process.exitcode is None
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), killed.said()
+        if process.exitcode == 0:
+            assert killed.state() == whole
+            runs += 1
+            killed = command(method, f"killed-{runs}")
     assert killed.run() == 0, killed.said()
     assert killed.state() == whole
-    print(f"{method}: {hits} of {KILLS} kills met a running process")
+    print(f"{method}: {hits} kills of running processes, in {runs} runs")
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "within"])
@@ -62,23 +66,29 @@ def test_a_signal_in_a_phase(command, unbroken, method, phase, number):
     stopped = command(method)
     assert stopped.run(phase=phase, signal=number) == 128 + number
     said = stopped.said()
-    assert said.endswith(SENTENCE.format("SIGTERM" if number == signal.SIGTERM else "Ctrl-C")), said
+    assert said.count(SENTENCE.format("SIGTERM" if number == signal.SIGTERM else "Ctrl-C")) == 1, said
     assert "Traceback" not in said
     assert stopped.run() == 0, stopped.said()
     assert stopped.state() == unbroken(method)[0]
 
 
-@pytest.mark.parametrize(("one", "two"), itertools.combinations_with_replacement(METHODS, 2))
-def test_two_at_once(command, unbroken, tmp_path, one, two):
-    """In one store; of one method also in one run folder."""
-    first, second = command(one, "shared"), command(two, "shared")
-    names = [("run", "other")] if one != two else [("run", "other"), ("same", "same")]
-    for names_of_both in names:
-        pair = [command.start(name=name) for command, name in zip((first, second), names_of_both, strict=True)]
-        for process in pair:
-            process.join(600)
-        assert [process.exitcode for process in pair] == [0, 0], first.said()
-        for command_of, method, name in zip((first, second), (one, two), names_of_both, strict=True):
-            whole, state = unbroken(method)[0], command_of.state(name)
-            assert (state["records"], state["numbers"], state["left"]) == (whole["records"], whole["numbers"], [])
-            assert whole["products"].items() <= state["products"].items()
+@pytest.mark.parametrize(("one", "two"), list(itertools.combinations_with_replacement(METHODS, 2)))
+def test_two_at_once(command, unbroken, one, two):
+    """In one store, each in its own run folder."""
+    together(unbroken, (command(one, "shared"), "one"), (command(two, "shared"), "two"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_at_once_in_one_folder(command, unbroken, method):
+    together(unbroken, (command(method), "run"), (command(method), "run"))
+
+
+def together(unbroken, *pair):
+    started = [command.start(name=name) for command, name in pair]
+    for process in started:
+        process.join(600)
+    assert [process.exitcode for process in started] == [0, 0], pair[0][0].said()
+    for command, name in pair:
+        whole, state = unbroken(command.method)[0], command.state(name)
+        assert (state["records"], state["numbers"], state["left"]) == (whole["records"], whole["numbers"], [])
+        assert whole["products"].items() <= state["products"].items()

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PRELOAD = ["robustforge.cli.pipeline", "robustforge.cli.train", "children"]
+PRELOAD = ["robustforge.cli.pipeline", "robustforge.cli.train", "chaos_children"]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 KILLED = 137
