@@ -55,6 +55,10 @@ def phases():
     }
 
 
+def nothing():
+    """The first process waits for the server's imports."""
+
+
 def child(arguments, log, plan):
     """``train.py <arguments>`` with the accident of ``plan``."""
     with open(log, "ab", buffering=0) as file:

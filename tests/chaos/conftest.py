@@ -4,7 +4,7 @@ import os
 import time
 
 import pytest
-from chaos_children import PRELOAD
+from chaos_children import PRELOAD, nothing
 from chaos_runs import PROGRAM, Command
 
 
@@ -13,6 +13,9 @@ def forkserver():
     """One process that has imported torch; the others are forked from it."""
     os.environ["OMP_NUM_THREADS"] = "1"
     PROGRAM.set_forkserver_preload(PRELOAD)
+    first = PROGRAM.Process(target=nothing)
+    first.start()
+    first.join()
     return PROGRAM
 
 

@@ -35,6 +35,7 @@ from robustforge.leftovers import remove_leftovers
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
+from robustforge.training.checkpoints import LocalCheckpoints
 from robustforge.training.fitting import check_precision
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
@@ -187,7 +188,8 @@ def _stages(
             logger=loggers.of_stage(stage) if loggers else False,
             gradient_clip_val=clip,
             default_root_dir=str(store.root),
-            plugins=[LightningEnvironment()],  # ranks are told by variables; SLURM's would save and requeue by itself
+            # ranks are told by variables; Lightning's own for SLURM would save and requeue by itself
+            plugins=[LightningEnvironment(), LocalCheckpoints()],
             num_sanity_val_steps=0,
         )
         return made

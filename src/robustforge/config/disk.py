@@ -28,7 +28,7 @@ _ADVICE = {
 def refused(error: BaseException) -> str | None:
     """One sentence about the file system's refusal behind an error, or None where it is another kind of error."""
     for one in _chain(error):
-        number, path = _number(one), getattr(one, "filename", None)
+        number, path = _number(one), getattr(one, "filename2", None) or getattr(one, "filename", None)
         if number in _ADVICE:
             what = f"'{path}'" if path else "A file"
             return (
