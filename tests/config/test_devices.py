@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from robustforge.config.devices import STRATEGIES, Devices, check_launch, devices_of
+from robustforge.config.restore import processes_of
 from robustforge.types import UserError
 
 CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
@@ -111,3 +113,8 @@ def test_a_sweep_into_nowhere_is_refused_too(command, tmp_path, monkeypatch, arg
     answer = command("-m", "seed=0,1", argument)
     assert (answer.code, list(tmp_path.iterdir())) == (2, [])
     assert argument.partition("=")[0] in answer.err
+
+
+@pytest.mark.parametrize(("trainer", "count"), [({}, 1), ({"devices": 2, "num_nodes": 3}, 6), ({"devices": [1, 3]}, 2)])
+def test_a_run_says_in_how_many_processes_it_was_trained(trainer, count):
+    assert processes_of(OmegaConf.create({"trainer": trainer})) == count
