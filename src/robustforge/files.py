@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import socket
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,22 @@ from numpy.typing import NDArray
 from robustforge.npz import UNREADABLE, checked_members, read_header, read_member
 from robustforge.types import DamagedError, UserError
 
+# says whose it is, so that what a killed process left can be told from what a living one writes
+TEMPORARY = ".{host}-{process}-{digits}.tmp"
+
+
+def short_name(text: str, most: int = 120) -> str:
+    """A text that may be part of a file's name: a long one is cut, and a hash of it keeps it apart from others.
+
+    Args:
+        text: of any length.
+        most: bytes that are kept of it; file systems take 255 in all.
+    """
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    return f"{data[:most].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -33,7 +51,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         one, or none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    owner = {"host": socket.gethostname()[:64], "process": os.getpid(), "digits": uuid.uuid4().hex[:12]}
+    temporary = path.with_name(f"{TEMPORARY.format(**owner)}{path.suffix[-32:]}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -99,6 +118,26 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
         raise
     except (*UNREADABLE, MemoryError) as error:
         raise DamagedError(f"'{path}' is damaged: {error}.") from error
+
+
+def reserve(path: Path) -> None:
+    """Gives a file the room on the disk that its size promises, before it is mapped into memory.
+
+    A full disk is an error here. Later, at the first write to a page without room, it would be SIGBUS, which ends the
+    process without a word.
+
+    Raises:
+        OSError: there is no room, with the file's name.
+    """
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:  # macOS and Windows have no such call
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot promise anything
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sha256_of(path: Path) -> str:

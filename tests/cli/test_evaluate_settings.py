@@ -15,7 +15,7 @@ def asked(tmp_path, monkeypatch):
     }  # fmt: skip
     OmegaConf.save(OmegaConf.create(trained), tmp_path / "config.yaml")
     calls = []
-    monkeypatch.setattr(evaluate, "evaluate_run", lambda cfg, out, overwrite, export: calls.append((cfg, out)))
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda cfg, out, *_, **__: calls.append((cfg, out)))
 
     def call(**defense):
         evaluate._evaluate(OmegaConf.create({

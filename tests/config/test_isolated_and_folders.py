@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -48,14 +46,14 @@ def test_forwarded_keeps_what_a_job_needs():
 def job(monkeypatch, folder, code, result=None):
     seen = []
 
-    def run(command, env, check):
-        seen.append((command, env))
+    def run(commands, environments):
+        seen.append((*commands, *environments))
         if result is not None:
             (folder / "result.json").write_text(json.dumps(result))
-        return SimpleNamespace(returncode=code)
+        return code
 
-    monkeypatch.setattr(subprocess, "run", run)
-    objective = isolated.run_job("m", ["seed=1", "a=b"], ["hydra.mode=MULTIRUN", "hydra.verbose=true"], folder)
+    monkeypatch.setattr(isolated, "run_together", run)
+    objective = isolated.run_job("m", ["seed=1", "a=b"], ["hydra.mode=MULTIRUN", "hydra.verbose=true"], folder, "key")
     return objective, seen[0]
 
 
@@ -97,19 +95,24 @@ def test_the_summary_counts_failed_jobs(tmp_path, capsys):
         (tmp_path / name / "overrides.json").write_text(json.dumps([f"seed={name}"]))
         if mark:
             (tmp_path / name / mark).write_text("exit code 2\n")
-    SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    with pytest.raises(SystemExit) as ended:
+        SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert ended.value.code == 1
     rows = (tmp_path / "summary.csv").read_text().splitlines()
     assert len(rows) == 3
     assert all("failed" in row for row in rows[1:])
     assert "failed" in (tmp_path / "summary.md").read_text()
-    assert "failed" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "failed" in shown.out
+    assert shown.err.startswith("Error: 2 of 2 jobs failed: ")
 
 
 def test_the_summary_says_what_was_trained_only(monkeypatch, tmp_path):
     """``-m evaluate=false``: the exit code decides."""
     job(monkeypatch, tmp_path / "fine", 0)
     job(monkeypatch, tmp_path / "broken", 1)
-    SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    with pytest.raises(SystemExit):
+        SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     rows = (tmp_path / "summary.csv").read_text().splitlines()[1:]
     assert sorted(row.rpartition(",")[2] for row in rows) == ["failed", "trained"]
 

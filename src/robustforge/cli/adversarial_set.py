@@ -16,13 +16,14 @@ from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.outputs import check_output
 from robustforge.config.places import settled
-from robustforge.config.restore import restored
+from robustforge.config.restore import processes_of, restored
 from robustforge.config.run_folder import environment
 from robustforge.data.adversarial_set import begin_set, close_set, open_set
 from robustforge.data.datamodule import SPLITS
 from robustforge.defenses.stages import CraftStage
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Cell
+from robustforge.files import short_name
 from robustforge.fingerprint import describe, weights_hash
 from robustforge.training.craft import craft
 from robustforge.types import UserError
@@ -47,16 +48,18 @@ def make(cfg: DictConfig) -> Path:
     """
     if cfg.split not in SPLITS:
         raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
-    merged = settled(merge(load_run(cfg), cfg))
+    recorded = load_run(cfg)
+    merged = settled(merge(recorded, cfg))
     device, name = device_of(merged), str(merged.defense_name)
     torch.set_float32_matmul_precision("high")
-    defense, data = restored(merged, device)
+    defense, data = restored(merged, device, processes_of(recorded))
     surfaces = defense.surfaces()
     if cfg.surface not in surfaces:
         raise UserError(f"surface is '{cfg.surface}': {name} has {', '.join(surfaces)}.")
     surface, attack, threat = surfaces[cfg.surface], build(merged.attack), build(merged.threat)
     check_fits([Cell(name, surface, attack, threat)], defense, data)
-    folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / f"{attack.name}-{cfg.surface}-{cfg.split}"))
+    own = f"{short_name(attack.name)}-{cfg.surface}-{cfg.split}"
+    folder = Path(str(cfg.out or Path(str(cfg.run)) / "adversarial_sets" / own))
     check_output(folder, "out", Path(str(merged.paths.store_dir)))
     provenance = {
         "model": weights_hash(surface.modules.state_dict()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,11 +12,16 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from robustforge.config.errors import explain
+from robustforge.config import slurm
+from robustforge.config.disk import refused
+from robustforge.config.errors import explain, say
 from robustforge.config.locate import config_folder
 from robustforge.config.logger_settings import check_overrides
 from robustforge.config.presets import Preset, find_preset, for_run
+from robustforge.config.processes import is_child
 from robustforge.config.resolvers import register
+from robustforge.config.sweeps import completed
+from robustforge.interruption import Stopped, listening
 from robustforge.types import DivergedError, UserError
 
 # Lightning's remarks about what is meant here: frozen networks in eval mode, small data sets, resident loaders
@@ -38,12 +44,15 @@ def job() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(_say(str(error)))
+        sys.exit(say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_say(explain(error, config_folder(), "train")))
+        sys.exit(say(explain(error, config_folder(), "train")))
     except DivergedError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(1)
+    except Exception as error:
+        _say_if_refused(error)
+        raise
 
 
 def run(task: Callable[[], None], config_name: str) -> None:
@@ -57,26 +66,46 @@ def run(task: Callable[[], None], config_name: str) -> None:
     register()
     try:
         _complete(config_name)
-        task()
+        with listening(slurm.notice()):
+            slurm.become_rank()
+            task()
     except UserError as error:
-        sys.exit(_say(str(error)))
+        sys.exit(say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_say(explain(error, config_folder(), config_name)))
-    except (
-        PermissionError,
-        NotADirectoryError,
-        FileExistsError,
-    ) as error:  # Hydra makes the run folder before our code
-        sys.exit(_say(f"{error.filename} cannot be written ({error.strerror}): set paths.output_dir or hydra.run.dir."))
+        sys.exit(say(explain(error, config_folder(), config_name)))
+    except OSError as error:  # Hydra makes the run folder before our code
+        _say_if_refused(error)
+        raise
     except KeyboardInterrupt:
-        print("Interrupted. The same command continues where this one stopped.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped(Stopped(signal.SIGINT)))
+    except Stopped as stop:
+        sys.exit(stopped(stop))
+
+
+def stopped(stop: Stopped) -> int:
+    """Says how to go on after a signal, once for all processes of a command, and returns the exit code."""
+    if stop.signum in slurm.notice() and os.environ.get("RANK", "0") == "0":
+        problem = slurm.requeue()
+        again = f"SLURM did not requeue the job ({problem}), and the" if problem else "SLURM starts the job again: the"
+    else:
+        again = "The"
+    if not is_child() and os.environ.get("RANK", "0") == "0":
+        print(f"Stopped by {stop}. {again} same command continues where this one stopped.", file=sys.stderr)
+    return stop.code
+
+
+def _say_if_refused(error: Exception) -> None:
+    """Ends the command with one sentence where the file system is what failed."""
+    message = refused(error)
+    if message is not None:
+        sys.exit(say(message))
 
 
 def _complete(config_name: str) -> None:
     """Checks the command line and writes out what it leaves to the preset, or to the run that it names."""
     check_overrides(sys.argv[1:])
     if config_name == "train":
+        sys.argv[1:] = completed(sys.argv[1:])
         preset = find_preset(sys.argv[1:], config_folder())
         if preset is not None:
             _show(preset, sys.argv[1:])
@@ -94,8 +123,3 @@ def _show(preset: Preset, arguments: list[str]) -> None:
         return
     printed = any(argument.startswith(("--cfg", "-c")) for argument in arguments)
     print(preset, file=sys.stderr if printed else sys.stdout, flush=True)
-
-
-def _say(message: str) -> int:
-    print(f"Error: {message}", file=sys.stderr)
-    return 2

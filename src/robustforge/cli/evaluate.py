@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import hydra
@@ -13,13 +12,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
-from robustforge.cli.robustbench import RobustBench
+from robustforge.cli.replacing import replacing
 from robustforge.config.given import keep_given
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
+from robustforge.config.restore import processes_of
 from robustforge.config.run_folder import was_changed
 from robustforge.config.trust import load_trusted
-from robustforge.types import UserError
+from robustforge.files import short_name
+from robustforge.training import distributed
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ def load_run(cfg: DictConfig) -> DictConfig:
 
 
 def _evaluate(cfg: DictConfig) -> None:
-    folder = Path(str(cfg.run))
-    merged = merge(load_run(cfg), cfg)
+    folder, trained = Path(str(cfg.run)), load_run(cfg)
+    merged = merge(trained, cfg)
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
@@ -58,10 +59,11 @@ def _evaluate(cfg: DictConfig) -> None:
         asked["baseline"] = Path(str(merged.defense.baseline.weights)).parent.name  # goes by the weights
     settings |= {"defense": OmegaConf.to_container(OmegaConf.create(asked))} if asked else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    out = folder / "evaluations" / f"{str(merged.protocol.name).replace('/', '_')}-{digest}"
-    if cfg.overwrite and out.exists():
-        shutil.rmtree(out)
-    evaluate_run(merged, out, overwrite=bool(cfg.overwrite), export=_export(cfg))
+    out = folder / "evaluations" / f"{short_name(str(merged.protocol.name).replace('/', '_'))}-{digest}"
+    with replacing(out, bool(cfg.overwrite)) as fresh:
+        evaluate_run(merged, fresh, processes_of(trained), overwrite=bool(cfg.overwrite), export=_export(cfg))
+    if distributed.rank() == 0:
+        print(f"Everything is in {out}")
 
 
 def _export(cfg: DictConfig) -> RobustBench | None:

@@ -19,6 +19,7 @@ from robustforge.cli.evaluate import load_run
 from robustforge.cli.hub import check_repository, hub_api, upload
 from robustforge.config.exported import CARD, check_sums, is_exported, write_exported, write_sums
 from robustforge.config.locate import config_folder
+from robustforge.config.outputs import check_output
 from robustforge.config.places import move_to, settled
 from robustforge.config.restore import restored
 from robustforge.files import write_json, write_text
@@ -73,6 +74,7 @@ def _made(cfg: DictConfig, source: Path) -> Path:
     trained = load_run(cfg)
     move_to(trained, source, cfg)
     trained = settled(trained)
+    check_output(target, "to", Path(str(trained.paths.store_dir)))
     defense, _ = restored(trained, torch.device("cpu"))
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.image
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from robustforge.cli.dashboards import check_wandb
 from robustforge.config.logger_settings import check_settings
 from robustforge.files import write_text
 from robustforge.training import distributed
@@ -98,6 +99,13 @@ class RunLoggers:
             import wandb
 
             wandb.finish(exit_code=exit_code)
+
+
+def check_logger(settings: Mapping[str, Any]) -> None:
+    """Raises UserError unless there is such a logger with such settings, and it can be reached."""
+    check_settings(settings)
+    if settings["kind"] == "wandb" and distributed.rank() == 0:
+        check_wandb(settings)
 
 
 def _metric_name(cell: Mapping[str, Any]) -> str:

@@ -11,19 +11,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.cli import pictures
-from robustforge.cli.loggers import RunLoggers
+from robustforge.cli.loggers import RunLoggers, check_logger
 from robustforge.cli.robustbench import RobustBench
 from robustforge.config.defenses import build_baseline, build_defense
+from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.exported import load_exported
 from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
 from robustforge.config.limits import check_limits, limits_of, with_threads
-from robustforge.config.logger_settings import check_settings
 from robustforge.config.outputs import check_names, outside_store
 from robustforge.config.places import settled
 from robustforge.config.restore import precision_of
@@ -37,9 +38,11 @@ from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.rows import rows
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
+from robustforge.leftovers import remove_leftovers
 from robustforge.reporting.result import make_result, read_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
+from robustforge.training.checkpoints import LocalCheckpoints
 from robustforge.training.fitting import check_precision
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
@@ -72,7 +75,7 @@ def assemble(cfg: DictConfig) -> Job:
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
     check_names(cfg)
-    check_settings(cfg.logger)
+    check_logger(cfg.logger)
     check_precision(str(cfg.trainer.precision))
     check_limits(cfg)
     if cfg.get("threads"):
@@ -93,12 +96,10 @@ def device_of(cfg: DictConfig) -> torch.device:
     """Where a run trains and attacks.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: it asks for what this machine has not.
     """
-    cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
-    if cuda and not torch.cuda.is_available():
-        raise UserError("There is no GPU that PyTorch can use here: give trainer=cpu (device=cpu to evaluate a run).")
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    gpu = devices_of(cfg.trainer).gpu
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
@@ -112,12 +113,20 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         UserError: whatever the person at the keyboard can mend.
     """
     started = time.perf_counter()
-    cfg = keep_given(with_threads(settled(cfg), folder), cfg.get("trust") or ())
-    distributed.join()
+    cfg = with_threads(settled(cfg), folder)
+    devices = devices_of(cfg.trainer)
+    check_launch(devices)
+    cfg.trainer.devices = list(devices.picked) or devices.count  # what auto and -1 mean here, for who reads the run
+    distributed.join(devices.gpu, devices.picked)
+    if distributed.rank() != 0:
+        logging.getLogger().setLevel(logging.ERROR)  # rank 0 says it for all
+    cfg = keep_given(cfg, cfg.get("trust") or ())
     job = assemble(cfg)
     outside_store(folder, "hydra.run.dir", Path(str(cfg.paths.store_dir)))
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
+        remove_leftovers(store.root)
+        remove_leftovers(folder)
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
         job.data.setup()
         claim(folder, cfg, job.data.fingerprint)
@@ -128,6 +137,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     try:
         reports = _stages(cfg, job, store, loggers)
         objective = _evaluate(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        if cfg.evaluate and distributed.rank() == 0:
+            print(f"Everything is in {folder}")
         exit_code = 0
     finally:
         loggers.finish(exit_code)
@@ -135,13 +146,14 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def evaluate_run(
-    cfg: DictConfig, folder: Path, overwrite: bool = False, export: RobustBench | None = None
+    cfg: DictConfig, folder: Path, trained_by: int = 1, overwrite: bool = False, export: RobustBench | None = None
 ) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
+        trained_by: number of processes that trained the run.
         overwrite: attack again although finished cells are in the store.
         export: another form that the result is written in too.
 
@@ -152,12 +164,14 @@ def evaluate_run(
     started = time.perf_counter()
     job = assemble(cfg)
     store = ArtifactStore(str(cfg.paths.store_dir))
+    remove_leftovers(store.root)
+    remove_leftovers(folder)
     job.data.setup()
     if export is not None:
         export.check(job.name, job.defense, job.data, job.protocol)
     claim(folder, cfg, job.data.fingerprint)
     loggers = _loggers(cfg, folder)
-    reports = _stages(cfg, job, store, loggers, only_reuse=True)
+    reports = _stages(cfg, job, store, loggers, trained_by)
     return _evaluate(cfg, job, folder, reports, loggers, started, overwrite, export)
 
 
@@ -169,8 +183,9 @@ def _loggers(cfg: DictConfig, folder: Path) -> RunLoggers:
 
 
 def _stages(
-    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, only_reuse: bool = False
+    cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers, trained_by: int | None = None
 ) -> list[StageReport]:
+    """Trains the stages, or, of a run that so many processes trained, only loads them."""
     if cfg.paths.get("exported"):
         load_exported(job.defense, Path(str(cfg.paths.exported)), job.data.fingerprint)
         return []
@@ -187,11 +202,13 @@ def _stages(
             logger=loggers.of_stage(stage),
             gradient_clip_val=clip,
             default_root_dir=str(store.root),
+            # ranks are told by variables; Lightning's own for SLURM would save and requeue by itself
+            plugins=[LightningEnvironment(), LocalCheckpoints()],
             num_sanity_val_steps=0,
         )
         return made
 
-    limits = limits_of(cfg, precision)
+    limits, only_reuse = limits_of(cfg, precision, trained_by), trained_by is not None
     runner = StageRunner(
         job.data, store, trainer, limits, job.device, job.quiet, only_reuse, str(cfg.store.made_by_other_code)
     )
@@ -246,7 +263,6 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
         console.print(abstained)
     for name, value in result["diagnostics"].items():
         console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
-    console.print(f"Everything is in {folder}")
     loggers.publish(result, figures)
     objective: float | None = result["objective"]
     return objective

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from robustforge.config.isolated import clean_environment
+from robustforge.cli.entry import stopped
+from robustforge.config import slurm
+from robustforge.config.isolated import clean_environment, run_dir
 from robustforge.config.locate import config_folder
+from robustforge.config.processes import command_of, run_together
 from robustforge.config.resolvers import register
+from robustforge.interruption import Stopped, listening
 from robustforge.papers.comparison import compare
 from robustforge.papers.figures import diagnostic_lines, draw
 from robustforge.papers.rendering import render, write
@@ -97,8 +100,7 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
 
 def _train(overrides: Sequence[str], folder: Path) -> int:
     """Runs train.py in a process of its own; its exit code."""
-    command = [sys.executable, "-m", "robustforge.cli.train", *overrides, f"hydra.run.dir='{folder}'"]
-    return subprocess.run(command, env=clean_environment(), check=False).returncode
+    return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [clean_environment()])
 
 
 def main() -> None:
@@ -124,7 +126,10 @@ def main() -> None:
     only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
     root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
     try:
-        sys.exit(1 if reproduce(arguments.table, (profiles or ["cpu"])[-1], extra, root, only) else 0)
+        with listening(slurm.notice()):
+            sys.exit(1 if reproduce(arguments.table, (profiles or ["cpu"])[-1], extra, root, only) else 0)
+    except Stopped as stop:
+        sys.exit(stopped(stop))
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,11 +11,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
-from robustforge.config.isolated import forwarded, launched_by_us, run_job, run_ranks
+from robustforge.config.devices import devices_of
+from robustforge.config.isolated import forwarded, launched_by_us, run_dir, run_job, run_ranks
 from robustforge.config.locate import config_folder
-from robustforge.types import UserError
+from robustforge.config.resolvers import register
+from robustforge.config.sweeps import job_key
 
 MODULE = "robustforge.cli.train"
+register()  # here too: the processes of a launcher, such as submitit's, import this module and nothing before it
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
@@ -24,13 +27,11 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder)
-    processes = _processes(cfg)
-    if processes > 1 and not launched_by_us():
-        # quoting keeps commas and equal signs of the folder's name out of Hydra's override grammar
-        code = run_ranks(
-            MODULE, [*overrides, *forwarded(hydra_config.overrides.hydra), f"hydra.run.dir='{folder}'"], processes
-        )
+        return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder, job_key(cfg, overrides))
+    devices = devices_of(cfg.trainer)
+    if devices.processes > 1 and not launched_by_us():
+        arguments = [*overrides, *forwarded(hydra_config.overrides.hydra), run_dir(folder)]
+        code = run_ranks(MODULE, arguments, devices.count)
         if code:
             sys.exit(code)
         return None
@@ -38,17 +39,6 @@ def _task(cfg: DictConfig) -> float | None:
 
     with job():
         return pipeline.train(cfg, folder)
-
-
-def _processes(cfg: DictConfig) -> int:
-    devices = cfg.trainer.devices
-    if not isinstance(devices, int) or devices == 0 or devices < -1:
-        raise UserError(f"trainer.devices is {devices}: give a number of processes, or -1 for all GPUs.")
-    if devices == -1:
-        import torch
-
-        devices = torch.cuda.device_count() if cfg.trainer.accelerator == "gpu" else 1
-    return devices
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+
+
+def say(message: str) -> int:
+    """Prints the sentence for the person at the keyboard, and returns the exit code of a mistake."""
+    print(f"Error: {message}", file=sys.stderr)
+    return 2
 
 
 def explain(error: Exception, folder: Path, config_name: str) -> str:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from robustforge.config.trust import load_plain
 from robustforge.types import UserError
 
-_SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 _SHORT = "protocol=paper"
 _OWN = "protocol=paper/"  # the paper's protocol, or its variant for one data set
 
@@ -68,7 +68,7 @@ def find_preset(arguments: Sequence[str], folder: Path) -> Preset | None:
         without a preset, and where the caller decides all of it.
     """
     given = dict(item.lstrip("+~").split("=", 1) for item in arguments if "=" in item and not item.startswith("-"))
-    if "experiment" in given or any(argument in _SWEEPING for argument in arguments):
+    if "experiment" in given or any(argument in SWEEPING for argument in arguments):
         return None
     root = OmegaConf.load(folder / "train.yaml")
     defaults = {key: value for entry in root.defaults if not isinstance(entry, str) for key, value in entry.items()}

@@ -52,7 +52,14 @@ def load_restored(
     return cfg, *restored(cfg, place)
 
 
-def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]:
+def processes_of(cfg: DictConfig) -> int:
+    """In how many processes a run was trained, by its ``config.yaml``."""
+    devices = cfg.trainer.get("devices", 1)
+    count = int(devices) if isinstance(devices, int) else len(devices)
+    return max(1, count) * int(cfg.trainer.get("num_nodes", 1))
+
+
+def restored(cfg: DictConfig, device: torch.device, processes: int | None = None) -> tuple[Defense, ImageData]:
     """The defense of a run, frozen, on ``device``, and its data.
 
     The machine that trained it need not be like this one: what it may have trained in is tried in turn.
@@ -60,6 +67,7 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
     Args:
         cfg: of the run, resolved and trusted.
         device: where the defense goes.
+        processes: that trained it; None for what ``cfg`` says.
 
     Raises:
         UserError: the store is not there or lacks a stage of the run, or its data is missing.
@@ -74,7 +82,7 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
         load_exported(defense, Path(str(exported)), data.fingerprint)
         return defense.eval().requires_grad_(False).to(device), data
     problem: UserError | None = None
-    for limits in _candidates(cfg, device):
+    for limits in _candidates(cfg, device, processes or processes_of(cfg)):
         runner = StageRunner(data, ArtifactStore(root), _no_trainer, limits, device, quiet=True, only_reuse=True)
         try:
             runner.run(defense)
@@ -87,9 +95,7 @@ def restored(cfg: DictConfig, device: torch.device) -> tuple[Defense, ImageData]
     raise problem
 
 
-def _candidates(cfg: DictConfig, device: torch.device) -> Iterator[dict[str, Any]]:
-    devices = int(cfg.trainer.devices)
-    processes = max(1, devices) * int(cfg.trainer.get("num_nodes", 1))
+def _candidates(cfg: DictConfig, device: torch.device, processes: int) -> Iterator[dict[str, Any]]:
     likely = precision_of(cfg, device)
     others = [word for word in ("32-true", "bf16-mixed") if word != likely] if cfg.trainer.precision == "auto" else []
     for precision in (likely, *others):

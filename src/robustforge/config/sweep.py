@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
 from robustforge.reporting.result import read_result
+from robustforge.reporting.seeds import over_seeds
 from robustforge.reporting.sweep import STATE, summary_of_runs
 
 log = logging.getLogger(__name__)
@@ -23,20 +25,27 @@ class SweepSummary(Callback):
     """Hydra callback: collects every job's result.json, prints a table and writes summary.csv and summary.md."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called once, in the sweep's own process."""
+        """Called once, in the sweep's own process; ends it with exit code 1 where a job failed."""
         folder = Path(str(config.hydra.sweep.dir))
-        results = []
-        for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime):
-            overrides = _overrides(path)
-            if overrides is not None:
-                results.append((overrides, _result(path.parent)))
+        jobs = [path.parent for path in sorted(folder.glob("**/overrides.json"), key=lambda p: p.stat().st_mtime_ns)]
+        told = [(job.name, _overrides(job / "overrides.json"), _result(job)) for job in jobs]
+        results = [(overrides, result) for _, overrides, result in told if overrides is not None]
         if not results:
             return
-        summary = summary_of_runs(results)
-        Console().print(summary.table())
-        write_text(folder / "summary.md", summary.markdown())
-        write_text(folder / "summary.csv", summary.csv())
+        for name, summary in (("summary", summary_of_runs(results)), ("summary_over_seeds", over_seeds(results))):
+            if summary is not None:
+                Console().print(summary.table(name.replace("_", " ")))
+                write_text(folder / f"{name}.md", summary.markdown())
+                write_text(folder / f"{name}.csv", summary.csv())
         Console().print(f"{len(results)} runs in {folder}")
+        failed = [name for name, _, result in told if "failed" in result]
+        if failed:
+            print(
+                f"Error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. The same command runs only "
+                "these again.",
+                file=sys.stderr,
+            )
+            sys.exit(1)  # Hydra makes a warning of any other exception
 
 
 def _overrides(path: Path) -> list[str] | None:
@@ -51,14 +60,14 @@ def _overrides(path: Path) -> list[str] | None:
     return None
 
 
-def _result(job: Path) -> dict[str, Any] | None:
-    """What a job left in its folder; None where it failed, or was not finished."""
+def _result(job: Path) -> dict[str, Any]:
+    """What a job left in its folder; ``{"failed": reason}`` where it failed, or was not finished."""
     if (job / FAILED).exists():
-        return None
+        return {"failed": True}
     if (job / "result.json").exists():
         try:
             return read_result(job)
         except ValueError as error:
             log.warning("%s", error)
-            return None
-    return {STATE: TRAINED.lower()} if (job / TRAINED).exists() else None
+            return {"failed": str(error)}
+    return {STATE: TRAINED.lower()} if (job / TRAINED).exists() else {"failed": True}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from robustforge.data.images import check_adversarial
-from robustforge.files import write_json
+from robustforge.files import reserve, write_json
 from robustforge.manifest import read_object, set_aside
 from robustforge.types import DamagedError, UserError
 
@@ -110,9 +110,10 @@ def begin_images(folder: Path, shape: Sequence[int]) -> None:
             _make_way(path, wanted, dtype)
     if not images.exists():
         done.unlink(missing_ok=True)  # says what was finished in images that are gone
-        np.lib.format.open_memmap(images, mode="w+", dtype="<f4", shape=tuple(shape)).flush()
-    if not done.exists():
-        np.lib.format.open_memmap(done, mode="w+", dtype="<u8", shape=tuple(shape[:1])).flush()
+    for path, dtype, wanted in ((images, "<f4", tuple(shape)), (done, "<u8", tuple(shape[:1]))):
+        if not path.exists():
+            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=wanted).flush()
+        reserve(path)
     _unmark_damaged(images, done)
 
 

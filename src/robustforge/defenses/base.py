@@ -162,7 +162,7 @@ class Defense(pl.LightningModule):
         figures = {**terms, "loss": loss, **self._noted}
         self._noted = {}
         logged = {f"{stage.name}/train/{name}": value.detach() for name, value in figures.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.y))
+        self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.y))
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.y))
         return loss
 

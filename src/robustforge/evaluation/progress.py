@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustforge.interruption import check
 from robustforge.training import distributed
 
 
@@ -51,6 +52,7 @@ class CellProgress:
 
     def advance(self, success: np.ndarray) -> None:
         """One more batch: (n,) whether the attack succeeded on each image of this process."""
+        check()  # the end of a batch is where a signal counts whose exception was lost
         self._done += len(success)
         self._correct += int((~success).sum())
         done = self._done * distributed.world_size()

@@ -62,8 +62,8 @@ def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) 
         Columns: the override keys that are not the same in every run, the defense's clean accuracy, its worst case
         at the default budget, the objective, and the state (``ok``, ``trained``, or ``failed`` with the reason).
     """
-    overrides = [_mapping(one) for one, _ in results]
-    keys = [k for k in dict.fromkeys(k for one in overrides for k in one) if len({one.get(k) for one in overrides}) > 1]
+    overrides = [as_mapping(one) for one, _ in results]
+    keys = varied(overrides)
     rows, failed = [], []
     for one, (_, result) in zip(overrides, results, strict=True):
         numbers = _numbers(result) if result and "cells" in result else [MISSING] * 3 + [_state(result)]
@@ -72,7 +72,14 @@ def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) 
     return Summary([*keys, "clean", "worst case", "objective", "state"], rows, failed)
 
 
-def _mapping(overrides: Overrides) -> dict[str, str]:
+def varied(overrides: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys that are not the same in every run."""
+    keys = dict.fromkeys(key for one in overrides for key in one)
+    return [key for key in keys if len({one.get(key) for one in overrides}) > 1]
+
+
+def as_mapping(overrides: Overrides) -> dict[str, str]:
+    """Overrides by key, whether they were texts or a mapping."""
     if isinstance(overrides, Mapping):
         return {str(key): str(value) for key, value in overrides.items()}
     pairs = (str(one).lstrip("+~").partition("=") for one in overrides)
@@ -87,20 +94,26 @@ def _state(result: dict[str, Any] | None) -> str:
     return f"{FAILED}: {reason}" if isinstance(reason, str) and reason else FAILED
 
 
-def _numbers(result: dict[str, Any]) -> list[str]:
+def clean_and_worst(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The defense's clean cell and its worst case at the default budget, where there are such."""
     mine = [c for c in [*result["cells"], *result["worst_case"]] if c["system"] == result["defense"]]
     at = result.get("objective_of") or {}
     mine = [c for c in mine if c.get("rate") == at.get("rate")]
     clean = [c for c in mine if c["attack"] == CLEAN]
     worst = [c for c in mine if c["attack"] == WORST and (c["norm"], c["eps"]) == (at.get("norm"), at.get("eps"))]
+    return (clean[0] if clean else None), (worst[0] if worst else None)
+
+
+def _numbers(result: dict[str, Any]) -> list[str]:
+    clean, worst = clean_and_worst(result)
     objective = result["objective"]
-    reasons = [name.replace("_", " ") for c in worst if c.get("verdict") == UNRELIABLE for name in c["violated"]]
+    unreliable = worst is not None and worst.get("verdict") == UNRELIABLE
+    reasons = [name.replace("_", " ") for name in worst["violated"]] if worst is not None and unreliable else []
     state = f"{OK}, but unreliable: {', '.join(reasons)}" if reasons else OK
     return [_accuracy(clean), _accuracy(worst), MISSING if objective is None else f"{objective:.2f}", state]
 
 
-def _accuracy(cells: list[dict[str, Any]]) -> str:
-    if not cells or cells[0]["accuracy"] is None:
+def _accuracy(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["accuracy"] is None:
         return MISSING
-    cell = cells[0]
     return f"{percent(cell['accuracy'], cell['n'])} {half_width(cell['interval'], cell['n'])}"

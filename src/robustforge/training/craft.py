@@ -15,6 +15,7 @@ from robustforge.data.datamodule import ImageData
 from robustforge.data.images import check_adversarial
 from robustforge.data.resident import Split
 from robustforge.defenses.stages import CraftStage
+from robustforge.interruption import check
 from robustforge.training import distributed
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def craft(
     batches = enumerate(islice(data.batches(split, size, device=device, shard=False), limit))
     total = limit or -(-count // size)
     for number, batch in track(batches, description=f"crafting {stage.name}", total=total, disable=hidden):
+        check()
         rows = batch.index.cpu().numpy()
         if number % distributed.world_size() != distributed.rank() or np.all(done[rows]):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -45,11 +46,15 @@ def gathered(parts: list[T]) -> list[T]:
     return [part for shard in everyone for part in shard]
 
 
-def join() -> None:
-    """Joins the process group when a launcher started this process as one of several (RANK and WORLD_SIZE are set)."""
+def join(gpu: bool, picked: Sequence[int] = ()) -> None:
+    """Takes this process's GPU, and joins the group when a launcher started it as one of several.
+
+    Args:
+        gpu: the run is on GPUs, else on the CPU, whatever the machine has.
+        picked: numbers of this machine's GPUs, one a process; empty for the first ones.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if gpu:
+        torch.cuda.set_device(picked[local] if picked else local)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("nccl")
-        else:
-            dist.init_process_group("gloo")
+        dist.init_process_group("nccl" if gpu else "gloo")

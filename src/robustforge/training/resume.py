@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from robustforge.defenses.stages import FitStage
 from robustforge.files import write_json
+from robustforge.interruption import check, listen
 from robustforge.manifest import check_file, file_hash, read_object, set_aside
 from robustforge.training import distributed
 from robustforge.training.store import check_finite
@@ -52,6 +54,16 @@ class ResumePoint(Callback):
         """Of the checkpoint, and of the one before it."""
         found = read_object(self.manifest).get("sha256")
         return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has put its own handlers of signals in place; ours come back."""
+        listen()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ends here where a signal came whose exception was lost."""
+        check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replaces the checkpoint, unless the epoch ended with weights that are not finite.
