@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from robustforge.data.augment import Augment
@@ -18,6 +19,7 @@ from robustforge.data.labels import check_classes
 from robustforge.data.resident import ResidentLoader, Split, hold_out, unit_pixels
 from robustforge.data.sources import Arrays, load_arrays
 from robustforge.data.values import image_shape, per_channel, whole
+from robustforge.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, PositiveShare, Seed, Share, Some
 from robustforge.types import Batch, UserError, radius
 
 log = logging.getLogger(__name__)
@@ -76,23 +78,23 @@ class ImageData(L.LightningDataModule):
         self,
         name: str,
         kind: str,
-        shape: Sequence[int],
-        num_classes: int,
-        mean: Sequence[float] = (0.5,),
-        std: Sequence[float] = (0.5,),
-        eps: float | str = 8 / 255,
+        shape: Sequence[PositiveInt],
+        num_classes: Annotated[int, Ge(2)],
+        mean: Some[Share] = (0.5,),
+        std: Some[PositiveShare] = (0.5,),
+        eps: NonNegativeFloat | str = 8 / 255,
         data_dir: str | Path | None = None,
         download: bool = False,
         path: str | Path | None = None,
         sha256: str | None = None,
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
+        batch_size: PositiveInt = 128,
+        eval_batch_size: PositiveInt = 512,
         augment: Augment | None = None,
-        held_out: int = 5000,
-        split_seed: int = 0,
-        seed: int = 0,
-        limit_train: int | None = None,
-        limit_test: int | None = None,
+        held_out: NonNegativeInt = 5000,
+        split_seed: Seed = 0,
+        seed: Seed = 0,
+        limit_train: PositiveInt | None = None,
+        limit_test: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.name, self.kind, self.eps = name, kind, float(radius(eps))

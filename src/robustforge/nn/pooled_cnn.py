@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.ranges import PositiveInt, ShareBelowOne, Some
 from robustforge.types import UserError
 
 
@@ -15,9 +16,9 @@ def pooled_cnn(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    widths: Sequence[int] = (32, 32),
-    hidden: Sequence[int] = (200, 200),
-    dropout: float = 0.5,
+    widths: Some[PositiveInt] = (32, 32),
+    hidden: Sequence[PositiveInt] = (200, 200),
+    dropout: ShareBelowOne = 0.5,
     linear_convolutions: bool = False,
     batch_norm: bool = False,
 ) -> nn.Sequential:

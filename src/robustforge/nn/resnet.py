@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -11,7 +12,8 @@ from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Split, Staged
 from robustforge.types import UserError
 
-STEMS = ("cifar", "cifar_pool", "imagenet")
+Stem = Literal["cifar", "cifar_pool", "imagenet"]
+STEMS = get_args(Stem)
 
 
 class StagedResNet(Staged):
@@ -36,21 +38,33 @@ class StagedResNet(Staged):
 
 
 def resnet18(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-18. For the arguments see :func:`build`."""
     return build(BasicBlock, (2, 2, 2, 2), shape, num_classes, mean, std, stem)
 
 
 def resnet34(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-34. For the arguments see :func:`build`."""
     return build(BasicBlock, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
 
 
 def resnet50(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-50, stride in the 3 x 3 convolution of a bottleneck. For the arguments see :func:`build`."""
     return build(Bottleneck, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
@@ -63,7 +77,7 @@ def build(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    stem: str,
+    stem: Stem,
 ) -> StagedResNet:
     """Normalization and a residual network.
 

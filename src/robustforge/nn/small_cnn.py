@@ -10,6 +10,7 @@ from robustforge.nn.flatten import FlattenMaps
 from robustforge.nn.gray_conv import GrayConv2d
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
+from robustforge.ranges import PositiveInt, Some
 from robustforge.types import UserError
 
 
@@ -18,8 +19,8 @@ def small_cnn(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    widths: Sequence[int] = (32, 64),
-    hidden: int = 128,
+    widths: Some[PositiveInt] = (32, 64),
+    hidden: PositiveInt = 128,
     batch_norm: bool = False,
 ) -> Staged:
     """Convolutions 4 x 4 of stride 2, then one hidden dense layer.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
+from robustforge.ranges import PositiveInt, ShareBelowOne
 from robustforge.types import UserError
 
 
@@ -22,7 +23,7 @@ class WideBlock(nn.Module):
         dropout: probability, between the convolutions.
     """
 
-    def __init__(self, before: int, after: int, stride: int, dropout: float) -> None:
+    def __init__(self, before: int, after: int, stride: int, dropout: ShareBelowOne) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(before)
         self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
@@ -45,8 +46,8 @@ def wide_resnet28_10(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    depth: int = 28,
-    width: int = 10,
+    depth: PositiveInt = 28,
+    width: PositiveInt = 10,
     dropout: float = 0.0,
 ) -> Staged:
     """WRN-depth-width.

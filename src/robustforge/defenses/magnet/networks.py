@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.ranges import PositiveInt
 from robustforge.types import UserError
 
 
@@ -22,7 +23,7 @@ class SigmoidAutoencoder(nn.Module):
         UserError: no channel.
     """
 
-    def __init__(self, shape: Sequence[int], pooled: bool, width: int = 3) -> None:
+    def __init__(self, shape: Sequence[int], pooled: bool, width: PositiveInt = 3) -> None:
         super().__init__()
         if width < 1:
             raise UserError(f"The auto-encoder has width={width}: give 1 or more.")

@@ -22,6 +22,7 @@ from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.mrr.system import Redundancy
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
+from robustforge.ranges import NonNegativeFloat, NonNegativeInt, Seed
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -60,17 +61,17 @@ class ModularRobustRedundancy(Defense):
     def __init__(
         self,
         model: Factory,
-        n_defenders: int,
+        n_defenders: NonNegativeInt,
         latent: LatentSettings,
         input: InputSettings,
         fusion: FusionSettings,
         undefended_training: Training,
         shape: Sequence[int],
         num_classes: int,
-        penalty_weight: float = 1.0,
+        penalty_weight: NonNegativeFloat = 1.0,
         paper_literal: bool = False,
         victim: Defense | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed)
         if n_defenders < 0:

@@ -10,6 +10,7 @@ from robustforge.attacks.core.models import Network
 from robustforge.defenses.base import Defense
 from robustforge.defenses.pretrained.weights import load_weights
 from robustforge.defenses.stages import Factory, Stage, build_seeded
+from robustforge.ranges import Seed
 from robustforge.types import DefenseOutput
 
 
@@ -38,7 +39,7 @@ class Pretrained(Defense):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         output: int | str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed)
         made = build_seeded(network, seed, "network")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.padding import crop_to, padded_size
+from robustforge.ranges import PositiveInt
 
 
 class ConditionalVAE(nn.Module):
@@ -30,7 +31,12 @@ class ConditionalVAE(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], num_classes: int, latent: int = 32, width: int = 32, hidden: int = 1024
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        latent: PositiveInt = 32,
+        width: PositiveInt = 32,
+        hidden: PositiveInt = 1024,
     ) -> None:
         super().__init__()
         channels, self.height, self.width = shape
