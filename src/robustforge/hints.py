@@ -19,12 +19,16 @@ from robustforge.types import UserError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_MADE = "what builds an object, with a _target_"
 _PLAIN = (bool, int, float, str, type(None), Any)
 _CONTAINERS = (list, dict, Sequence, Iterable, Mapping)
 
 
 class Made:
     """Stands for any object that is no plain value, such as a network or an attack."""
+
+    def __repr__(self) -> str:
+        return "{...}"
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -65,22 +69,20 @@ def mistake(hint: Any, value: Any, strangers: bool = False) -> str:
 
     if isinstance(value, numbers.Number) and hasattr(value, "item"):
         value = value.item()  # NumPy's
-    adapter = _adapter(hint, strangers)
     try:
-        adapter.validate_python(value)
+        _adapter(hint, strangers).validate_python(value)
     except ValidationError:
-        schema = adapter.json_schema()
-        known = [word for part in schema.get("anyOf", [schema]) for word in _words(part)]
-        return f"is {shown(value)}: give {_described(schema)}{near_miss(value, known)}."
+        wanted, known = _wanted(hint, strangers)
+        return f"is {shown(value)}: give {wanted}{near_miss(value, known)}."
     return ""
 
 
 def near_miss(word: Any, known: Collection[str]) -> str:
-    """``; did you mean 'x'?`` without its question mark's sentence, or nothing: never the word itself.
+    """In brackets the known word that was probably meant; nothing where there is none, and never ``word`` itself.
 
     Example:
         >>> near_miss("linff", ["linf", "l2"])
-        ", did you mean 'linf'?"
+        " (did you mean 'linf'?)"
     """
     close = nearest(word, known)
     return f" (did you mean '{close}'?)" if close else ""
@@ -113,6 +115,13 @@ def _adapter(hint: Any, strangers: bool) -> TypeAdapter[Any]:
 
     config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     return TypeAdapter(_plain(hint, Any if strangers else _made()), config=config)
+
+
+@functools.lru_cache(maxsize=1024)
+def _wanted(hint: Any, strangers: bool) -> tuple[str, list[str]]:
+    """What a hint asks for, in words, and the words that it lists."""
+    schema = _adapter(hint, strangers).json_schema()
+    return _described(schema), [word for part in schema.get("anyOf", [schema]) for word in _words(part)]
 
 
 @functools.cache
@@ -164,9 +173,11 @@ def _described(schema: Mapping[str, Any]) -> str:
         items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         length = f" of {least}{'' if least == most else ' or more'}" if least else ""
-        return f"a list{length}, each {_described(items)}"
-    names = {"boolean": "true or false", "string": "a text", "null": "null", "object": "values by name"}
-    return names.get(kind, "what builds an object, with a _target_")
+        return f"a list{length}, each {_described(items).replace(', or ', ' or ')}"
+    if kind == "object":
+        item = schema.get("additionalProperties")
+        return f"values by name{f', each {_described(item)}' if isinstance(item, Mapping) else ''}"
+    return {"boolean": "true or false", "string": "a text", "null": "null", "made": _MADE}.get(kind, "anything")
 
 
 def _range(schema: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -24,4 +24,6 @@ OpenShare = Annotated[float, Gt(0), Lt(1)]  # (0, 1)
 Item = TypeVar("Item")
 Some = Annotated[Sequence[Item], MinLen(1)]  # a sequence that is not empty
 
+Shape = Annotated[Sequence[PositiveInt], MinLen(3), MaxLen(3)]  # of an image: (C, H, W)
+Classes = Annotated[int, Ge(2)]  # how many
 Precision = Literal["auto", "float32", "bf16"]  # of the passes of an attack or a search; auto: bf16 where it is fast

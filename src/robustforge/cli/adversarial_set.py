@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 from robustforge.cli.entry import job, run
 from robustforge.cli.evaluate import load_run, merge
 from robustforge.cli.pipeline import restore
+from robustforge.config import tables
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.places import settled
 from robustforge.config.run_folder import environment
+from robustforge.config.values import check_command
 from robustforge.data.adversarial_set import begin_set, close_set, model_hash, open_set
-from robustforge.data.datamodule import SPLITS
 from robustforge.defenses.stages import CraftStage
 from robustforge.fingerprint import describe
 from robustforge.training.craft import craft
@@ -40,8 +41,7 @@ def make(cfg: DictConfig) -> Path:
     Raises:
         UserError: no such run, surface or split, or the folder holds a set made with something else.
     """
-    if cfg.split not in SPLITS:
-        raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
+    check_command(cfg, tables.AdversarialSet)
     merged = settled(merge(load_run(cfg), cfg))
     trained = restore(merged)
     surfaces = trained.defense.surfaces()

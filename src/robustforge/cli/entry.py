@@ -67,6 +67,10 @@ def run(task: Callable[[], None], config_name: str) -> None:
         sys.exit(_say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_say(explain(error, config_folder(), config_name)))
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's, of group=null
+            raise
+        sys.exit(_say(explain(error, config_folder(), config_name)))
     except (
         PermissionError,
         NotADirectoryError,

@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
+from robustforge.config import tables
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
 from robustforge.config.trust import load_trusted
+from robustforge.config.values import check_command
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
@@ -34,6 +36,7 @@ def load_run(cfg: DictConfig) -> DictConfig:
 
 
 def _evaluate(cfg: DictConfig) -> None:
+    check_command(cfg, tables.Evaluate)
     folder = Path(str(cfg.run))
     merged = merge(load_run(cfg), cfg)
     with open_dict(merged):

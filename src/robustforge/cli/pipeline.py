@@ -16,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from robustforge.cli import pictures
-from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.cli.loggers import RunLoggers
+from robustforge.config import tables
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
 from robustforge.config.run_folder import claim, environment
+from robustforge.config.values import check_run
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
@@ -32,7 +34,7 @@ from robustforge.files import plain, write_json, write_text
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
-from robustforge.training.fitting import check_precision
+from robustforge.training.fitting import check_optimizers, check_precision, lightnings_refusals
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
 from robustforge.types import UserError
@@ -60,9 +62,7 @@ def assemble(cfg: DictConfig) -> Job:
     Raises:
         UserError: an impossible combination, said in one sentence.
     """
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
-    check_kind(str(cfg.logger.kind))
+    check_run(cfg, tables.Run)
     check_precision(str(cfg.trainer.precision))
     seed_everywhere(int(cfg.seed))
     torch.set_float32_matmul_precision("high")
@@ -73,10 +73,13 @@ def assemble(cfg: DictConfig) -> Job:
     name = str(cfg.defense_name)
     cells = protocol.cells(name, defense.surfaces(), defense.systems())  # refuses surfaces that the defense lacks
     check_fits(cells, defense, data)
+    check_optimizers((owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages())
     cuda = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise UserError("There is no GPU that PyTorch can use here: give trainer=cpu (device=cpu to evaluate a run).")
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    with lightnings_refusals():
+        build(cfg.trainer)(precision=precision_of(cfg, device), logger=False)
     return Job(name, data, defense, protocol, device, not cfg.trainer.enable_progress_bar)
 
 
@@ -94,10 +97,11 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     cfg = settled(cfg)
     distributed.join()
     job = assemble(cfg)
-    store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
         job.data.setup()
+    store = ArtifactStore(str(cfg.paths.store_dir))
+    if distributed.rank() == 0:
         claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
     job.data.setup()
@@ -157,7 +161,7 @@ def _stages(
     cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers | None, only_reuse: bool = False
 ) -> list[StageReport]:
     precision = precision_of(cfg, job.device)
-    callbacks = [build(node) for node in cfg.callbacks.values()]
+    callbacks = [build(node) for node in cfg.callbacks.values() if node is not None]
     factory = build(cfg.trainer)
 
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:

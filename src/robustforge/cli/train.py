@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
@@ -25,7 +27,9 @@ def _task(cfg: DictConfig) -> float | None:
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
         return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder)
-    processes = _processes(cfg)
+    outputs = Path(str(cfg.paths.output_dir))
+    with job(), _unless_refused(folder, outputs):
+        processes = _processes(cfg)
     if processes > 1 and not launched_by_us():
         # quoting keeps commas and equal signs of the folder's name out of Hydra's override grammar
         code = run_ranks(
@@ -36,8 +40,22 @@ def _task(cfg: DictConfig) -> float | None:
         return None
     from robustforge.cli import pipeline  # torch and Lightning: only a job that runs waits for them
 
-    with job():
+    with job(), _unless_refused(folder, outputs):
         return pipeline.train(cfg, folder)
+
+
+@contextmanager
+def _unless_refused(folder: Path, outputs: Path) -> Iterator[None]:
+    """Hydra makes the run folder before it calls us: while it is empty, a refusal takes it away again."""
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # not empty
+            for place in (folder, *folder.parents):
+                if outputs.absolute() not in place.absolute().parents:
+                    break
+                place.rmdir()
+        raise
 
 
 def _processes(cfg: DictConfig) -> int:

@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from robustforge.config.numbers import with_numbers
+from robustforge.config.values import check_node
 from robustforge.types import UserError
 
 
@@ -16,12 +17,15 @@ def build(node: Any) -> Any:
     """Instantiates a node and all inside it: containers come out as plain lists and dicts, fractions as numbers.
 
     Raises:
-        UserError: the object refused its values (its own sentence), or the node and its target disagree about names.
+        UserError: a value that its object cannot take, see :func:`robustforge.config.values.check_node`; or the object
+            refused it (its own sentence).
     """
     if not isinstance(node, DictConfig):
         return node
+    node = with_numbers(node)
+    check_node(node)
     try:
-        return hydra.utils.instantiate(with_numbers(node), _convert_="all")
+        return hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 from robustforge.data.augment import Augment
@@ -19,7 +18,17 @@ from robustforge.data.labels import check_classes
 from robustforge.data.resident import ResidentLoader, Split, hold_out, unit_pixels
 from robustforge.data.sources import Arrays, load_arrays
 from robustforge.data.values import image_shape, per_channel, whole
-from robustforge.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, PositiveShare, Seed, Share, Some
+from robustforge.ranges import (
+    Classes,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveShare,
+    Seed,
+    Shape,
+    Share,
+    Some,
+)
 from robustforge.types import Batch, UserError, radius
 
 log = logging.getLogger(__name__)
@@ -78,8 +87,8 @@ class ImageData(L.LightningDataModule):
         self,
         name: str,
         kind: str,
-        shape: Sequence[PositiveInt],
-        num_classes: Annotated[int, Ge(2)],
+        shape: Shape,
+        num_classes: Classes,
         mean: Some[Share] = (0.5,),
         std: Some[PositiveShare] = (0.5,),
         eps: NonNegativeFloat | str = 8 / 255,

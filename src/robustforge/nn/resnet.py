@@ -10,6 +10,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Split, Staged
+from robustforge.ranges import Classes, PositiveShare, Shape, Share, Some
 from robustforge.types import UserError
 
 Stem = Literal["cifar", "cifar_pool", "imagenet"]
@@ -38,10 +39,10 @@ class StagedResNet(Staged):
 
 
 def resnet18(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
     stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-18. For the arguments see :func:`build`."""
@@ -49,10 +50,10 @@ def resnet18(
 
 
 def resnet34(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
     stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-34. For the arguments see :func:`build`."""
@@ -60,10 +61,10 @@ def resnet34(
 
 
 def resnet50(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
     stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-50, stride in the 3 x 3 convolution of a bottleneck. For the arguments see :func:`build`."""
@@ -73,10 +74,10 @@ def resnet50(
 def build(
     block: type[BasicBlock | Bottleneck],
     layers: Sequence[int],
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
     stem: Stem,
 ) -> StagedResNet:
     """Normalization and a residual network.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
-from robustforge.ranges import PositiveInt, ShareBelowOne
+from robustforge.ranges import Classes, PositiveInt, PositiveShare, Shape, Share, ShareBelowOne, Some
 from robustforge.types import UserError
 
 
@@ -23,7 +21,7 @@ class WideBlock(nn.Module):
         dropout: probability, between the convolutions.
     """
 
-    def __init__(self, before: int, after: int, stride: int, dropout: ShareBelowOne) -> None:
+    def __init__(self, before: int, after: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(before)
         self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
@@ -42,13 +40,13 @@ class WideBlock(nn.Module):
 
 
 def wide_resnet28_10(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
     depth: PositiveInt = 28,
     width: PositiveInt = 10,
-    dropout: float = 0.0,
+    dropout: ShareBelowOne = 0.0,
 ) -> Staged:
     """WRN-depth-width.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustforge.defenses.choices import one_of
 from robustforge.nn.padding import crop_to, pad_to_multiple, padded_size
 from robustforge.nn.running_moments import RunningMoments
-from robustforge.ranges import NonNegativeFloat, PositiveInt, Some
+from robustforge.ranges import NonNegativeFloat, PositiveInt, Shape, Some
 from robustforge.types import UserError
 
 SKIPS = ("none", "add", "concat")
@@ -47,7 +47,7 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Shape,
         widths: Some[PositiveInt] = (32, 64, 128),
         latent_channels: PositiveInt = 64,
         skips: Literal["none", "add", "concat"] = "none",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
 from robustforge.nn.staged import Staged
-from robustforge.ranges import OpenShare, PositiveInt, Seed, ShareBelowOne
+from robustforge.ranges import Classes, OpenShare, PositiveInt, Seed, Shape, ShareBelowOne
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 _OF_NETWORK = (  # all arguments but how the undefended classifier is trained
@@ -55,8 +53,8 @@ class DflPcl(Defense):
     def __init__(
         self,
         model: Factory,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         attack: Attack,
         threat: Threat,
         feature_loss: FeatureLoss | None,

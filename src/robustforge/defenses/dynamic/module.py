@@ -14,7 +14,7 @@ from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, check_average
 from robustforge.hints import check_fields
 from robustforge.losses.classification import cross_entropy_per_sample
-from robustforge.ranges import NonNegativeFloat, OpenShare, PositiveShare
+from robustforge.ranges import NonNegativeFloat, OpenShare, PositiveShare, Seed
 from robustforge.types import Batch, UserError
 
 
@@ -75,7 +75,7 @@ class DynamicTraining(AdversarialTraining):
         weighted: bool = False,
         keep_best: bool = True,
         average: OpenShare | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, robust, training, undefended_training, seed=seed)
         if not isinstance(robust.attack, FoscPGD) or (robust.loss, robust.clean_weight) != ("madry", 0):

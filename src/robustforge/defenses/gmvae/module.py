@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from math import prod
 
@@ -23,7 +22,7 @@ from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings,
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
-from robustforge.ranges import PositiveFloat, PositiveInt, Seed
+from robustforge.ranges import Classes, PositiveFloat, PositiveInt, Seed, Shape
 from robustforge.types import Batch, DefenseOutput, UserError
 
 _OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "training")
@@ -73,8 +72,8 @@ class GaussianMixtureVAE(Defense):
         model: Factory,
         training: Training,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         detector: DetectorSettings,
         reclassification: ReclassificationSettings,
         labels: LabelSettings,

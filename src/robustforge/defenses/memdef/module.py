@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from robustforge.defenses.memdef.system import VARIANTS, MemorySystem
 from robustforge.defenses.robust_loss import robust_metrics
 from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage, plain_stage
-from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, ShareBelowOne
+from robustforge.ranges import Classes, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Shape, ShareBelowOne
 from robustforge.types import Batch, DefenseOutput
 
 _OF_STACK: tuple[str, ...] = (
@@ -59,8 +58,8 @@ class MemoryDefense(Defense):
         selector: SelectorSettings,
         stack: StackSettings,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         memory_size: PositiveInt = 500,
         temperature: PositiveFloat = 1.0,
         shrink: Literal["none", "hard", "memae"] = "none",

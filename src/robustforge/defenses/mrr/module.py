@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -22,7 +21,7 @@ from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.mrr.system import Redundancy
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
-from robustforge.ranges import NonNegativeFloat, NonNegativeInt, Seed
+from robustforge.ranges import Classes, NonNegativeFloat, NonNegativeInt, Seed, Shape
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -66,8 +65,8 @@ class ModularRobustRedundancy(Defense):
         input: InputSettings,
         fusion: FusionSettings,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         penalty_weight: NonNegativeFloat = 1.0,
         paper_literal: bool = False,
         victim: Defense | None = None,
@@ -153,7 +152,7 @@ class ModularRobustRedundancy(Defense):
         return self.system.numbers(batch)
 
 
-def _dictionaries(num_classes: int, channels: int, chosen: InputSettings) -> ClassDictionaries:
+def _dictionaries(num_classes: Classes, channels: int, chosen: InputSettings) -> ClassDictionaries:
     sizes = chosen.patch, chosen.stride, chosen.atoms, chosen.nonzeros
     return ClassDictionaries(num_classes, channels, *sizes, chosen.score)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.padding import crop_to, padded_size
-from robustforge.ranges import PositiveInt
+from robustforge.ranges import Classes, PositiveInt, Shape
 
 
 class ConditionalVAE(nn.Module):
@@ -32,8 +30,8 @@ class ConditionalVAE(nn.Module):
 
     def __init__(
         self,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         latent: PositiveInt = 32,
         width: PositiveInt = 32,
         hidden: PositiveInt = 1024,
