@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from robustforge.config import tables
 from robustforge.config.numbers import with_numbers
-from robustforge.config.tables import OTHERS
 from robustforge.hints import Made, hints_of, mistake, near_miss
 from robustforge.types import UserError
 
@@ -87,7 +87,7 @@ def _of_target(values: Mapping[str, Any], key: str, target: Callable[..., Any]) 
         if name not in takes.named and not takes.anything:
             has = f": {getattr(target, '__name__', key)} has {', '.join(takes.named)}" if key else ""
             yield place, f"There is no setting {place}{near_miss(name, list(takes.named))}{has}."
-        elif is_dataclass(takes.hints.get(name)) and isinstance(item, dict) and "_target_" not in item:
+        elif isinstance(item, dict) and getattr(takes.hints.get(name), "__module__", "") == tables.__name__:
             yield from _of_target(item, place, takes.hints[name])
         elif name in takes.hints and not _same(item, takes.named[name]):
             problem = mistake(takes.hints[name], _made(item), strangers=not takes.own)
@@ -138,7 +138,7 @@ def _same(value: Any, default: Any) -> bool:
 
 def _better(target: Callable[..., Any]) -> Mapping[str, Any]:
     home = str(getattr(target, "__module__", ""))
-    found = [hints for name, hints in OTHERS.items() if home == name or home.startswith(f"{name}.")]
+    found = [hints for name, hints in tables.OTHERS.items() if home == name or home.startswith(f"{name}.")]
     return found[0] if found else {}
 
 

@@ -40,7 +40,7 @@ def lightnings_refusals() -> Iterator[None]:
         yield
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"Lightning's Trainer refuses what is set below trainer: {reason}") from error
+        raise UserError(f"Lightning's Trainer refuses what is set below trainer: {reason.rstrip('.')}.") from error
 
 
 def check_optimizers(stages: Iterable[tuple[Defense, Stage]]) -> None:
