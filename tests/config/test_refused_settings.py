@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from robustforge.cli import pipeline
+from robustforge.config.places import settled
 from robustforge.types import UserError
 
 NAN, INF = math.nan, math.inf
@@ -128,9 +129,18 @@ def is_sentence(text):
     return "\n" not in text and text[-1] in ".?" and "Traceback" not in text and len(text) < 900
 
 
+@pytest.fixture(scope="module")
+def plain(base):
+    return OmegaConf.to_container(settled(base))
+
+
 @pytest.mark.parametrize(("key", "value"), SETTINGS, ids=lambda part: str(part).replace("/", "_"))
-def test_a_value_that_cannot_be_meant_is_refused(refusal, key, value):
-    text = refusal({key: value})
+def test_a_value_that_cannot_be_meant_is_refused(plain, key, value):
+    cfg = OmegaConf.create(plain)
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    with pytest.raises(UserError) as caught:
+        pipeline.assemble(cfg)
+    text = str(caught.value)
     assert is_sentence(text)
     leaf = key.rsplit(".", 1)[-1]
     assert leaf in text

@@ -130,7 +130,9 @@ def test_no_setting_takes_what_it_cannot_be(settings, what):
             check_node(cfg.at.node)
         except UserError as error:
             text = str(error)
-            assert text.startswith(f"at.node.{name} is ") and text.endswith((".", "?")) and "\n" not in text
+            assert text.startswith(f"at.node.{name} is ")
+            assert text.endswith((".", "?"))
+            assert "\n" not in text
         else:
             seen |= {name, f"{kind}.{name}"} & sensible
             taken += [] if {name, f"{kind}.{name}"} & sensible else [f"{kind}.{name}"]
@@ -161,7 +163,7 @@ def test_of_several_places_the_one_that_was_set_is_named(compose):
 class Mine:
     """Of a user's module: hints where it has any."""
 
-    def __init__(self, depth: int, device: "Mine" = None, rate: float = None, **more) -> None:
+    def __init__(self, depth: int, device: "Mine | None" = None, rate: float | None = None, **more) -> None:
         self.given = {"depth": depth, "device": device, "rate": rate, **more}
 
 

@@ -52,7 +52,7 @@ def _unless_refused(folder: Path, outputs: Path) -> Iterator[None]:
     except UserError:
         with suppress(OSError):  # not empty
             for place in (folder, *folder.parents):
-                if outputs.absolute() not in place.absolute().parents:
+                if outputs.absolute() not in (place.absolute(), *place.absolute().parents):
                     break
                 place.rmdir()
         raise

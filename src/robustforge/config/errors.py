@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from robustforge.config.resolvers import TORCHATTACKS
 from robustforge.hints import nearest
 
 _GROUP = re.compile(r"Could not find '([^']+)/([^'/]*)'")
@@ -63,13 +65,15 @@ def explain(error: Exception, folder: Path, config_name: str) -> str:
     return f"{message}. Did you mean '{near}'?" if near else message if message.endswith("?") else f"{message}."
 
 
-def _no_option(group: str, name: str, folder: Path) -> str:
+def _no_option(place: str, name: str, folder: Path) -> str:
     """The sentence about an option that its group does not have."""
-    place = folder / group
-    known = sorted(path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
-    near = name.lower() if name.lower() in known else nearest(name.lower(), known)
-    meant = f"Did you mean '{near}'? " if near else ""
-    return f"There is no {group} '{name}'. {meant}Choose one of {', '.join(known) or '(none)'}."
+    group, _, below = place.partition("/")
+    files = (path.relative_to(folder / place).with_suffix("").as_posix() for path in (folder / place).rglob("*.yaml"))
+    known = TORCHATTACKS if below == "torchattacks" else sorted(files)  # which has no files
+    prefix = f"{below}/" if below else ""
+    near = name.lower() if name.lower() in known else nearest(name, known)
+    meant = f" Did you mean '{prefix}{near}'?" if near else ""
+    return f"There is no {group} '{prefix}{name}'.{meant} Choose one of {', '.join(prefix + one for one in known)}."
 
 
 def _near_miss(word: str, folder: Path, config_name: str) -> str | None:
@@ -95,12 +99,13 @@ def _options(folder: Path) -> Iterator[str]:
             yield relative.parent.as_posix()
 
 
-def _keys(folder: Path, config_name: str) -> Iterator[str]:
+@functools.lru_cache(maxsize=4)
+def _keys(folder: Path, config_name: str) -> tuple[str, ...]:
     """Dotted keys of the default composition."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
         cfg = compose(config_name, return_hydra_config=False)
-    yield from _walk(cfg, "")
+    return tuple(_walk(cfg, ""))
 
 
 def _walk(cfg: DictConfig, prefix: str) -> Iterator[str]:
