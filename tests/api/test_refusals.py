@@ -109,7 +109,7 @@ def test_the_advice_for_one_logit_works():
         (lambda net: rf.attack(net, X, Y, 3, eps=0.1), "a name or an attack object"),
         (lambda net: rf.evaluate(net, (X, Y), eps=0.1, protocol="standrad"), "did you mean 'standard'"),
         (lambda net: rf.evaluate(net, (X, Y), eps=0.1, n_tests=3), "did you mean 'n_test'"),
-        (lambda net: rf.evaluate(net, (X, Y), eps=0.1, n_test=0), "give at least 1"),
+        (lambda net: rf.evaluate(net, (X, Y), eps=0.1, n_test=0), "give a whole number of at least 1"),
         (lambda net: rf.evaluate(net, (X, Y)), "Say how far"),
         (lambda net: rf.evaluate(net, (X, Y), eps=0.1, overrides=["attack.step=3"]), "attack.step"),
         (lambda net: rf.evaluate(net, X, eps=0.1), "Data must be"),

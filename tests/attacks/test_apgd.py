@@ -135,5 +135,5 @@ def test_dlr_with_too_few_classes_says_that_it_takes_the_margin(recwarn, classes
     ],
 )
 def test_settings_that_would_disarm_it_are_refused(settings):
-    with pytest.raises(UserError, match="Attack apgd"):
+    with pytest.raises(UserError, match=r"Attack apgd|APGD\.\w+ is .*: give "):
         APGD(**settings)

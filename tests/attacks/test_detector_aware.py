@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustforge.attacks.core.surface import Surface
-from robustforge.attacks.detector_aware import SCHEDULES, DetectorAware, _without, scaled_excess
+from robustforge.attacks.detector_aware import DetectorAware, _without, scaled_excess
 from robustforge.attacks.pgd import PGD
 from robustforge.types import DefenseOutput, Threat, UserError
 
@@ -19,7 +19,7 @@ def guarded(network, several=False):
     return Surface("end_to_end", lambda x, y: (network(x),), system, network)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["penalty", "selective", "orthogonal"])
 @pytest.mark.parametrize("several", [False, True])
 def test_evades_where_a_blind_attack_is_rejected(trained, images, schedule, several):
     x, y = images
@@ -36,7 +36,7 @@ def test_evades_where_a_blind_attack_is_rejected(trained, images, schedule, seve
     assert aware.success.float().mean() > 0.8
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["penalty", "selective", "orthogonal"])
 def test_without_a_threshold_it_is_as_strong_as_pgd(victim, images, schedule):
     x, y = images
     threat = Threat("linf", 0.08)

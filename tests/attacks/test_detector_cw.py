@@ -98,7 +98,7 @@ def test_search_by_hand():
 
 
 def test_settings_that_would_do_nothing():
-    with pytest.raises(UserError, match="rounds=0"):
+    with pytest.raises(UserError, match="rounds is 0: give a whole number of at least 1"):
         DetectorCW(rounds=0)
-    with pytest.raises(UserError, match="detector_weight=0"):
+    with pytest.raises(UserError, match="detector_weight is 0: give a number above 0"):
         DetectorCW(detector_weight=0)

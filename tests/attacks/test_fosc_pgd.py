@@ -76,7 +76,7 @@ def test_other_image_sizes():
 
 
 def test_impossible_values():
-    with pytest.raises(UserError, match="criterion=-1"):
+    with pytest.raises(UserError, match="criterion is -1: give a number of at least 0"):
         FoscPGD(criterion=-1)
     with pytest.raises(UserError, match="at least 1"):
         FoscPGD(steps=0)

@@ -133,5 +133,5 @@ def test_queries_and_restarts(victim, images):
 
 @pytest.mark.parametrize("settings", [{"n_queries": 0}, {"restarts": 0}, {"p_init": 0}, {"p_init": 1.5}])
 def test_settings_that_would_disarm_it_are_refused(settings):
-    with pytest.raises(UserError, match="Attack square"):
+    with pytest.raises(UserError, match=r"Square\.\w+ is .*: give a "):
         Square(**settings)

@@ -112,7 +112,7 @@ MISTAKES = {
     "no such group": (["defence=none"], ["defense"]),
     "mistyped key": (["defense.memory_sise=100"], ["defense.memory_size"]),
     "mistyped inner key": (["protocol.ntest=10"], ["protocol.n_test"]),
-    "not a number": (["seed=abc"], ["seed is abc"]),
+    "not a number": (["seed=abc"], ["seed is 'abc'"]),
     "no grammar": (["threat.eps=[0.1"], ["threat.eps=[0.1"]),
     "negative seed": (["seed=-1"], ["seed is -1"]),
     "memory not shared out": (["defense.memory_size=55"], ["55", "10"]),

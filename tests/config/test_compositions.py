@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from robustforge.config.instantiate import GIVEN, build
+from robustforge.config.instantiate import build
 from robustforge.config.presets import find_preset
+from robustforge.config.tables import GIVEN
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}

@@ -10,8 +10,9 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from robustforge import fingerprint
-from robustforge.config.instantiate import GIVEN, build
+from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
+from robustforge.config.tables import GIVEN
 from robustforge.data.augment import Augment
 from robustforge.defenses.schedules import constant
 from robustforge.defenses.stages import FitStage, Training

@@ -131,5 +131,5 @@ def test_seed_everywhere():
 
 
 def test_a_stage_needs_an_epoch():
-    with pytest.raises(UserError, match="0 epochs: give at least 1"):
+    with pytest.raises(UserError, match="epochs is 0: give a whole number of at least 1"):
         Training(0, partial(torch.optim.SGD, lr=0.1), constant)

@@ -169,8 +169,8 @@ def test_a_surface_that_is_not_there():
     [
         ({"n_test": 0}, "at least 1"),
         ({"false_positive_rate": 1.0}, r"\[0, 1\)"),
-        ({"false_positive_rate": -0.1}, "share"),
-        ({"false_positive_rates": [0.01, 1.5]}, "share"),
+        ({"false_positive_rate": -0.1}, "give a "),
+        ({"false_positive_rates": [0.01, 1.5]}, "give a "),
         ({"checks_n": 0}, "at least 1"),
         ({"false_positive_rate": 0.1, "threshold": 1.0}, "one of them"),
     ],

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_choice
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.rivals import goals, likely_classes
@@ -19,6 +19,7 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import cross_entropy_per_sample, dlr, dlr_targeted, margin, margin_targeted
+from robustforge.ranges import NonNegativeInt, PositiveInt
 from robustforge.types import UserError
 
 MOMENTUM = 0.75  # share of the new step; the rest is the step before
@@ -55,17 +56,14 @@ class APGD(BaseAttack):
     """
 
     name: str = "apgd"
-    steps: int = 100
-    restarts: int = 1
-    loss: str = "cross_entropy"
-    n_target_classes: int = 0
+    steps: PositiveInt = 100
+    restarts: PositiveInt = 1
+    loss: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy"
+    n_target_classes: NonNegativeInt = 0
     give_up: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
-        check_at_least(self.name, 0, n_target_classes=self.n_target_classes)
-        check_choice(self.name, "loss", self.loss, UNTARGETED)
         if self.give_up and self.loss == "cross_entropy":
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 

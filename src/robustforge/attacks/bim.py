@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, Loss
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.geometry import l1_norm, per_sample, projected_step_
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,12 @@ class BIM(BaseAttack):
     """
 
     name: str = "bim"
-    steps: int = 10
-    step_size: float | None = None
-    relative_step: float = 0.25
-    momentum: float = 0.0
-    loss: str = "cross_entropy"
+    steps: PositiveInt = 10
+    step_size: NonNegativeFloat | None = None
+    relative_step: PositiveFloat = 0.25
+    momentum: NonNegativeFloat = 0.0
+    loss: Loss = "cross_entropy"
     early_stop: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
-        check_at_least(self.name, 0, momentum=self.momentum)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import per_sample
 from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import State
 from robustforge.losses.classification import margin
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 _BETA_1, _BETA_2 = 0.9, 0.999  # Adam's
 _BEND = 0.7  # share of tanh's range that [0, 1] is laid on: at 1, pixels of exactly 0 or 1 lie at infinity
@@ -126,18 +126,12 @@ class CarliniWagner(BaseAttack):
     """
 
     name: str = "carlini_wagner"
-    search_steps: int = 9
-    steps: int = 1000
-    learning_rate: float = 0.02
-    initial_c: float = 1e-2
-    confidence: float = 0.0
-    patience: int = 25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self.name, learning_rate=self.learning_rate, initial_c=self.initial_c)
-        check_at_least(self.name, 1, search_steps=self.search_steps, steps=self.steps, patience=self.patience)
-        check_at_least(self.name, 0, confidence=self.confidence)
+    search_steps: PositiveInt = 9
+    steps: PositiveInt = 1000
+    learning_rate: PositiveFloat = 0.02
+    initial_c: PositiveFloat = 1e-2
+    confidence: NonNegativeFloat = 0.0
+    patience: PositiveInt = 25
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_choice
 from robustforge.attacks.core.geometry import ascent_direction, project
 from robustforge.attacks.core.restarts import in_rounds
 from robustforge.attacks.core.rivals import likely_classes
@@ -19,9 +19,8 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, standing
 from robustforge.attacks.detector_aware import scaled_excess
 from robustforge.losses.classification import margin
-from robustforge.types import UserError
+from robustforge.ranges import NonNegativeFloat, PositiveInt
 
-SCHEDULES = ("penalty", "selective")
 _NEAR = 0.1  # hinges below it are put before the system, which judges in float32 what the attacker may see in bf16
 
 
@@ -65,22 +64,14 @@ class ConstraintDescent(BaseAttack):
 
     evades = True
     name: str = "constraints"
-    schedule: str = "penalty"
-    classes: int | None = None
-    steps: int = 100
-    step_size: float | None = None
-    restarts: int = 2
-    slack: float = 0.05
-    confidence: float = 0.01
-    growth: float = 1.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
-        check_choice(self.name, "schedule", self.schedule, SCHEDULES)
-        check_at_least(self.name, 1, classes=self.classes)
-        if not (self.growth > 1 and self.slack >= 0 and self.confidence >= 0):
-            raise UserError(f"Attack {self.name} needs growth > 1, slack >= 0 and confidence >= 0.")
+    schedule: Literal["penalty", "selective"] = "penalty"
+    classes: PositiveInt | None = None
+    steps: PositiveInt = 100
+    step_size: NonNegativeFloat | None = None
+    restarts: PositiveInt = 2
+    slack: NonNegativeFloat = 0.05
+    confidence: NonNegativeFloat = 0.01
+    growth: Annotated[float, Gt(1)] = 1.2
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.geometry import per_sample
-from robustforge.attacks.core.nearest import Nearest, check_norm
+from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
-from robustforge.types import UserError
+from robustforge.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PositiveShare, Precision
+from robustforge.types import Norm
 
 _PUSH = 1e-4  # added to every step, or an image all but on the boundary would never cross it
 _MAX_STEPS = {"l2": 1.0, "linf": 0.2}
@@ -81,24 +81,15 @@ class DeepFool(BaseAttack):
     """
 
     name: str = "deepfool"
-    precision: str = "float32"
-    steps: int = 50
-    overshoot: float = 0.02
-    candidates: int | None = None
-    follow: int | None = 3
-    first_step: float = 0.5
-    max_step: float | None = None
-    halvings: int = 6
-    norm: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_norm(self.name, self.norm)
-        check_at_least(self.name, 1, steps=self.steps, candidates=self.candidates, follow=self.follow)
-        check_at_least(self.name, 0, halvings=self.halvings, overshoot=self.overshoot)
-        check_at_least(self.name, 1e-6, max_step=self.max_step)
-        if not 0 < self.first_step <= 1:
-            raise UserError(f"Attack {self.name} has first_step={self.first_step}: give a share in (0, 1].")
+    precision: Precision = "float32"
+    steps: PositiveInt = 50
+    overshoot: NonNegativeFloat = 0.02
+    candidates: PositiveInt | None = None
+    follow: PositiveInt | None = 3
+    first_step: PositiveShare = 0.5
+    max_step: PositiveFloat | None = None
+    halvings: NonNegativeInt = 6
+    norm: Norm | None = None
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

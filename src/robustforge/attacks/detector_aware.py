@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_choice
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors
-from robustforge.types import DefenseOutput, UserError
-
-SCHEDULES = ("penalty", "selective", "orthogonal")
-STARTS = ("clean", "random")
+from robustforge.ranges import NonNegativeFloat, PositiveInt
+from robustforge.types import DefenseOutput
 
 
 @dataclass
@@ -55,21 +53,13 @@ class DetectorAware(BaseAttack):
 
     evades = True
     name: str = "detector_aware"
-    schedule: str = "selective"
-    steps: int = 100
-    step_size: float | None = None
-    start: str = "clean"
-    restarts: int = 1
-    confidence: float = 0.1
-    growth: float = 1.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, "margin", self.precision, self.steps, self.restarts, self.step_size)
-        check_choice(self.name, "schedule", self.schedule, SCHEDULES)
-        check_choice(self.name, "start", self.start, STARTS)
-        if not self.growth > 1 or not self.confidence >= 0:
-            raise UserError(f"Attack {self.name} needs growth > 1 and confidence >= 0.")
+    schedule: Literal["penalty", "selective", "orthogonal"] = "selective"
+    steps: PositiveInt = 100
+    step_size: NonNegativeFloat | None = None
+    start: Literal["clean", "random"] = "clean"
+    restarts: PositiveInt = 1
+    confidence: NonNegativeFloat = 0.1
+    growth: Annotated[float, Gt(1)] = 1.2
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

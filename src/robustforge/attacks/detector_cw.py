@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import inside, l2_norm, per_sample, project
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.detector_aware import scaled_excess
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 _SHRINK = 0.9  # black and white pixels lie where tanh still has a slope, not at infinity
 _LIMIT = math.atanh(_SHRINK)
@@ -45,20 +45,13 @@ class DetectorCW(BaseAttack):
 
     evades = True
     name: str = "detector_cw"
-    steps: int = 500
-    rounds: int = 6
-    learning_rate: float = 0.01
-    label_weight: float = 1.0
-    detector_weight: float = 1.0
-    confidence: float = 0.0
+    steps: PositiveInt = 500
+    rounds: PositiveInt = 6
+    learning_rate: PositiveFloat = 0.01
+    label_weight: PositiveFloat = 1.0
+    detector_weight: PositiveFloat = 1.0
+    confidence: NonNegativeFloat = 0.0
     paper_literal: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self.name, 1, steps=self.steps, rounds=self.rounds)
-        check_at_least(self.name, 0, confidence=self.confidence)
-        check_positive(self.name, learning_rate=self.learning_rate)
-        check_positive(self.name, label_weight=self.label_weight, detector_weight=self.detector_weight)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

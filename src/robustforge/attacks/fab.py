@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.rivals import goals, likely_classes
@@ -17,7 +18,8 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import margin_targeted
 from robustforge.randomness import SampleRandom
-from robustforge.types import Norm, Threat, UserError
+from robustforge.ranges import OpenShare, PositiveInt, Share
+from robustforge.types import Norm, Threat
 
 _NEWTON_STEPS = 100  # exact after a handful; the bound is for rounding at the last breakpoint
 _MARKS = (10, 20, 40, 80, 160, 320, 640)  # iterations at which a run may give up, each after twice as many
@@ -73,22 +75,13 @@ class FAB(BaseAttack):
     """
 
     name: str = "fab_t"
-    steps: int = 100
-    restarts: int = 1
-    n_target_classes: int = 9
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    steps: PositiveInt = 100
+    restarts: PositiveInt = 1
+    n_target_classes: PositiveInt = 9
+    alpha_max: Share = 0.1
+    eta: Annotated[float, Ge(1)] = 1.05
+    beta: OpenShare = 0.9
     give_up: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts, n_target_classes=self.n_target_classes)
-        if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta < 1):
-            raise UserError(
-                f"Attack {self.name} has alpha_max={self.alpha_max}, eta={self.eta} and beta={self.beta}: "
-                "give alpha_max in [0, 1], eta of 1 or more and beta between 0 and 1."
-            )
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, Loss
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_choice
 from robustforge.attacks.core.geometry import project, projected_step_, random_sign
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.randomness import SampleRandom
-from robustforge.types import UserError
-
-LABELS = ("given", "predicted")
+from robustforge.ranges import ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,10 @@ class FGSM(BaseAttack):
     """
 
     name: str = "fgsm"
-    loss: str = "cross_entropy"
-    label: str = "given"
-    random_share: float = 0.0
+    loss: Loss = "cross_entropy"
+    label: Literal["given", "predicted"] = "given"
+    random_share: ShareBelowOne = 0.0
     early_stop: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, self.loss, self.precision)
-        check_choice(self.name, "label", self.label, LABELS)
-        if not 0 <= self.random_share < 1:
-            raise UserError(f"Attack {self.name} has random_share={self.random_share}: give a share in [0, 1).")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

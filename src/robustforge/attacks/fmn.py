@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, per_sample
-from robustforge.attacks.core.nearest import Nearest, check_norm
+from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.session import AttackSession
 from robustforge.losses.classification import margin
-from robustforge.types import Threat, UserError
+from robustforge.ranges import OpenShare, PositiveFloat, PositiveInt
+from robustforge.types import Norm, Threat, UserError
 
 _TINY = 1e-12
 _STEP_SIZES = {"l2": 1.0, "linf": 10.0}
@@ -42,22 +42,16 @@ class FMN(BaseAttack):
     """
 
     name: str = "fmn"
-    steps: int = 100
-    step_size: float | None = None
-    gamma: float = 0.05
-    final_gamma: float = 1e-3
-    norm: str | None = None
+    steps: PositiveInt = 100
+    step_size: PositiveFloat | None = None
+    gamma: OpenShare = 0.05
+    final_gamma: OpenShare = 1e-3
+    norm: Norm | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.name, self.norm)
-        check_at_least(self.name, 1, steps=self.steps)
-        check_positive(self.name, step_size=self.step_size)
-        if not 0 < self.final_gamma <= self.gamma < 1:
-            raise UserError(
-                f"Attack {self.name} has gamma={self.gamma} and final_gamma={self.final_gamma}: "
-                "give shares with 0 < final_gamma <= gamma < 1."
-            )
+        if self.final_gamma > self.gamma:
+            raise UserError(f"Attack {self.name} has final_gamma={self.final_gamma}: give at most gamma, {self.gamma}.")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

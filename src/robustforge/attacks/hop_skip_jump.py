@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_positive
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
-from robustforge.attacks.core.nearest import Nearest, bisect, check_norm
+from robustforge.attacks.core.nearest import Nearest, bisect
 from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
-from robustforge.types import Threat
+from robustforge.ranges import PositiveFloat, PositiveInt
+from robustforge.types import Norm, Threat
 
 _GRAIN = (None, 1, 2, 4, 7, 14)  # side of the grid that starting noise is drawn on; None: every pixel its own
 _HALVINGS = 25  # of a step: 2^-25 of a distance is no step any more in float32
@@ -46,19 +46,12 @@ class HopSkipJump(BaseAttack):
     """
 
     name: str = "hop_skip_jump"
-    steps: int = 40
-    probes: int = 100
-    max_probes: int = 10_000
-    init_tries: int = 100
-    gamma: float = 1.0
-    norm: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_norm(self.name, self.norm)
-        check_at_least(self.name, 1, steps=self.steps, probes=self.probes, max_probes=self.max_probes)
-        check_at_least(self.name, 1, init_tries=self.init_tries)
-        check_positive(self.name, gamma=self.gamma)
+    steps: PositiveInt = 40
+    probes: PositiveInt = 100
+    max_probes: PositiveInt = 10_000
+    init_tries: PositiveInt = 100
+    gamma: PositiveFloat = 1.0
+    norm: Norm | None = None
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

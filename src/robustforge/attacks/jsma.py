@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_choice
 from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, first_hits
+from robustforge.ranges import PositiveShare
 from robustforge.types import Threat, UserError
 
 _ROOM = 0.01  # pixels this near to saturation have nothing to give, whatever their derivative promises
-AIMS = ("next", "runner_up", "best")
 
 
 def best_pairs(target: Tensor, others: Tensor, memory: int = 1 << 22) -> tuple[Tensor, Tensor]:
@@ -114,19 +115,15 @@ class JSMA(BaseAttack):
     """
 
     name: str = "jsma"
-    theta: float = 1.0
-    gamma: float = 1.0
-    aim: str = "runner_up"
+    theta: Annotated[float, Ge(-1), Le(1)] = 1.0
+    gamma: PositiveShare = 1.0
+    aim: Literal["next", "runner_up", "best"] = "runner_up"
     relax: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < abs(self.theta) <= 1 or not 0 < self.gamma <= 1:
-            raise UserError(
-                f"Attack {self.name} has theta={self.theta} and gamma={self.gamma}: give a step between -1 and 1, "
-                "not 0, and a share of the pixels in (0, 1]."
-            )
-        check_choice(self.name, "aim", self.aim, AIMS)
+        if not self.theta:
+            raise UserError(f"Attack {self.name} has theta=0, which changes nothing: give a step in [-1, 1].")
 
     def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
         """See :class:`robustforge.attacks.core.attack.Attack`."""

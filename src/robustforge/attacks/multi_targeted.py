@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, Loss
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.pgd import ascend
+from robustforge.ranges import NonNegativeFloat, PositiveInt
 from robustforge.types import UserError
 
 
@@ -34,17 +34,15 @@ class MultiTargeted(BaseAttack):
     """
 
     name: str = "multi_targeted"
-    classes: int | None = None
-    steps: int = 20
-    step_size: float | None = None
-    loss: str = "margin"
+    classes: PositiveInt | None = None
+    steps: PositiveInt = 20
+    step_size: NonNegativeFloat | None = None
+    loss: Loss = "margin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
         if self.target is not None:
             raise UserError(f"Attack {self.name} enumerates its targets: leave target at null.")
-        check_at_least(self.name, 1, classes=self.classes)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

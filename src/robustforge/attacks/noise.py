@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least, check_choice, check_positive
 from robustforge.attacks.core.geometry import project, random_sign, random_start
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.randomness import SampleRandom
-
-KINDS = ("uniform", "gaussian")
+from robustforge.ranges import PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,9 @@ class Noise(BaseAttack):
     """
 
     name: str = "uniform_noise"
-    kind: str = "uniform"
-    repeats: int = 10
-    scale: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self.name, "kind", self.kind, KINDS)
-        check_at_least(self.name, 1, repeats=self.repeats)
-        check_positive(self.name, scale=self.scale)
+    kind: Literal["uniform", "gaussian"] = "uniform"
+    repeats: PositiveInt = 10
+    scale: PositiveFloat = 0.5
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

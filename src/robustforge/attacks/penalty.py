@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import check_settings
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_choice
 from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.restarts import in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, standing
 from robustforge.randomness import SampleRandom
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
-STARTS = ("clean", "noise")
 _DECAYS, _TINY = (0.9, 0.999), 1e-8
 
 
@@ -71,16 +70,11 @@ class PenaltyDescent(BaseAttack):
 
     evades = True
     name: str = "penalty"
-    steps: int = 200
-    lr: float = 0.01
-    distance_weight: float = 1.0
-    start: str = "clean"
+    steps: PositiveInt = 200
+    lr: PositiveFloat = 0.01
+    distance_weight: NonNegativeFloat = 1.0
+    start: Literal["clean", "noise"] = "clean"
     early_stop: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, "margin", self.precision, self.steps, step_size=self.lr)
-        check_choice(self.name, "start", self.start, STARTS)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

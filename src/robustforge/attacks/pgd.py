@@ -8,13 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, Loss
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import projected_step_
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Survivors, standing
+from robustforge.ranges import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,11 @@ class PGD(BaseAttack):
     """
 
     name: str = "pgd"
-    steps: int = 40
-    step_size: float | None = None
-    restarts: int = 1
-    loss: str = "cross_entropy"
+    steps: PositiveInt = 40
+    step_size: NonNegativeFloat | None = None
+    restarts: PositiveInt = 1
+    loss: Loss = "cross_entropy"
     early_stop: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, self.loss, self.precision, self.steps, self.restarts, self.step_size)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.restarts import in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.attacks.square_moves import DRAWS, MOVES
 from robustforge.randomness import SampleRandom
-from robustforge.types import DefenseOutput, UserError
+from robustforge.ranges import PositiveInt, PositiveShare, Precision
+from robustforge.types import DefenseOutput
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the window's area, in queries out of 10,000
 _BLOCK = 100  # queries whose draws are made at once
@@ -59,18 +59,12 @@ class Square(BaseAttack):
 
     evades = True
     name: str = "square"
-    precision: str = "float32"
-    n_queries: int = 5000
-    restarts: int = 1
-    p_init: float = 0.8
+    precision: Precision = "float32"
+    n_queries: PositiveInt = 5000
+    restarts: PositiveInt = 1
+    p_init: PositiveShare = 0.8
     resc_schedule: bool = True
     give_up: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self.name, 1, n_queries=self.n_queries, restarts=self.restarts)
-        if not 0 < self.p_init <= 1:
-            raise UserError(f"Attack {self.name} has p_init={self.p_init}: give a share of the image in (0, 1].")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -12,14 +12,15 @@ from omegaconf import DictConfig
 from robustforge.cli.entry import job, run
 from robustforge.cli.evaluate import load_run, merge
 from robustforge.cli.pipeline import device_of
+from robustforge.config import tables
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.outputs import check_output
 from robustforge.config.places import settled
 from robustforge.config.restore import processes_of, restored
 from robustforge.config.run_folder import environment
+from robustforge.config.values import check_command
 from robustforge.data.adversarial_set import begin_set, close_set, open_set
-from robustforge.data.datamodule import SPLITS
 from robustforge.defenses.stages import CraftStage
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Cell
@@ -46,8 +47,7 @@ def make(cfg: DictConfig) -> Path:
     Raises:
         UserError: no such run, surface or split, or the folder holds a set made with something else.
     """
-    if cfg.split not in SPLITS:
-        raise UserError(f"split is '{cfg.split}': choose one of {', '.join(SPLITS)}.")
+    check_command(cfg, tables.AdversarialSet)
     recorded = load_run(cfg)
     merged = settled(merge(recorded, cfg))
     device, name = device_of(merged), str(merged.defense_name)

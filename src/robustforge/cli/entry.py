@@ -73,6 +73,10 @@ def run(task: Callable[[], None], config_name: str) -> None:
         sys.exit(say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(say(explain(error, config_folder(), config_name)))
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's, of group=null
+            raise
+        sys.exit(say(explain(error, config_folder(), config_name)))
     except OSError as error:  # Hydra makes the run folder before our code
         _say_if_refused(error)
         raise

@@ -13,14 +13,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from robustforge.cli.entry import job, run
 from robustforge.cli.pipeline import evaluate_run
 from robustforge.cli.replacing import replacing
+from robustforge.cli.robustbench import RobustBench
+from robustforge.config import tables
 from robustforge.config.given import keep_given
 from robustforge.config.locate import config_folder
 from robustforge.config.places import move_to, settled
 from robustforge.config.restore import processes_of
 from robustforge.config.run_folder import was_changed
 from robustforge.config.trust import load_trusted
+from robustforge.config.values import check_command
 from robustforge.files import short_name
 from robustforge.training import distributed
+from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ def load_run(cfg: DictConfig) -> DictConfig:
 
 
 def _evaluate(cfg: DictConfig) -> None:
+    check_command(cfg, tables.Evaluate)
     folder, trained = Path(str(cfg.run)), load_run(cfg)
     merged = merge(trained, cfg)
     with open_dict(merged):

@@ -19,6 +19,7 @@ from rich.console import Console
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_logger
 from robustforge.cli.robustbench import RobustBench
+from robustforge.config import tables
 from robustforge.config.defenses import build_baseline, build_defense
 from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.exported import load_exported
@@ -29,6 +30,7 @@ from robustforge.config.outputs import check_names, outside_store
 from robustforge.config.places import settled
 from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim, environment
+from robustforge.config.values import check_run
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import seed_everywhere
@@ -43,10 +45,9 @@ from robustforge.reporting.result import make_result, read_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
 from robustforge.training.checkpoints import LocalCheckpoints
-from robustforge.training.fitting import check_precision
+from robustforge.training.fitting import check_optimizers, check_precision, lightnings_refusals
 from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
-from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 for _library in ("lightning.pytorch", "lightning.fabric"):  # which turn their remarks on hardware on when imported
@@ -72,8 +73,7 @@ def assemble(cfg: DictConfig) -> Job:
     Raises:
         UserError: an impossible combination, said in one sentence.
     """
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed is {cfg.seed}: give a whole number between 0 and {2**32 - 1}.")
+    check_run(cfg, tables.Run)
     check_names(cfg)
     check_logger(cfg.logger)
     check_precision(str(cfg.trainer.precision))
@@ -88,7 +88,10 @@ def assemble(cfg: DictConfig) -> Job:
     name = str(cfg.defense_name)
     cells = protocol.cells(name, defense.surfaces(), rows(defense, baseline))  # refuses surfaces that the defense lacks
     check_fits(cells, defense, data)
+    check_optimizers((owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages())
     device, quiet = device_of(cfg), not cfg.trainer.enable_progress_bar
+    with lightnings_refusals():
+        build(cfg.trainer)(precision=precision_of(cfg, device), logger=False, plugins=[LightningEnvironment()])
     return Job(name, data, defense, protocol, device, quiet, baseline)
 
 
@@ -123,12 +126,13 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     cfg = keep_given(cfg, cfg.get("trust") or ())
     job = assemble(cfg)
     outside_store(folder, "hydra.run.dir", Path(str(cfg.paths.store_dir)))
+    if distributed.rank() == 0:
+        job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
+        job.data.setup()
     store = ArtifactStore(str(cfg.paths.store_dir))
     if distributed.rank() == 0:
         remove_leftovers(store.root)
         remove_leftovers(folder)
-        job.data.prepare_data()  # fetched and cached once, for all ranks; and missing data leaves no trace
-        job.data.setup()
         claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
     job.data.setup()
@@ -190,7 +194,7 @@ def _stages(
         load_exported(job.defense, Path(str(cfg.paths.exported)), job.data.fingerprint)
         return []
     precision = precision_of(cfg, job.device)
-    callbacks = [build(node) for node in cfg.callbacks.values()]
+    callbacks = [build(node) for node in cfg.callbacks.values() if node is not None]
     factory = build(cfg.trainer)
 
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:

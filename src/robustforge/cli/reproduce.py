@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from robustforge.cli.entry import stopped
 from robustforge.config import slurm
+from robustforge.config.errors import explain
 from robustforge.config.isolated import clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
@@ -67,11 +70,10 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
         Number of runs that failed.
 
     Raises:
-        UserError: no such table or profile.
+        UserError: no such table, profile or run, overrides that cannot be read, or a run that was refused.
     """
     spec = load(name)
-    if profile not in spec.profiles:
-        raise UserError(f"Table '{name}' has no profile '{profile}': choose one of {', '.join(spec.profiles)}.")
+    _check(spec, name, profile, extra, only or ())
     console = Console()
     folder = root / name / profile
     records: dict[str, Records] = {}
@@ -80,6 +82,8 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
             code = _train([*spec.overrides(run, profile), *extra], folder / run)
+            if code == 2:
+                raise UserError(f"Run '{run}' was refused with the sentence above: mend that, and start again.")
             if code:
                 failed[run] = {"failed": f"exit code {code}"}
                 continue
@@ -96,6 +100,19 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     return len(failed)
+
+
+def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only: Sequence[str]) -> None:
+    """Refuses what the table does not have, and overrides that no run could read."""
+    if profile not in spec.profiles:
+        raise UserError(f"Table '{name}' has no profile '{profile}': choose one of {', '.join(spec.profiles)}.")
+    unknown = sorted(set(only) - set(spec.runs))
+    if unknown:
+        raise UserError(f"Table '{name}' has no run '{unknown[0]}': choose one of {', '.join(spec.runs)}.")
+    try:
+        OverridesParser.create().parse_overrides(list(extra))
+    except OverrideParseException as error:
+        raise UserError(explain(error, config_folder(), "train")) from None
 
 
 def _train(overrides: Sequence[str], folder: Path) -> int:
@@ -115,7 +132,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the tables and their runs, and stop")
     parser.add_argument("--runs", help="comma-separated: run only these")
     parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.list or arguments.table is None:
         for name in tables():
             spec = load(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
@@ -16,6 +18,7 @@ from robustforge.config.isolated import forwarded, launched_by_us, run_dir, run_
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
 from robustforge.config.sweeps import job_key
+from robustforge.types import UserError
 
 MODULE = "robustforge.cli.train"
 register()  # here too: the processes of a launcher, such as submitit's, import this module and nothing before it
@@ -28,7 +31,9 @@ def _task(cfg: DictConfig) -> float | None:
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
         return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder, job_key(cfg, overrides))
-    devices = devices_of(cfg.trainer)
+    outputs = Path(str(cfg.paths.output_dir))
+    with job(), _unless_refused(folder, outputs):
+        devices = devices_of(cfg.trainer)
     if devices.processes > 1 and not launched_by_us():
         arguments = [*overrides, *forwarded(hydra_config.overrides.hydra), run_dir(folder)]
         code = run_ranks(MODULE, arguments, devices.count)
@@ -37,8 +42,22 @@ def _task(cfg: DictConfig) -> float | None:
         return None
     from robustforge.cli import pipeline  # torch and Lightning: only a job that runs waits for them
 
-    with job():
+    with job(), _unless_refused(folder, outputs):
         return pipeline.train(cfg, folder)
+
+
+@contextmanager
+def _unless_refused(folder: Path, outputs: Path) -> Iterator[None]:
+    """Hydra makes the run folder before it calls us: while it is empty, a refusal takes it away again."""
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # not empty
+            for place in (folder, *folder.parents):
+                if outputs.absolute() not in (place.absolute(), *place.absolute().parents):
+                    break
+                place.rmdir()
+        raise
 
 
 def main() -> None:

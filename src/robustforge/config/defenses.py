@@ -6,7 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from robustforge.config.instantiate import GIVEN, build, without
+from robustforge.config.instantiate import build, without
+from robustforge.config.tables import GIVEN
 from robustforge.defenses.base import Defense
 from robustforge.defenses.undefended import take_undefended
 from robustforge.training.store import Artifact

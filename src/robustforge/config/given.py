@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from robustforge.config.defenses import build_defense, parts
-from robustforge.config.instantiate import GIVEN, build, without
+from robustforge.config.instantiate import build, without
 from robustforge.config.restore import load_restored
+from robustforge.config.tables import GIVEN
 from robustforge.defenses.base import Defense
 from robustforge.defenses.pretrained.weights import load_state, load_weights, unwrapped
 from robustforge.fingerprint import key_of, weights_hash

@@ -11,22 +11,24 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, open_dict
 
 from robustforge.config.numbers import with_numbers
+from robustforge.config.tables import GIVEN
+from robustforge.config.values import check_node
 from robustforge.types import UserError
-
-GIVEN = ("undefended_from", "baseline")  # below ``defense``, and no arguments of it: config/defenses.py builds them
 
 
 def build(node: Any) -> Any:
     """Instantiates a node and all inside it: containers come out as plain lists and dicts, fractions as numbers.
 
     Raises:
-        UserError: the object refused its values (its own sentence), or the node and its target disagree about names.
+        UserError: a value that its object cannot take, see :func:`robustforge.config.values.check_node`; or the object
+            refused it (its own sentence).
     """
     if not isinstance(node, DictConfig):
         return node
-    node = without(node, [key for key in GIVEN if key in node and node[key] is None])
+    node = with_numbers(without(node, [key for key in GIVEN if key in node and node[key] is None]))
+    check_node(node)
     try:
-        return hydra.utils.instantiate(with_numbers(node), _convert_="all")
+        return hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:

@@ -5,7 +5,6 @@ Composing leaves a running Hydra application's state as it was.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
 from robustforge.evaluation.protocol import Protocol
+from robustforge.hints import near_miss
 from robustforge.types import Threat, UserError, radius
 
 if TYPE_CHECKING:  # Lightning comes with it, and attacks can do without
@@ -137,7 +137,7 @@ def check_known(what: str, settings: Iterable[str], known: Sequence[str]) -> Non
     """Raises UserError for one of the ``settings`` of ``what`` that is not ``known``; a near miss is named."""
     for key in settings:
         if key not in known:
-            raise UserError(f"{what} has no setting '{key}'{_near(key, known)} It has {', '.join(known)}.")
+            raise UserError(f"{what} has no setting '{key}'{near_miss(key, known)}: it has {', '.join(known)}.")
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def _known(group: str, name: str) -> str:
     found = names(group)
     if name not in found:
         short = ", ".join(one for one in found if "/" not in one)
-        raise UserError(f"There is no {group} '{name}'{_near(name, found)} There are {short}.")
+        raise UserError(f"There is no {group} '{name}'{near_miss(name, found)}: there are {short}.")
     return name
 
 
@@ -178,8 +178,3 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
             child = node._get_node(key)
             if isinstance(child, DictConfig) and not child._is_none():
                 yield from _keys(child, f"{prefix}{key}.")
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f": did you mean '{close[0]}'?" if close else "."

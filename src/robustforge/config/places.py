@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 
+from robustforge.config.errors import explain
 from robustforge.config.exported import check_sums, is_exported
 from robustforge.config.identity import is_shown
+from robustforge.config.locate import config_folder
 from robustforge.config.numbers import with_numbers
 from robustforge.fingerprint import names_file
 from robustforge.types import UserError
@@ -30,13 +33,17 @@ def settled(cfg: DictConfig) -> DictConfig:
         file, such as the weights of a network.
 
     Raises:
-        UserError: a budget that is no number, or values that the command must give.
+        UserError: a budget that is no number, values that the command must give, or one that is taken from a place
+            that does not exist.
     """
     missing = list(_missing(OmegaConf.to_container(cfg, resolve=False), ""))
     if missing:
         asked = " ".join(f"{key}=<value>" for key in missing)
         raise UserError(f"There is no default for {', '.join(missing)}: add {asked} to the command.")
-    plain = OmegaConf.to_container(with_numbers(cfg), resolve=True)
+    try:
+        plain = OmegaConf.to_container(with_numbers(cfg), resolve=True)
+    except InterpolationResolutionError as error:
+        raise UserError(explain(error, config_folder(), "train")) from None
     made = OmegaConf.create(_absolute(plain, ""))
     assert isinstance(made, DictConfig)
     return made

@@ -23,6 +23,7 @@ from robustforge.types import DamagedError, UserError
 
 _TARGET = re.compile(r"_target_:\s*([A-Za-z_][\w.]*)")
 _OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
+_PARTS = ("defense", "dataset", "trainer", "paths")  # without which there is no run
 _TORCHATTACKS = "robustforge.attacks.torchattacks.TorchAttack"  # its options are made without files
 
 
@@ -41,6 +42,9 @@ def load_trusted(folder: Path, trust: str | Sequence[str] = ()) -> DictConfig:
         raise UserError(f"{folder} is no run folder (it has no config.yaml): give run=<folder that train.py wrote>.")
     cfg = load_plain(path)
     check_trusted(cfg, trust)
+    for key in _PARTS:
+        if not isinstance(cfg._get_node(key), DictConfig) or not cfg[key]:
+            raise UserError(f"{path} is of no run (it has no {key}): give run=<folder that train.py wrote>.")
     return cfg
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from robustforge.hints import check_fields
+from robustforge.ranges import NonNegativeInt, PositiveFloat, PositiveShare, Share
 from robustforge.types import UserError
 
 
@@ -113,26 +115,20 @@ class Augment:
         UserError: a value outside its range.
     """
 
-    crop: int = 0
+    crop: NonNegativeInt = 0
     flip: bool = False
     vertical_flip: bool = False
-    erasing: float = 0.0
-    erasing_area: tuple[float, float] = (0.02, 0.33)
-    erasing_aspect: tuple[float, float] = (0.3, 3.3)
-    erasing_fill: float = 0.0
+    erasing: Share = 0.0
+    erasing_area: tuple[PositiveShare, PositiveShare] = (0.02, 0.33)
+    erasing_aspect: tuple[PositiveFloat, PositiveFloat] = (0.3, 3.3)
+    erasing_fill: Share = 0.0
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise UserError(f"dataset.augment.crop is {self.crop}: give a padding of 0 or more pixels.")
-        for key, value in (("erasing", self.erasing), ("erasing_fill", self.erasing_fill)):
-            if not 0 <= value <= 1:
-                raise UserError(f"dataset.augment.{key} is {value}: give a value between 0 and 1.")
-        if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= 1:
-            raise UserError(
-                f"dataset.augment.erasing_area is {list(self.erasing_area)}: give [low, high] within (0, 1]."
-            )
-        if not 0 < self.erasing_aspect[0] <= self.erasing_aspect[1]:
-            raise UserError(f"dataset.augment.erasing_aspect is {list(self.erasing_aspect)}: give [low, high] above 0.")
+        check_fields(self)
+        for name in ("erasing_area", "erasing_aspect"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"dataset.augment.{name} is [{low}, {high}]: give the lower bound first.")
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Augment ``x`` (B, C, H, W) in [0, 1] with draws from ``generator``, which lives on the device of ``x``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,17 @@ from robustforge.data.labels import check_classes
 from robustforge.data.resident import ResidentLoader, Split, hold_out, unit_pixels
 from robustforge.data.sources import Arrays, load_arrays
 from robustforge.data.values import image_shape, per_channel, whole
+from robustforge.ranges import (
+    Classes,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveShare,
+    Seed,
+    Shape,
+    Share,
+    Some,
+)
 from robustforge.types import Batch, UserError, radius
 
 log = logging.getLogger(__name__)
@@ -76,23 +87,23 @@ class ImageData(L.LightningDataModule):
         self,
         name: str,
         kind: str,
-        shape: Sequence[int],
-        num_classes: int,
-        mean: Sequence[float] = (0.5,),
-        std: Sequence[float] = (0.5,),
-        eps: float | str = 8 / 255,
+        shape: Shape,
+        num_classes: Classes,
+        mean: Some[Share] = (0.5,),
+        std: Some[PositiveShare] = (0.5,),
+        eps: NonNegativeFloat | str = 8 / 255,
         data_dir: str | Path | None = None,
         download: bool = False,
         path: str | Path | None = None,
         sha256: str | None = None,
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
+        batch_size: PositiveInt = 128,
+        eval_batch_size: PositiveInt = 512,
         augment: Augment | None = None,
-        held_out: int = 5000,
-        split_seed: int = 0,
-        seed: int = 0,
-        limit_train: int | None = None,
-        limit_test: int | None = None,
+        held_out: NonNegativeInt = 5000,
+        split_seed: Seed = 0,
+        seed: Seed = 0,
+        limit_train: PositiveInt | None = None,
+        limit_test: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.name, self.kind, self.eps = name, kind, float(radius(eps))

@@ -17,6 +17,7 @@ from robustforge.data import torchvision_sources
 from robustforge.data.archives import read_npz
 from robustforge.data.folders import read_coil100, read_image_folder
 from robustforge.data.integrity import as_labels, as_pixels, check_sha256
+from robustforge.hints import near_miss
 from robustforge.types import UserError
 
 KINDS = ("digits", "torchvision", "coil100", "npz", "imagefolder")
@@ -73,7 +74,7 @@ def load_arrays(
         UserError: the data is missing, damaged, or not what the other arguments promise.
     """
     if kind not in KINDS:
-        raise UserError(f"dataset.kind is '{kind}': choose one of {', '.join(KINDS)}.")
+        raise UserError(f"dataset.kind is '{kind}'{near_miss(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
     place = Path(path).expanduser() if path else None
     archive = _archive(name, kind, data_root(data_dir), place)
     if archive is not None:

@@ -17,6 +17,7 @@ from robustforge.defenses.figures import Figure, gallery
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.randomness import SampleRandom, image_key
+from robustforge.ranges import PositiveInt
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 DEPLOYED, ATTACKER = "purifier", "attacker"
@@ -42,7 +43,7 @@ class Purifier(Defense):
         passes draw other numbers, anew for every iterate, but for those of the surface ``fixed_noise``.
     """
 
-    def __init__(self, model: Factory, undefended_training: Training, draws: int = 16, seed: int = 0) -> None:
+    def __init__(self, model: Factory, undefended_training: Training, draws: PositiveInt = 16, seed: int = 0) -> None:
         super().__init__(seed=seed)
         if draws < 1:
             raise UserError(f"defense.draws is {draws}: give at least 1.")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,11 @@ from robustforge.attacks.core.geometry import project
 from robustforge.attacks.core.session import attacking
 from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.pgd import ascend
-from robustforge.defenses.choices import one_of
+from robustforge.hints import check_fields
 from robustforge.losses.robust import mart_loss, trades_kl
 from robustforge.randomness import SampleRandom
-from robustforge.types import Batch, DefenseOutput, Threat, UserError
+from robustforge.ranges import NonNegativeFloat, Share
+from robustforge.types import Batch, DefenseOutput, Threat
 
 LOSSES = ("madry", "trades", "mart")
 
@@ -42,14 +44,12 @@ class AdversarialLoss:
 
     attack: Attack
     threat: Threat
-    loss: str = "madry"
-    clean_weight: float = 0.0
-    beta: float = 6.0
+    loss: Literal["madry", "trades", "mart"] = "madry"
+    clean_weight: Share = 0.0
+    beta: NonNegativeFloat = 6.0
 
     def __post_init__(self) -> None:
-        one_of("The robust loss", self.loss, LOSSES)
-        if not 0 <= self.clean_weight <= 1:
-            raise UserError(f"clean_weight is {self.clean_weight}: give a share between 0 and 1.")
+        check_fields(self)
 
     def terms(self, network: nn.Module, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Weighted loss terms of one batch.

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface
+from robustforge.hints import check_fields
+from robustforge.ranges import PositiveFloat, PositiveInt
 from robustforge.types import Batch, Threat, UserError
 
 Factory = Callable[[], nn.Module]
@@ -34,14 +36,13 @@ class Training:
         UserError: no epoch at all.
     """
 
-    epochs: int
+    epochs: PositiveInt
     optimizer: Callable[..., torch.optim.Optimizer]
     schedule: Callable[[float], float]
-    gradient_clip: float | None = None
+    gradient_clip: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UserError(f"A stage was given {self.epochs} epochs: give at least 1.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, eot
 from robustforge.attacks.none import NoAttack
 from robustforge.evaluation.checks import checks_of
+from robustforge.hints import check_fields
+from robustforge.ranges import PositiveFloat, PositiveInt, Seed, ShareBelowOne, Some
 from robustforge.types import Threat, UserError
 
 WORST = "worst_case"  # what tables call the minimum over all attacks
@@ -36,7 +38,7 @@ class Suite:
     surfaces: Sequence[str] | None = None
     others: bool = True
     aimed: bool = False
-    budgets: Sequence[Threat] | None = None
+    budgets: Some[Threat] | None = None
     blind: bool = False
 
 
@@ -116,32 +118,24 @@ class Protocol:
 
     name: str
     suites: Mapping[str, Suite]
-    budgets: Sequence[Threat]
-    n_test: int | None = None
-    seed: int = 0
-    false_positive_rate: float | None = None
+    budgets: Some[Threat]
+    n_test: PositiveInt | None = None
+    seed: Seed = 0
+    false_positive_rate: ShareBelowOne | None = None
     main: Attack | None = field(default=None)
-    false_positive_rates: Sequence[float | None] | None = None
+    false_positive_rates: Sequence[ShareBelowOne | None] | None = None
     checks: bool = False
-    checks_n: int = 100
+    checks_n: PositiveInt = 100
     strict: bool = False
     transfer: bool = False
     compile: bool = False
-    memory_gb: float | None = None
+    memory_gb: PositiveFloat | None = None
     threshold: float | None = None
-    n_clean: int | None = None
+    n_clean: PositiveInt | None = None
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("n_test", "n_clean", "checks_n"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
-        if self.memory_gb is not None and not self.memory_gb > 0:
-            raise UserError(f"protocol.memory_gb is {self.memory_gb}: give a number of GiB above 0, or null.")
-        for rate in self.rates:
-            if rate is not None and not 0 <= rate < 1:
-                raise UserError(f"protocol.false_positive_rate is {rate}: give a share in [0, 1), or null.")
+        check_fields(self)
         if self.threshold is not None and self.rates != (None,):
             raise UserError("The protocol has a threshold and a false_positive_rate: set one of them to null.")
         self._refuse_homonyms()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
+from robustforge.ranges import Classes, PositiveShare, Shape, Share, Some
 from robustforge.types import UserError
 
 SMALLEST = 12  # pixels; below it the second convolution has nothing left to pool
 
 
-def lenet(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Staged:
+def lenet(shape: Shape, num_classes: Classes, mean: Some[Share], std: Some[PositiveShare]) -> Staged:
     """LeNet-5 (LeCun et al. 1998, Fig. 2).
 
     Args:

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.ranges import Classes, PositiveInt, PositiveShare, Shape, Share, ShareBelowOne, Some
 from robustforge.types import UserError
 
 
 def pooled_cnn(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    widths: Sequence[int] = (32, 32),
-    hidden: Sequence[int] = (200, 200),
-    dropout: float = 0.5,
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    widths: Some[PositiveInt] = (32, 32),
+    hidden: Sequence[PositiveInt] = (200, 200),
+    dropout: ShareBelowOne = 0.5,
     linear_convolutions: bool = False,
     batch_norm: bool = False,
 ) -> nn.Sequential:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Split, Staged
+from robustforge.ranges import Classes, PositiveShare, Shape, Share, Some
 from robustforge.types import UserError
 
-STEMS = ("cifar", "cifar_pool", "imagenet")
+Stem = Literal["cifar", "cifar_pool", "imagenet"]
+STEMS = get_args(Stem)
 
 
 class StagedResNet(Staged):
@@ -36,21 +39,33 @@ class StagedResNet(Staged):
 
 
 def resnet18(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-18. For the arguments see :func:`build`."""
     return build(BasicBlock, (2, 2, 2, 2), shape, num_classes, mean, std, stem)
 
 
 def resnet34(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-34. For the arguments see :func:`build`."""
     return build(BasicBlock, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
 
 
 def resnet50(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], stem: str = "cifar"
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    stem: Stem = "cifar",
 ) -> StagedResNet:
     """ResNet-50, stride in the 3 x 3 convolution of a bottleneck. For the arguments see :func:`build`."""
     return build(Bottleneck, (3, 4, 6, 3), shape, num_classes, mean, std, stem)
@@ -59,11 +74,11 @@ def resnet50(
 def build(
     block: type[BasicBlock | Bottleneck],
     layers: Sequence[int],
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    stem: str,
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    stem: Stem,
 ) -> StagedResNet:
     """Normalization and a residual network.
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from robustforge.nn.flatten import FlattenMaps
 from robustforge.nn.gray_conv import GrayConv2d
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
+from robustforge.ranges import Classes, PositiveInt, PositiveShare, Shape, Share, Some
 from robustforge.types import UserError
 
 
 def small_cnn(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    widths: Sequence[int] = (32, 64),
-    hidden: int = 128,
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    widths: Some[PositiveInt] = (32, 64),
+    hidden: PositiveInt = 128,
     batch_norm: bool = False,
 ) -> Staged:
     """Convolutions 4 x 4 of stride 2, then one hidden dense layer.

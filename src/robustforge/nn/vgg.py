@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torchvision.models import vgg16 as torchvision_vgg16
 from torchvision.models import vgg16_bn as torchvision_vgg16_bn
 
 from robustforge.nn.normalize import Normalize
+from robustforge.ranges import Classes, PositiveShare, Shape, Share, Some
 from robustforge.types import UserError
 
 SMALLEST = 32  # pixels: five poolings leave one
@@ -32,7 +32,7 @@ class ToVGGInput(nn.Module):
 
 
 def vgg16(
-    shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float], pretrained: bool | None = True
+    shape: Shape, num_classes: Classes, mean: Some[Share], std: Some[PositiveShare], pretrained: bool | None = True
 ) -> nn.Sequential:
     """VGG-16's convolutions and one linear layer of 512 inputs.
 

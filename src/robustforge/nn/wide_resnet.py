@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.normalize import Normalize
 from robustforge.nn.staged import Staged
+from robustforge.ranges import Classes, PositiveInt, PositiveShare, Shape, Share, ShareBelowOne, Some
 from robustforge.types import UserError
 
 
@@ -41,13 +40,13 @@ class WideBlock(nn.Module):
 
 
 def wide_resnet28_10(
-    shape: Sequence[int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    depth: int = 28,
-    width: int = 10,
-    dropout: float = 0.0,
+    shape: Shape,
+    num_classes: Classes,
+    mean: Some[Share],
+    std: Some[PositiveShare],
+    depth: PositiveInt = 28,
+    width: PositiveInt = 10,
+    dropout: ShareBelowOne = 0.0,
 ) -> Staged:
     """WRN-depth-width.
 

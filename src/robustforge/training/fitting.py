@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -38,7 +40,29 @@ def lightnings_refusals() -> Iterator[None]:
         yield
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"Lightning's Trainer refuses what is set below trainer: {reason}") from error
+        raise UserError(f"Lightning's Trainer refuses what is set below trainer: {reason.rstrip('.')}.") from error
+
+
+def check_optimizers(stages: Iterable[tuple[Defense, Stage]]) -> None:
+    """Tries the optimizer and the schedule of every stage, because each knows best which values go together.
+
+    Args:
+        stages: of a run, each with the defense that declares it.
+
+    Raises:
+        UserError: an optimizer refuses its settings, or a schedule answers no factor of at least 0.
+    """
+    for _, stage in stages:
+        if not isinstance(stage, FitStage):
+            continue
+        try:
+            stage.training.optimizer([nn.Parameter(torch.zeros(1))])
+            factors = [float(stage.training.schedule(progress)) for progress in (0.0, 0.5, 1.0)]
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(f"The settings of stage {stage.name} do not fit together ({reason}).") from error
+        if not all(0 <= factor < math.inf for factor in factors):
+            raise UserError(f"The schedule of stage {stage.name} answers {factors}: its factors must be 0 or more.")
 
 
 def check_batches(stages: Iterable[tuple[Defense, Stage]], data: ImageData) -> None:

@@ -120,7 +120,7 @@ def test_attacks_see_frozen_statistics_and_training_moves_them_once(batch, loss,
 
 
 def test_impossible_values():
-    with pytest.raises(UserError, match="madry, trades, mart"):
+    with pytest.raises(UserError, match="madry, trades or mart"):
         AdversarialLoss(ATTACK, THREAT, "free")
     with pytest.raises(UserError, match="between 0 and 1"):
         AdversarialLoss(ATTACK, THREAT, clean_weight=1.5)

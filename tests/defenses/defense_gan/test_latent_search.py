@@ -102,7 +102,7 @@ def test_last_steps_derivative(generator):
 
 
 def test_impossible_searches():
-    with pytest.raises(UserError, match="1 or more of each"):
+    with pytest.raises(UserError, match="restarts is 0: give a whole number of at least 1"):
         LatentSearch(restarts=0)
     with pytest.raises(UserError, match="lr above 0"):
         LatentSearch(lr=0)

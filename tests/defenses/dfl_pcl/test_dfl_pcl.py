@@ -266,7 +266,7 @@ def test_impossible_values(dfl):
         dfl(clean_weight=1.0)
     with pytest.raises(UserError, match="paper_literal"):
         PolarizedContrastive("unsigned")
-    with pytest.raises(UserError, match="negative"):
+    with pytest.raises(UserError, match="inter is -1.0: give a number of at least 0"):
         PolarizedContrastive(inter=-1.0)
     with pytest.raises(UserError, match="0 or more"):
         PrototypeConformity(contrast=-1.0)

@@ -86,7 +86,7 @@ def test_impossible_values(dynamic):
         dynamic(robust=AdversarialLoss(PGD(), THREAT))
     with pytest.raises(UserError, match="madry"):
         dynamic(robust=AdversarialLoss(ATTACK, THREAT, "trades"))
-    with pytest.raises(UserError, match="until=0"):
+    with pytest.raises(UserError, match="until is 0: give a number in .0, 1."):
         Convergence(until=0)
     with pytest.raises(UserError, match="decay 1"):
         dynamic(average=1.0)

@@ -72,7 +72,7 @@ def test_risk_and_parts_have_gradients(gmvae, batch):
     [
         ({"latent": 9}, "10 or more"), ({"variance": 0.0}, "above 0"),
         ({"variable_entropy": True, "labels": {"per_class": 3}}, "all labels"),
-        ({"labels": {"per_class": 0}}, "at least 1"), ({"reclassification": {"mode": "yes"}}, "none, reject, accept"),
+        ({"labels": {"per_class": 0}}, "at least 1"), ({"reclassification": {"mode": "yes"}}, "none, reject or accept"),
         ({"reclassification": {"steps": 0}}, "at least 1"),
     ],
 )  # fmt: skip

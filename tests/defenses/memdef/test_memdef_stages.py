@@ -207,7 +207,7 @@ def test_impossible_values(memdef, training):
         memdef(memory_size=505)
     with pytest.raises(UserError, match="full, no_memory"):
         memdef(variant="half")
-    with pytest.raises(UserError, match="clean, offline, pgd"):
+    with pytest.raises(UserError, match="clean, offline or pgd"):
         SelectorSettings("robust", training, None, Threat())
     with pytest.raises(UserError, match="label, selector"):
         StackSettings(training, slot="oracle")

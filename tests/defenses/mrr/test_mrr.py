@@ -376,7 +376,7 @@ def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):
 
 def test_impossible_values(mrr):
     for changes, message in (
-        ({"latent": {"push": "sign"}}, "normalized, raw, none"),
+        ({"latent": {"push": "sign"}}, "normalized, raw or none"),
         ({"latent": {"density": "kde"}}, "distance, gaussian_mixture"),
         ({"defenders": -1}, "n_defenders is -1"),
         ({"input": {"score": "ssim"}}, "residual, psnr"),

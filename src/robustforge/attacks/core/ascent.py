@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Iterates
 from robustforge.losses.classification import cross_entropy_per_sample, margin
 
+Loss = Literal["cross_entropy", "margin"]
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy_per_sample, "margin": margin}
 
 

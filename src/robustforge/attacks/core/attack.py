@@ -9,12 +9,13 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from robustforge.attacks.core.checks import PRECISIONS, check_choice
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
-from robustforge.attacks.core.targets import check_target
+from robustforge.attacks.core.targets import Target, check_target
+from robustforge.hints import check_fields
 from robustforge.randomness import SampleRandom
+from robustforge.ranges import Precision
 from robustforge.types import AttackResult, Threat
 
 
@@ -80,17 +81,16 @@ class BaseAttack(Attack):
         evades: whether it lowers a detector's risk too; of the class, not a setting.
 
     Raises:
-        UserError: settings under which it would do nothing.
+        UserError: a setting of another type or out of range, under which it would do nothing: see the type hints.
     """
 
     name: str
-    precision: str = "auto"
-    target: str | int | None = None
+    precision: Precision = "auto"
+    target: Target | None = None
     evades: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "precision", self.precision, PRECISIONS)
-        check_target(self.name, self.target)
+        check_fields(self)
 
     def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
         """See :class:`Attack`; refuses a target that is none of the classes."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from robustforge.randomness import SampleRandom
+from robustforge.ranges import NonNegativeInt
 from robustforge.types import UserError
 
-TARGETS = ("next", "random", "least_likely", "runner_up")
+Word = Literal["next", "random", "least_likely", "runner_up"]
+TARGETS = get_args(Word)
+Target = Word | NonNegativeInt  # or the number of a class
 
 
 def choose_targets(target: str | int, logits: Tensor, y: Tensor, index: Tensor, seed: int = 0) -> Tensor:
@@ -49,14 +54,10 @@ def choose_targets(target: str | int, logits: Tensor, y: Tensor, index: Tensor, 
     raise UserError(f"attack.target is '{target}': choose one of {', '.join(TARGETS)}, a class number, or null.")
 
 
-def check_target(name: str, target: object, num_classes: int | None = None) -> None:
-    """Raises UserError for a target that cannot be meant, at construction or once the number of classes is known."""
-    if num_classes is not None and isinstance(target, int) and target >= num_classes:
+def check_target(name: str, target: object, num_classes: int) -> None:
+    """Raises UserError for a target that is none of the classes."""
+    if isinstance(target, int) and target >= num_classes:
         raise UserError(
             f"Attack {name} has target={target}: give a class between 0 and {num_classes - 1}, or one of "
             f"{', '.join(TARGETS)}."
-        )
-    if target is not None and target not in TARGETS and not (isinstance(target, int) and target >= 0):
-        raise UserError(
-            f"Attack {name} has target='{target}': choose one of {', '.join(TARGETS)}, a class number, or null."
         )

@@ -13,6 +13,7 @@ from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.robust_loss import AdversarialLoss, robust_metrics
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
+from robustforge.ranges import Seed
 from robustforge.types import Batch, DefenseOutput
 
 
@@ -35,7 +36,7 @@ class AdversarialTraining(Defense):
         training: Training,
         undefended_training: Training,
         warm_start: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
         self.robust, self.warm_start = robust, warm_start

@@ -17,6 +17,7 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
+from robustforge.ranges import NonNegativeFloat, PositiveInt, Seed, Share
 from robustforge.types import Batch, Threat, UserError
 
 _TRAIN_ATTACK = ("train_attacks", "train_budgets", "threat")
@@ -59,12 +60,12 @@ class ConvAutoEncoder(Purifier):
         threat: Threat,
         training: Training,
         undefended_training: Training,
-        train_budgets: Mapping[str, float] | None = None,
-        mix_clean: float = 0.0,
-        guidance: float = 0.0,
+        train_budgets: Mapping[str, NonNegativeFloat] | None = None,
+        mix_clean: Share = 0.0,
+        guidance: NonNegativeFloat = 0.0,
         infer_noise: bool = False,
-        draws: int = 16,
-        seed: int = 0,
+        draws: PositiveInt = 16,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if not 0 <= mix_clean <= 1:

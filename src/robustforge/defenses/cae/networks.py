@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from robustforge.defenses.choices import one_of
 from robustforge.nn.padding import crop_to, pad_to_multiple, padded_size
 from robustforge.nn.running_moments import RunningMoments
+from robustforge.ranges import NonNegativeFloat, PositiveInt, Shape, Some
 from robustforge.types import UserError
 
 SKIPS = ("none", "add", "concat")
@@ -45,13 +47,13 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        shape: Sequence[int],
-        widths: Sequence[int] = (32, 64, 128),
-        latent_channels: int = 64,
-        skips: str = "none",
-        noise: float = 0.1,
-        noise_scale: str = "relative",
-        activation: str = "gelu",
+        shape: Shape,
+        widths: Some[PositiveInt] = (32, 64, 128),
+        latent_channels: PositiveInt = 64,
+        skips: Literal["none", "add", "concat"] = "none",
+        noise: NonNegativeFloat = 0.1,
+        noise_scale: Literal["relative", "absolute"] = "relative",
+        activation: Literal["gelu", "relu"] = "gelu",
     ) -> None:
         super().__init__()
         _check(widths, latent_channels, skips, noise, noise_scale, activation)

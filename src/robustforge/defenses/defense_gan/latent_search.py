@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustforge.types import UserError
+from robustforge.hints import check_fields
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share, ShareBelowOne
 
 Generate = Callable[[Tensor], Tensor]
 
@@ -31,25 +32,16 @@ class LatentSearch:
         UserError: nothing to search, or values out of range.
     """
 
-    restarts: int = 10
-    steps: int = 200
-    lr: float = 10.0
-    momentum: float = 0.7
-    decay_at: float = 0.8
-    tolerance: float = 0.0
-    rows: int = 5120
+    restarts: PositiveInt = 10
+    steps: PositiveInt = 200
+    lr: PositiveFloat = 10.0
+    momentum: ShareBelowOne = 0.7
+    decay_at: Share = 0.8
+    tolerance: NonNegativeFloat = 0.0
+    rows: PositiveInt = 5120
 
     def __post_init__(self) -> None:
-        if min(self.restarts, self.steps, self.rows) < 1:
-            raise UserError(
-                f"The latent search has restarts={self.restarts}, steps={self.steps} and rows={self.rows}: "
-                "give 1 or more of each."
-            )
-        if not (self.lr > 0 and 0 <= self.momentum < 1 and self.tolerance >= 0 and 0 <= self.decay_at <= 1):
-            raise UserError(
-                f"The latent search has lr={self.lr}, momentum={self.momentum}, decay_at={self.decay_at} and "
-                f"tolerance={self.tolerance}: give lr above 0, momentum in [0, 1), a share, and an error of 0 or more."
-            )
+        check_fields(self)
 
     def rate(self, step: int) -> float:
         """Step size of one step."""

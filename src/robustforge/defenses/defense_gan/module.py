@@ -12,6 +12,7 @@ from robustforge.defenses.defense_gan.networks import Critic, Generator
 from robustforge.defenses.purifier import Purifier
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import critic_loss, gradient_penalty
+from robustforge.ranges import NonNegativeFloat, PositiveInt, Seed
 from robustforge.types import Batch, UserError
 
 
@@ -49,10 +50,10 @@ class DefenseGAN(Purifier):
         search: LatentSearch,
         training: Training,
         undefended_training: Training,
-        critic_steps: int = 5,
-        penalty: float = 10.0,
-        draws: int = 1,
-        seed: int = 0,
+        critic_steps: PositiveInt = 5,
+        penalty: NonNegativeFloat = 10.0,
+        draws: PositiveInt = 1,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if critic_steps < 1:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.ranges import PositiveInt, Shape
 from robustforge.types import UserError
 
 
@@ -30,7 +29,7 @@ class Generator(nn.Module):
         UserError: no latent or no channel.
     """
 
-    def __init__(self, shape: Sequence[int], latent: int = 128, width: int = 64) -> None:
+    def __init__(self, shape: Shape, latent: PositiveInt = 128, width: PositiveInt = 64) -> None:
         super().__init__()
         if min(latent, width) < 1:
             raise UserError(f"The generator has latent={latent} and width={width}: give 1 or more of each.")
@@ -62,7 +61,7 @@ class Critic(nn.Sequential):
         width: channels of the first layer, doubled twice (released code: 64).
     """
 
-    def __init__(self, shape: Sequence[int], width: int = 64) -> None:
+    def __init__(self, shape: Shape, width: PositiveInt = 64) -> None:
         channels, height, columns = shape
         layers: list[nn.Module] = []
         for before, after in ((channels, width), (width, 2 * width), (2 * width, 4 * width)):

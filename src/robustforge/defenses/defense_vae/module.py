@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
+from robustforge.ranges import NonNegativeFloat, Seed, Share
 from robustforge.types import Batch, Threat, UserError
 
 MODES = ("plain", "rec", "e2e")
@@ -62,11 +64,11 @@ class DefenseVAE(Purifier):
         training: Training,
         fit_training: Training,
         undefended_training: Training,
-        train_budgets: Mapping[str, float] | None = None,
-        mode: str = "rec",
-        divergence: float = 0.0,
-        mix_clean: float = 0.0,
-        seed: int = 0,
+        train_budgets: Mapping[str, NonNegativeFloat] | None = None,
+        mode: Literal["plain", "rec", "e2e"] = "rec",
+        divergence: NonNegativeFloat = 0.0,
+        mix_clean: Share = 0.0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, undefended_training, seed=seed)
         one_of("defense.mode", mode, MODES)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from robustforge.nn.padding import crop_to, pad_to_multiple, padded_size
+from robustforge.ranges import PositiveInt, Shape
 
 
 class DefenseVAENetwork(nn.Module):
@@ -22,7 +21,7 @@ class DefenseVAENetwork(nn.Module):
         left out. Initial weights as there: N(0, 0.02) for convolutions, N(1, 0.02) for normalization.
     """
 
-    def __init__(self, shape: Sequence[int], latent: int = 128, width: int = 64) -> None:
+    def __init__(self, shape: Shape, latent: PositiveInt = 128, width: PositiveInt = 64) -> None:
         super().__init__()
         channels, self.height, self.width = shape
         self.latent = latent

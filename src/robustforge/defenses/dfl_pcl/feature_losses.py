@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from robustforge.defenses.choices import one_of
 from robustforge.defenses.dfl_pcl.centroids import Centroids
-from robustforge.defenses.dfl_pcl.losses import MODES, polarized_contrastive_terms
+from robustforge.defenses.dfl_pcl.losses import polarized_contrastive_terms
 from robustforge.defenses.dfl_pcl.prototype_conformity import prototype_conformity_terms
-from robustforge.types import UserError
+from robustforge.hints import check_fields
+from robustforge.ranges import NonNegativeFloat
 
 
 class FeatureLoss(Protocol):
@@ -65,17 +65,15 @@ class PolarizedContrastive:
         average.
     """
 
-    mode: str = "signed_normalized"
-    intra: float = 1.0
-    inter: float = 1.0
-    angle: float = 1.0
-    margin: float = 10.0
-    rates: Mapping[str, float] = field(default_factory=dict)
+    mode: Literal["signed_normalized", "signed_raw", "paper_literal"] = "signed_normalized"
+    intra: NonNegativeFloat = 1.0
+    inter: NonNegativeFloat = 1.0
+    angle: NonNegativeFloat = 1.0
+    margin: NonNegativeFloat = 10.0
+    rates: Mapping[str, NonNegativeFloat] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        one_of("feature_loss.mode", self.mode, MODES)
-        if min(self.intra, self.inter, self.angle) < 0:
-            raise UserError("A weight of the feature loss is negative: its signs are set by feature_loss.mode.")
+        check_fields(self)
 
     @property
     def normalized(self) -> bool:
@@ -110,13 +108,12 @@ class PrototypeConformity:
         UserError: a negative weight.
     """
 
-    proximity: float = 1.0
-    contrast: float = 1e-4
-    rates: Mapping[str, float] = field(default_factory=lambda: {"centroids": 5.0, "repelling": 0.001})
+    proximity: NonNegativeFloat = 1.0
+    contrast: NonNegativeFloat = 1e-4
+    rates: Mapping[str, NonNegativeFloat] = field(default_factory=lambda: {"centroids": 5.0, "repelling": 0.001})
 
     def __post_init__(self) -> None:
-        if min(self.proximity, self.contrast) < 0:
-            raise UserError("feature_loss.proximity and feature_loss.contrast must be 0 or more.")
+        check_fields(self)
 
     @property
     def normalized(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
 from robustforge.nn.staged import Staged
+from robustforge.ranges import Classes, OpenShare, PositiveInt, Seed, Shape, ShareBelowOne
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 _OF_NETWORK = (  # all arguments but how the undefended classifier is trained
@@ -54,21 +53,21 @@ class DflPcl(Defense):
     def __init__(
         self,
         model: Factory,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         attack: Attack,
         threat: Threat,
         feature_loss: FeatureLoss | None,
         training: Training,
         undefended_training: Training,
         dfl: bool = True,
-        dfl_channels: int | None = None,
-        pool_size: int = 1,
-        clean_weight: float = 0.5,
+        dfl_channels: PositiveInt | None = None,
+        pool_size: PositiveInt = 1,
+        clean_weight: ShareBelowOne = 0.5,
         keep_best: bool = True,
-        average: float | None = None,
+        average: OpenShare | None = None,
         warm_start: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
         if not 0 <= clean_weight < 1:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustforge.attacks.core.ascent import OBJECTIVES, check_settings
+from robustforge.attacks.core.ascent import OBJECTIVES, Loss
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, l1_norm, l2_norm, project, random_start
 from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
-from robustforge.types import Threat, UserError
+from robustforge.ranges import NonNegativeFloat, PositiveInt
+from robustforge.types import Threat
 
 
 def first_order_stationarity(gradient: Tensor, x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
@@ -53,16 +54,10 @@ class FoscPGD(BaseAttack):
     """
 
     name: str = "fosc_pgd"
-    steps: int = 10
-    step_size: float | None = None
-    criterion: float = 0.0
-    loss: str = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self.name, self.loss, self.precision, self.steps, step_size=self.step_size)
-        if not self.criterion >= 0:
-            raise UserError(f"Attack {self.name} has criterion={self.criterion}: give a bound of 0 or more.")
+    steps: PositiveInt = 10
+    step_size: NonNegativeFloat | None = None
+    criterion: NonNegativeFloat = 0.0
+    loss: Loss = "cross_entropy"
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

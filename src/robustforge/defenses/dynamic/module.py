@@ -12,7 +12,9 @@ from robustforge.defenses.base import classify
 from robustforge.defenses.dynamic.fosc_pgd import FoscPGD
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, check_average
+from robustforge.hints import check_fields
 from robustforge.losses.classification import cross_entropy_per_sample
+from robustforge.ranges import NonNegativeFloat, OpenShare, PositiveShare, Seed
 from robustforge.types import Batch, UserError
 
 
@@ -28,15 +30,11 @@ class Convergence:
         UserError: a negative bound, or a share that is not above 0 and at most 1.
     """
 
-    largest: float = 0.5
-    until: float = 100 / 120
+    largest: NonNegativeFloat = 0.5
+    until: PositiveShare = 100 / 120
 
     def __post_init__(self) -> None:
-        if not self.largest >= 0 or not 0 < self.until <= 1:
-            raise UserError(
-                f"defense.convergence has largest={self.largest} and until={self.until}: give a bound of 0 or more and "
-                "a share of the epochs above 0 and at most 1."
-            )
+        check_fields(self)
 
     def bound(self, epoch: int, epochs: int) -> float:
         """c_t = max(0, c_max (1 - t / T')) in epoch t of ``epochs``."""
@@ -76,8 +74,8 @@ class DynamicTraining(AdversarialTraining):
         undefended_training: Training,
         weighted: bool = False,
         keep_best: bool = True,
-        average: float | None = None,
-        seed: int = 0,
+        average: OpenShare | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, robust, training, undefended_training, seed=seed)
         if not isinstance(robust.attack, FoscPGD) or (robust.loss, robust.clean_weight) != ("madry", 0):

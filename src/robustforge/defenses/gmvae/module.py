@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from math import prod
 
@@ -23,6 +22,7 @@ from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings,
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
+from robustforge.ranges import Classes, PositiveFloat, PositiveInt, Seed, Shape
 from robustforge.types import Batch, DefenseOutput, UserError
 
 _OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "training")
@@ -72,22 +72,22 @@ class GaussianMixtureVAE(Defense):
         model: Factory,
         training: Training,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
+        shape: Shape,
+        num_classes: Classes,
         detector: DetectorSettings,
         reclassification: ReclassificationSettings,
         labels: LabelSettings,
-        latent: int | None = None,
-        variance: float = 1 / 3000,
-        alpha: float | None = None,
+        latent: PositiveInt | None = None,
+        variance: PositiveFloat = 1 / 3000,
+        alpha: PositiveFloat | None = None,
         variable_entropy: bool = False,
-        width: float = 1.0,
+        width: PositiveFloat = 1.0,
         batch_norm: bool = False,
-        exponents: Sequence[float] = (2.0, 2.0),
+        exponents: tuple[PositiveFloat, PositiveFloat] = (2.0, 2.0),
         paper_literal: bool = False,
         judge: bool = False,
         fid: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
         if not variance > 0:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from robustforge.defenses.choices import one_of
-from robustforge.types import UserError
+from annotated_types import Ge
 
-COVARIANCES = ("fixed", "empirical", "aggregated")
-ENCODER_RULES = ("quantile", "chi2")
-DECODER_ERRORS = ("squared", "cauchy")
-DECODER_RULES = ("std", "quantile")
-MODES = ("none", "reject", "accept")
-STARTS = ("all", "nearest")
-PRECISIONS = ("auto", "float32", "bf16")
+from robustforge.hints import check_fields
+from robustforge.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    Share,
+    Some,
+)
 
 
 @dataclass(frozen=True)
@@ -46,31 +49,20 @@ class DetectorSettings:
         and misses more wrong strokes than the squared one: both together are the stronger detector.
     """
 
-    covariance: str = "aggregated"
+    covariance: Literal["fixed", "empirical", "aggregated"] = "aggregated"
     shared: bool = False
-    encoder_rule: str = "quantile"
-    encoder_quantile: float = 0.99
-    chi2_level: float = 0.9973
-    decoder_errors: Sequence[str] = ("squared",)
-    decoder_floor: float = 0.02
-    decoder_rule: str = "std"
-    decoder_std: float = 3.0
-    decoder_quantile: float = 0.99
+    encoder_rule: Literal["quantile", "chi2"] = "quantile"
+    encoder_quantile: OpenShare = 0.99
+    chi2_level: OpenShare = 0.9973
+    decoder_errors: Some[Literal["squared", "cauchy"]] = ("squared",)
+    decoder_floor: PositiveFloat = 0.02
+    decoder_rule: Literal["std", "quantile"] = "std"
+    decoder_std: NonNegativeFloat = 3.0
+    decoder_quantile: OpenShare = 0.99
     decoder_per_class: bool = False
 
     def __post_init__(self) -> None:
-        one_of("defense.detector.covariance", self.covariance, COVARIANCES)
-        one_of("defense.detector.encoder_rule", self.encoder_rule, ENCODER_RULES)
-        if not self.decoder_errors:
-            raise UserError("defense.detector.decoder_errors is empty: give [squared], [cauchy] or both.")
-        for kind in self.decoder_errors:
-            one_of("defense.detector.decoder_errors", kind, DECODER_ERRORS)
-        one_of("defense.detector.decoder_rule", self.decoder_rule, DECODER_RULES)
-        for name in ("encoder_quantile", "chi2_level", "decoder_quantile"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"defense.detector.{name} is {getattr(self, name)}: give a share between 0 and 1.")
-        if not self.decoder_floor > 0:
-            raise UserError(f"defense.detector.decoder_floor is {self.decoder_floor}: give pixel units above 0.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -92,21 +84,15 @@ class ReclassificationSettings:
         UserError: an unknown word, no step, or a negative number of them.
     """
 
-    mode: str = "none"
-    steps: int = 500
-    lr: float = 0.05
-    starts: str = "all"
-    precision: str = "auto"
-    attacked_steps: int = 0
+    mode: Literal["none", "reject", "accept"] = "none"
+    steps: PositiveInt = 500
+    lr: PositiveFloat = 0.05
+    starts: Literal["all", "nearest"] = "all"
+    precision: Precision = "auto"
+    attacked_steps: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        one_of("defense.reclassification.mode", self.mode, MODES)
-        one_of("defense.reclassification.starts", self.starts, STARTS)
-        one_of("defense.reclassification.precision", self.precision, PRECISIONS)
-        if self.steps < 1:
-            raise UserError(f"defense.reclassification.steps is {self.steps}: give at least 1.")
-        if self.attacked_steps < 0:
-            raise UserError(f"defense.reclassification.attacked_steps is {self.attacked_steps}: give 0 or more.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -122,12 +108,9 @@ class LabelSettings:
         UserError: no labeled image, a factor below 1, or a share outside [0, 1].
     """
 
-    per_class: int | None = None
-    anneal_from: float = 100.0
-    anneal_until: float = 0.7
+    per_class: PositiveInt | None = None
+    anneal_from: Annotated[float, Ge(1)] = 100.0
+    anneal_until: Share = 0.7
 
     def __post_init__(self) -> None:
-        if self.per_class is not None and self.per_class < 1:
-            raise UserError(f"defense.labels.per_class is {self.per_class}: give at least 1, or null for all labels.")
-        if not (self.anneal_from >= 1 and 0 <= self.anneal_until <= 1):
-            raise UserError("defense.labels: give anneal_from of at least 1 and anneal_until between 0 and 1.")
+        check_fields(self)

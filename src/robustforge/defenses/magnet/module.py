@@ -14,6 +14,7 @@ from robustforge.defenses.purifier import Purifier
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import jensen_shannon
 from robustforge.nn.running_moments import RunningMoments
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, Seed
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -47,9 +48,9 @@ class MagNet(Purifier):
         second: partial[SigmoidAutoencoder],
         training: Training,
         undefended_training: Training,
-        noise_std: float = 0.1,
-        temperatures: Sequence[float] = (10.0, 40.0),
-        seed: int = 0,
+        noise_std: NonNegativeFloat = 0.1,
+        temperatures: Sequence[PositiveFloat] = (10.0, 40.0),
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, undefended_training, seed=seed)
         if noise_std < 0 or any(not value > 0 for value in temperatures):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustforge.ranges import PositiveInt, Shape
 from robustforge.types import UserError
 
 
@@ -22,7 +21,7 @@ class SigmoidAutoencoder(nn.Module):
         UserError: no channel.
     """
 
-    def __init__(self, shape: Sequence[int], pooled: bool, width: int = 3) -> None:
+    def __init__(self, shape: Shape, pooled: bool, width: PositiveInt = 3) -> None:
         super().__init__()
         if width < 1:
             raise UserError(f"The auto-encoder has width={width}: give 1 or more.")

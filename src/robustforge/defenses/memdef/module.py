@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from robustforge.defenses.memdef.system import VARIANTS, MemorySystem
 from robustforge.defenses.robust_loss import robust_metrics
 from robustforge.defenses.stages import CraftStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage, plain_stage
+from robustforge.ranges import Classes, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Shape, ShareBelowOne
 from robustforge.types import Batch, DefenseOutput
 
 _OF_NETWORK = tuple(name for name in inspect.signature(MemoryStack).parameters if name != "part")
@@ -56,20 +57,20 @@ class MemoryDefense(Defense):
         selector: SelectorSettings,
         stack: StackSettings,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
-        memory_size: int = 500,
-        temperature: float = 1.0,
-        shrink: str = "none",
-        threshold: float | None = None,
-        reading: str = "b",
-        first_kernel: int = 1,
+        shape: Shape,
+        num_classes: Classes,
+        memory_size: PositiveInt = 500,
+        temperature: PositiveFloat = 1.0,
+        shrink: Literal["none", "hard", "memae"] = "none",
+        threshold: NonNegativeFloat | None = None,
+        reading: Literal["b", "c"] = "b",
+        first_kernel: PositiveInt = 1,
         sigmoid: bool = False,
-        dropout: float = 0.5,
-        surface_temperature: float = 1.0,
-        selector_weight: float = 1.0,
-        variant: str = "full",
-        seed: int = 0,
+        dropout: ShareBelowOne = 0.5,
+        surface_temperature: PositiveFloat = 1.0,
+        selector_weight: NonNegativeFloat = 1.0,
+        variant: Literal["full", "no_memory", "classifier", "selector", "oracle_slot", "random_slot"] = "full",
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed)
         one_of("defense.variant", variant, VARIANTS)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.defenses.choices import one_of
 from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Training
+from robustforge.hints import check_fields
+from robustforge.ranges import NonNegativeFloat, Share
 from robustforge.types import Threat, UserError
-
-SELECTORS = ("clean", "offline", "pgd")
-SLOTS = ("label", "selector")
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ class SelectorSettings:
         UserError: unknown kind.
     """
 
-    kind: str
+    kind: Literal["clean", "offline", "pgd"]
     training: Training
     attack: Attack
     threat: Threat
-    clean_weight: float = 0.5
+    clean_weight: Share = 0.5
 
     def __post_init__(self) -> None:
-        one_of("The selector", self.kind, SELECTORS)
+        check_fields(self)
 
     @property
     def robust(self) -> AdversarialLoss:
@@ -69,21 +68,18 @@ class StackSettings:
     """
 
     training: Training
-    alpha: float = 2e-4
-    beta: float = 1e-4
-    gamma: float = 1.0
-    noise: float = 0.01
-    slot: str = "label"
-    wrong_slot: float = 0.0
+    alpha: NonNegativeFloat = 2e-4
+    beta: NonNegativeFloat = 1e-4
+    gamma: NonNegativeFloat = 1.0
+    noise: NonNegativeFloat = 0.01
+    slot: Literal["label", "selector"] = "label"
+    wrong_slot: Share = 0.0
     attack: Attack | None = None
     threat: Threat | None = None
-    attack_warmup: float = 0.0
-    clean_weight: float = 0.5
+    attack_warmup: Share = 0.0
+    clean_weight: Share = 0.5
 
     def __post_init__(self) -> None:
-        one_of("The stack's slot source", self.slot, SLOTS)
-        for name in ("wrong_slot", "clean_weight", "attack_warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"The stack's {name} is {getattr(self, name)}: give a share between 0 and 1.")
+        check_fields(self)
         if self.attack is not None and self.threat is None:
             raise UserError("The stack has an attack but no threat: give stack.threat as well.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from robustforge.defenses.mrr.losses import long_text_regularizer, nearest_cente
 from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.settings import LatentSettings
 from robustforge.defenses.mrr.stacked_layers import stack
+from robustforge.ranges import PositiveFloat, Precision
 from robustforge.types import Batch, DefenseOutput
 
 
@@ -92,9 +94,9 @@ class PushAway(BaseAttack):
     """
 
     name: str = "push_away"
-    precision: str = "float32"
-    mode: str = "normalized"
-    step: float = 0.5
+    precision: Precision = "float32"
+    mode: Literal["normalized", "raw"] = "normalized"
+    step: PositiveFloat = 0.5
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -22,6 +21,7 @@ from robustforge.defenses.mrr.surfaces import mrr_surfaces
 from robustforge.defenses.mrr.system import Redundancy
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
+from robustforge.ranges import Classes, NonNegativeFloat, NonNegativeInt, Seed, Shape
 from robustforge.types import Batch, DefenseOutput, UserError
 
 
@@ -60,17 +60,17 @@ class ModularRobustRedundancy(Defense):
     def __init__(
         self,
         model: Factory,
-        n_defenders: int,
+        n_defenders: NonNegativeInt,
         latent: LatentSettings,
         input: InputSettings,
         fusion: FusionSettings,
         undefended_training: Training,
-        shape: Sequence[int],
-        num_classes: int,
-        penalty_weight: float = 1.0,
+        shape: Shape,
+        num_classes: Classes,
+        penalty_weight: NonNegativeFloat = 1.0,
         paper_literal: bool = False,
         victim: Defense | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed)
         if n_defenders < 0:
@@ -152,7 +152,7 @@ class ModularRobustRedundancy(Defense):
         return self.system.numbers(batch)
 
 
-def _dictionaries(num_classes: int, channels: int, chosen: InputSettings) -> ClassDictionaries:
+def _dictionaries(num_classes: Classes, channels: int, chosen: InputSettings) -> ClassDictionaries:
     sizes = chosen.patch, chosen.stride, chosen.atoms, chosen.nonzeros
     return ClassDictionaries(num_classes, channels, *sizes, chosen.score)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from robustforge.attacks.core.attack import Attack
-from robustforge.defenses.choices import one_of
-from robustforge.defenses.mrr.density import KINDS
-from robustforge.defenses.mrr.losses import REDUCTIONS, REGULARIZERS
 from robustforge.defenses.mrr.networks import PENULTIMATE
-from robustforge.defenses.mrr.sparse_coding import SCORES
 from robustforge.defenses.stages import Training
+from robustforge.hints import check_fields
+from robustforge.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Some,
+)
 from robustforge.types import Threat, UserError
 
-PUSHES = ("normalized", "raw", "none")
-FUSIONS = ("mean_cdf", "or", "gaussian_mixture", "noisy_or_leaky")
 CALIBRATIONS = {"held_out": "calibration", "training": "train"}  # and the split that each stands for
 
 
@@ -43,24 +48,19 @@ class LatentSettings:
     """
 
     training: Training
-    layers: Sequence[str] = (PENULTIMATE,)
-    pool: int = 1
-    gamma: float = 0.01
-    regularizer: str = "released"
-    pull_reduction: str = "mean"
-    push: str = "normalized"
-    push_step: float = 0.5
-    density: str = "distance"
-    variance_kept: float = 0.99
-    components: int = 64
+    layers: Some[str] = (PENULTIMATE,)
+    pool: PositiveInt = 1
+    gamma: NonNegativeFloat = 0.01
+    regularizer: Literal["released", "long_text"] = "released"
+    pull_reduction: Literal["mean", "sum"] = "mean"
+    push: Literal["normalized", "raw", "none"] = "normalized"
+    push_step: PositiveFloat = 0.5
+    density: Literal["distance", "gaussian_mixture"] = "distance"
+    variance_kept: PositiveShare = 0.99
+    components: PositiveInt = 64
 
     def __post_init__(self) -> None:
-        one_of("defense.latent.regularizer", self.regularizer, REGULARIZERS)
-        one_of("defense.latent.pull_reduction", self.pull_reduction, REDUCTIONS)
-        one_of("defense.latent.push", self.push, PUSHES)
-        one_of("defense.latent.density", self.density, KINDS)
-        if self.components < 1 or not 0 < self.variance_kept <= 1:
-            raise UserError("defense.latent: give components of at least 1, variance_kept in (0, 1].")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,18 @@ class InputSettings:
     """
 
     enabled: bool = False
-    patch: int = 7
-    stride: int = 7
-    atoms: int = 225
-    patches_per_image: int = 30
-    alpha: float = 1.0
-    iterations: int = 200
-    batch: int = 256
-    nonzeros: int = 5
-    score: str = "residual"
+    patch: PositiveInt = 7
+    stride: PositiveInt = 7
+    atoms: PositiveInt = 225
+    patches_per_image: PositiveInt = 30
+    alpha: PositiveFloat = 1.0
+    iterations: PositiveInt = 200
+    batch: PositiveInt = 256
+    nonzeros: PositiveInt = 5
+    score: Literal["residual", "psnr"] = "residual"
 
     def __post_init__(self) -> None:
-        one_of("defense.input.score", self.score, SCORES)
-        for name in ("patch", "stride", "atoms", "patches_per_image", "iterations", "batch", "nonzeros"):
-            if getattr(self, name) < 1:
-                raise UserError(f"defense.input.{name} is {getattr(self, name)}: give at least 1.")
+        check_fields(self)
         if self.nonzeros > self.atoms:
             raise UserError("defense.input.nonzeros is more than defense.input.atoms: give fewer.")
 
@@ -124,24 +121,17 @@ class FusionSettings:
         UserError: an unknown word or a number out of range, or a leak without attacks.
     """
 
-    mode: str = "mean_cdf"
-    security_parameter: float = 0.01
-    calibration: str = "held_out"
+    mode: Literal["mean_cdf", "or", "gaussian_mixture", "noisy_or_leaky"] = "mean_cdf"
+    security_parameter: OpenShare = 0.01
+    calibration: Literal["held_out", "training"] = "held_out"
     per_class: bool = True
-    least: int = 50
-    mixture_components: int = 2
+    least: NonNegativeInt = 50
+    mixture_components: PositiveInt = 2
     leak_attacks: Mapping[str, Attack] = field(default_factory=dict)
     leak_threat: Threat | None = None
 
     def __post_init__(self) -> None:
-        one_of("defense.fusion.mode", self.mode, FUSIONS)
-        one_of("defense.fusion.calibration", self.calibration, tuple(CALIBRATIONS))
-        if not 0 < self.security_parameter < 1:
-            raise UserError(
-                f"defense.fusion.security_parameter is {self.security_parameter}: give a share between 0 and 1."
-            )
-        if self.mixture_components < 1:
-            raise UserError("defense.fusion.mixture_components: give at least 1.")
+        check_fields(self)
         if self.mode == "noisy_or_leaky" and (not self.leak_attacks or self.leak_threat is None):
             raise UserError(
                 "noisy_or_leaky measures its weights on attacks: give defense.fusion.leak_attacks and leak_threat."

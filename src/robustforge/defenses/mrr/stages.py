@@ -44,7 +44,6 @@ def defender_stages(
         A defender's stage does not depend on how many follow: a sweep over N trains each of them once.
     """
     stages: list[Stage] = []
-    attack = PushAway(mode=chosen.push, step=chosen.push_step)
     pushed: str | None = None
     for number, (name, defender) in enumerate(defenders.items(), 1):
         after = uses if pushed is None else (*uses, pushed)
@@ -56,6 +55,7 @@ def defender_stages(
             continue
         source, pushed = pushed, f"pushed_{number + 1}"
         of = (name,) if source is None else (name, source)
+        attack = PushAway(mode=chosen.push, step=chosen.push_step)
         stages.append(CraftStage(pushed, defender.surface, attack, ANYWHERE, of, source=source, takes=()))
     return stages
 

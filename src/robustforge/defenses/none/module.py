@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from robustforge.defenses.base import Defense
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
+from robustforge.ranges import Seed
 from robustforge.types import DefenseOutput
 
 
@@ -19,7 +20,7 @@ class PlainClassifier(Defense):
         seed: of initial weights and batches.
     """
 
-    def __init__(self, model: Factory, training: Training, seed: int = 0) -> None:
+    def __init__(self, model: Factory, training: Training, seed: Seed = 0) -> None:
         super().__init__(seed=seed, training=training)
         self.undefended = build_seeded(model, seed, "undefended")
 

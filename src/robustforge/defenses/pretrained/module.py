@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from robustforge.defenses.base import Defense
 from robustforge.defenses.pretrained.own import own_network
 from robustforge.defenses.pretrained.weights import load_weights
 from robustforge.defenses.stages import Factory, Stage, build_seeded
+from robustforge.ranges import PositiveFloat, Seed, Some
 from robustforge.types import DefenseOutput
 
 
@@ -35,10 +34,10 @@ class Pretrained(Defense):
         self,
         network: Factory,
         weights: str | None = None,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
+        mean: float | Some[float] | None = None,
+        std: PositiveFloat | Some[PositiveFloat] | None = None,
         output: int | str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed)
         self.network = build_seeded(lambda: own_network(network, mean, std, output), seed, "network")

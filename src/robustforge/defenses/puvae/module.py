@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +15,7 @@ from robustforge.defenses.puvae.networks import ConditionalVAE
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.losses.purification import bernoulli_error, gaussian_kl
 from robustforge.nn.straight_through import straight_through_one_hot
+from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from robustforge.types import Batch, UserError
 
 
@@ -49,11 +49,11 @@ class PuVAE(Purifier):
         vae: partial[ConditionalVAE],
         training: Training,
         undefended_training: Training,
-        weights: Sequence[float] = (0.01, 0.1, 10.0),
-        inference_std: float = 0.1,
-        surface_temperature: float = 0.05,
-        draws: int = 16,
-        seed: int = 0,
+        weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (0.01, 0.1, 10.0),
+        inference_std: NonNegativeFloat = 0.1,
+        surface_temperature: PositiveFloat = 0.05,
+        draws: PositiveInt = 16,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(model, undefended_training, draws, seed)
         if len(weights) != 3 or min(weights) < 0 or inference_std < 0 or not surface_temperature > 0:

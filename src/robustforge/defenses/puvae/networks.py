@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.padding import crop_to, padded_size
+from robustforge.ranges import Classes, PositiveInt, Shape
 
 
 class ConditionalVAE(nn.Module):
@@ -30,7 +29,12 @@ class ConditionalVAE(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], num_classes: int, latent: int = 32, width: int = 32, hidden: int = 1024
+        self,
+        shape: Shape,
+        num_classes: Classes,
+        latent: PositiveInt = 32,
+        width: PositiveInt = 32,
+        hidden: PositiveInt = 1024,
     ) -> None:
         super().__init__()
         channels, self.height, self.width = shape
