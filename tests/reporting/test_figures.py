@@ -6,9 +6,10 @@ from drawn import assert_drawn, write_metrics
 from recorded import EPS, held, join, make_cell
 
 from robustforge.defenses.figures import Kind
-from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
+from robustforge.reporting.figures.accuracy import accuracy_figure
 from robustforge.reporting.figures.arrays import DRAWINGS, draw_arrays
-from robustforge.reporting.figures.curves import read_metrics, training_curves
+from robustforge.reporting.figures.curves import curve_panels, read_metrics, training_curves
+from robustforge.reporting.figures.security import security_curve, security_panels
 from robustforge.reporting.result import make_result
 
 
@@ -63,5 +64,5 @@ def test_security_curve_needs_two_budgets(tmp_path, large, meta):
     assert security_curve(make_result(single, {}), tmp_path / "none.png") is None
 
 
-def test_accuracy_bars(tmp_path, small, meta):
-    assert_drawn(accuracy_bars(make_result(small, meta), tmp_path / "bars.png"))
+def test_accuracy_figure(tmp_path, small, meta):
+    assert_drawn(accuracy_figure(make_result(small, meta), tmp_path / "bars.png"))

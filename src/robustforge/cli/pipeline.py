@@ -212,7 +212,9 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)  # before any picture, which may fail
     if job.protocol.pictures:
-        found = pictures.save_arrays(job.defense, job.data, job.protocol, folder, job.device, meta["seed"])
+        found = pictures.save_arrays(
+            job.name, job.defense, job.data, job.protocol, folder, job.device, meta["seed"]
+        )
         result["diagnostics"] |= plain(found)
         write_json(folder / "result.json", result)
     figures = pictures.draw(records, result, folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,7 +17,12 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 # Okabe and Ito's palette without its yellow, which white paper swallows
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#404040")
+# what a line or point means is the same color in every figure
+CLEAN_COLOR, MAIN_COLOR, WORST_COLOR, STRONGEST_COLOR = PALETTE[2], PALETTE[0], PALETTE[1], PALETTE[3]
+INK, MUTED, RULE, PAPER = "#222222", "#6b6b6b", "#e3e3e3", "#ffffff"
+TIP = "tip "  # begins the gid of an artist that has a tooltip in the report
+MOST_LINES = 6  # in one panel
 MARKERS = "os^Dv<>P"
 LINES = ("-", "--", ":", "-.")
 
@@ -27,7 +34,13 @@ _LOOK: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": RULE,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with dollar signs is a name
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
     "lines.linewidth": 1.6,
@@ -55,3 +68,32 @@ def save(figure: Figure, path: str | Path) -> Path:
 def color(position: int) -> str:
     """The color of the n-th thing; they repeat after seven."""
     return PALETTE[position % len(PALETTE)]
+
+
+def tip(artist: Artist, words: str) -> None:
+    """Gives an artist a tooltip, which the report shows and a PNG leaves out."""
+    artist.set_gid(TIP + words)
+
+
+def side_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: float) -> None:
+    """Writes words to the right of a panel beside the ends of its lines, moved apart where they would meet.
+
+    Args:
+        axes: with its final limits.
+        labels: (height in data units, words, color) a line.
+        height: of the panel in inches, about.
+    """
+    gap = 0.165 / height
+    points = axes.transAxes.inverted().transform(
+        axes.transData.transform([(axes.get_xlim()[1], y) for y, _, _ in labels])
+    )
+    ordered = sorted(zip(points[:, 1].clip(0, 1), labels, strict=True), key=lambda item: float(item[0]))
+    places: list[float] = []
+    for at, _ in ordered:
+        places.append(max(float(at), places[-1] + gap) if places else float(at))
+    over = max(0.0, places[-1] - 1) if places else 0.0
+    for k in reversed(range(len(places))):
+        upper = 1.0 if k == len(places) - 1 else places[k + 1] - gap
+        places[k] = min(places[k], upper) if over else places[k]
+    for at, (_, (_, words, shade)) in zip(places, ordered, strict=True):
+        axes.text(1.02, at, words, transform=axes.transAxes, color=shade, va="center", fontsize=8)
