@@ -8,8 +8,8 @@ from recorded import EPS, held, join, make_cell
 from robustforge.defenses.figures import Kind
 from robustforge.reporting.figures.accuracy import accuracy_figure
 from robustforge.reporting.figures.arrays import DRAWINGS, draw_arrays
-from robustforge.reporting.figures.curves import curve_panels, read_metrics, training_curves
-from robustforge.reporting.figures.security import security_curve, security_panels
+from robustforge.reporting.figures.curves import read_metrics, training_curves
+from robustforge.reporting.figures.security import security_curve
 from robustforge.reporting.result import make_result
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from robustforge.cli import pictures
 from robustforge.cli.loggers import RunLoggers, check_kind
+from robustforge.config.identity import deciding
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
 from robustforge.config.restore import limits_of, precision_of
@@ -29,6 +30,8 @@ from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
+from robustforge.optional import optional
+from robustforge.reporting.html.write import write_run_report
 from robustforge.reporting.result import make_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -203,7 +206,12 @@ def _evaluate(
         "seconds": time.perf_counter() - started,
         "versions": environment()["packages"],
     }
-    return report(records, meta, folder, loggers, job)
+    objective = report(records, meta, folder, loggers, job)
+    if cfg.get("report", True):  # runs of earlier versions do not say
+        with optional("report.html"):
+            path = write_run_report(folder, deciding(OmegaConf.to_container(cfg, resolve=True)))
+            Console().print(f"To read and to share: {path}")
+    return objective
 
 
 def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLoggers, job: Job) -> float | None:
@@ -212,9 +220,7 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)  # before any picture, which may fail
     if job.protocol.pictures:
-        found = pictures.save_arrays(
-            job.name, job.defense, job.data, job.protocol, folder, job.device, meta["seed"]
-        )
+        found = pictures.save_arrays(job.name, job.defense, job.data, job.protocol, folder, job.device, meta["seed"])
         result["diagnostics"] |= plain(found)
         write_json(folder / "result.json", result)
     figures = pictures.draw(records, result, folder)

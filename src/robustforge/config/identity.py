@@ -23,6 +23,7 @@ SHOWN = (
     "tags",
     "name",
     "evaluate",
+    "report",
     "dataset.path",
     "dataset.data_dir",
     "dataset.download",

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
+from robustforge.optional import optional
+from robustforge.reporting.html.write import write_report
 from robustforge.reporting.result import read_result
 from robustforge.reporting.sweep import STATE, summary_of_runs
 
@@ -32,6 +34,12 @@ class SweepSummary(Callback):
         Console().print(summary.table())
         write_text(folder / "summary.md", summary.markdown())
         write_text(folder / "summary.csv", summary.csv())
+        if config.get("report", True):
+            with optional("report.html"):
+                failed = [f"{' '.join(overrides)}: no result" for overrides, result in results if result is None]
+                Console().print(
+                    f"To read and to share: {write_report([folder], folder / 'report.html', failed=failed)}"
+                )
         Console().print(f"{len(results)} runs in {folder}")
 
 

@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 from robustforge.papers.compared import ComparedCell, judge
-
-# two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the list the normal one is 0.2 short at most
-_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-_NORMAL_95 = 1.960
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Mean of independent runs and Student's 95 % interval for the mean of all such runs.
-
-    Args:
-        values: one a run, percent; at least two.
-
-    Returns:
-        (mean, (low, high)), the interval cut to [0, 100].
-
-    Raises:
-        ValueError: fewer than two values.
-    """
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} run has no spread: give at least two.")
-    mean = statistics.fmean(values)
-    quantile = _T_95[len(values) - 2] if len(values) - 2 < len(_T_95) else _NORMAL_95
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, (max(0.0, mean - half), min(100.0, mean + half))
+from robustforge.records.statistics import mean_interval
 
 
 def averaged(cells: Sequence[ComparedCell], metric: str) -> ComparedCell:

@@ -24,11 +24,15 @@ def worst_cell(result: Mapping[str, Any], system: str | None = None) -> dict[str
     name = result["defense"] if system is None else system
     cells = [cell for cell in result["worst_case"] if cell["system"] == name]
     if of is not None and of["attack"] == WORST:
-        cells = [c for c in cells if (c["norm"], c["eps"]) == (of["norm"], of["eps"]) and c["rate"] in (None, of["rate"])]
+        cells = [
+            c for c in cells if (c["norm"], c["eps"]) == (of["norm"], of["eps"]) and c["rate"] in (None, of["rate"])
+        ]
     return cells[-1] if cells else None
 
 
-def clean_cell(result: Mapping[str, Any], system: str | None = None, rate: float | None = None) -> dict[str, Any] | None:
+def clean_cell(
+    result: Mapping[str, Any], system: str | None = None, rate: float | None = None
+) -> dict[str, Any] | None:
     """The clean accuracy of the defense or another row, at that rate where the row has it."""
     name = result["defense"] if system is None else system
     cells = [cell for cell in result["cells"] if (cell["system"], cell["attack"]) == (name, CLEAN)]
@@ -59,7 +63,8 @@ def verdict(result: Mapping[str, Any]) -> str:
             f"The protocol {result['protocol']} states no verdict: use protocol='standard' for a plain "
             "classifier, 'adaptive' or 'full' for a defense."
         )
-    return statements({**result, "worst_case": [worst], "comparisons": [], "stages": [], "random_systems": []})[0]
+    alone = {"worst_case": [worst], "comparisons": [], "stages": [], "random_systems": [], "reused_from_other_code": []}
+    return statements({**result, **alone})[0]
 
 
 def title(result: Mapping[str, Any]) -> str:

@@ -49,6 +49,8 @@ def abstention_curves(source: Any, result: Mapping[str, Any], path: str | Path) 
         coverage, detection = figure.subplots(1, 2)
         coverage_panel(coverage, lines, 2.6)
         roc_panel(detection, lines, 2.6)
+        coverage.set_title("risk and coverage")
+        detection.set_title("detection")
         return save(figure, path)
 
 
@@ -101,7 +103,7 @@ def coverage_panel(axes: Axes, lines: Lines, height: float) -> None:
         (line,) = axes.plot(100 * x[keep], 100 * y[keep], color=shade, linestyle=LINES[k % 4])
         tip(line, f"{words}: AURC {area:.1f}, {100 * y[-1]:.1f} % wrong where all are accepted".replace("\n", " "))
         labels.append((100 * float(y[-1]), f"{words}, AURC {area:.1f}", shade))
-    axes.set(xlim=(0, 100), xlabel="accepted (%)", ylabel="wrong among the accepted (%)", title="risk and coverage")
+    axes.set(xlim=(0, 100), xlabel="accepted (%)", ylabel="wrong among the accepted (%)")
     axes.set_ylim(bottom=0)
     side_labels(axes, labels, height / 2)
 
@@ -120,7 +122,7 @@ def roc_panel(axes: Axes, lines: Lines, height: float) -> None:
         (line,) = axes.plot(x, y, color=shade, linestyle=LINES[k % 4], drawstyle="steps-post")
         tip(line, f"{words}: AUROC {area:.2f}".replace("\n", " "))
         labels.append((100 * area, f"{words}, AUROC {area:.2f}", shade))
-    axes.set(xlim=(0, 100), ylim=(0, 101), title="detection")
+    axes.set(xlim=(0, 100), ylim=(0, 101))
     axes.set(xlabel="clean images rejected (%)", ylabel="attacked images rejected (%)")
     if labels:
         side_labels(axes, labels, height / 2)

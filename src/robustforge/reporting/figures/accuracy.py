@@ -17,6 +17,7 @@ from robustforge.reporting.figures.style import (
     MUTED,
     PAPER,
     WORST_COLOR,
+    beside,
     drawing,
     save,
     tip,
@@ -35,9 +36,9 @@ def accuracy_figure(result: Mapping[str, Any], path: str | Path) -> Path:
         figure.suptitle(title(result), x=0.01, ha="left", fontsize=11, weight="bold")
         above, below = figure.subplots(2, 1, height_ratios=heights)
         systems_panel(above, result)
-        above.set_title("clean and worst case")
+        above.set_title("clean and worst case, with 95 % intervals")
         attacks_panel(below, result, attacks)
-        below.set_title(f"{result['defense']} under each attack")
+        below.set_title(f"{result['defense']} under each attack, the strongest first")
         return save(figure, path)
 
 
@@ -55,7 +56,9 @@ def systems_panel(axes: Axes, result: Mapping[str, Any]) -> None:
         clean = clean_cell(result, name, None if headline is None else headline["rate"])
         mine = name == result["defense"]
         if worst is not None and clean is not None and None not in (worst["accuracy"], clean["accuracy"]):
-            axes.plot([worst["accuracy"], clean["accuracy"]], [y, y], color=MUTED, linewidth=3.5 if mine else 1.5, zorder=1)
+            axes.plot(
+                [worst["accuracy"], clean["accuracy"]], [y, y], color=MUTED, linewidth=3.5 if mine else 1.5, zorder=1
+            )
         if clean is not None and clean["accuracy"] is not None:
             _dot(axes, y, clean, CLEAN_COLOR, f"{name}, clean: {number(clean)}", hollow=True, side=1)
         if worst is not None and worst["accuracy"] is not None:
@@ -65,7 +68,7 @@ def systems_panel(axes: Axes, result: Mapping[str, Any]) -> None:
         label.set_fontweight("bold" if label.get_text() == result["defense"] else "normal")
     axes.set_ylim(len(names) - 0.4, -0.6)
     _percent_axis(axes)
-    axes.set_xlabel("accuracy (%): hollow clean, filled worst case, lines 95 % intervals")
+    axes.set_xlabel("accuracy (%): hollow clean, filled worst case")
 
 
 def attack_rows(result: Mapping[str, Any], most: int) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -75,16 +78,14 @@ def attack_rows(result: Mapping[str, Any], most: int) -> list[tuple[str, Mapping
     if worst is None:
         return [] if clean is None else [("clean", clean)]
     attacks = attacks_at(result, worst)
-    rows: list[tuple[str, Mapping[str, Any] | None]] = [(f"worst case, {place(worst)}", worst)]
+    rows: list[tuple[str, Mapping[str, Any] | None]] = [("worst case", worst)]
     rows += [(f"{cell['attack']} on {cell['surface']}".replace("_", " "), cell) for cell in attacks[:most]]
     if len(attacks) > most:
         rows.append((f"and {len(attacks) - most} weaker ones", None))
     return rows if clean is None else [*rows, ("clean", clean)]
 
 
-def attacks_panel(
-    axes: Axes, result: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str, Any] | None]]
-) -> None:
+def attacks_panel(axes: Axes, result: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str, Any] | None]]) -> None:
     """One dot a row of :func:`attack_rows`, with its interval."""
     worst = worst_cell(result)
     main = None if worst is None else main_attack(result, worst)
@@ -93,14 +94,18 @@ def attacks_panel(
             continue
         special = {WORST: WORST_COLOR, CLEAN: CLEAN_COLOR}
         shade = special.get(cell["attack"], MAIN_COLOR if cell is main else MUTED)
-        _dot(axes, y, cell, shade, f"{words}: {number(cell)}, {cell['n']} images", hollow=cell["attack"] == CLEAN, side=1)
+        _dot(
+            axes, y, cell, shade, f"{words}: {number(cell)}, {cell['n']} images", hollow=cell["attack"] == CLEAN, side=1
+        )
     axes.set_yticks(range(len(rows)), [words for words, _ in rows])
     for label, (_, cell) in zip(axes.get_yticklabels(), rows, strict=True):
         bold = cell is not None and cell["attack"] in (WORST, CLEAN)
-        label.set(fontweight="bold" if bold else "normal", color=MAIN_COLOR if cell is not None and cell is main else INK)
+        label.set(
+            fontweight="bold" if bold else "normal", color=MAIN_COLOR if cell is not None and cell is main else INK
+        )
     axes.set_ylim(len(rows) - 0.4, -0.6)
     _percent_axis(axes)
-    axes.set_xlabel("accuracy (%), the strongest attack first" + ("" if main is None else "; blue: the run's main attack"))
+    axes.set_xlabel("accuracy (%)" + ("" if main is None else "; blue: the main attack"))
 
 
 def _dot(
@@ -120,8 +125,7 @@ def _dot(
         zorder=3,
     )
     tip(dot, words)
-    at, align = (high + 1.2, "left") if side > 0 else (low - 1.2, "right")
-    axes.text(at, y, percent(cell["accuracy"], cell["n"]), va="center", ha=align, fontsize=8)
+    beside(axes, percent(cell["accuracy"], cell["n"]), (high, y) if side > 0 else (low, y), side)
 
 
 def _percent_axis(axes: Axes) -> None:

@@ -98,8 +98,8 @@ def _kind(metric: str, split: str, values: list[float]) -> str | None:
         return ACCURACY
     if metric.endswith("_angle"):
         return ANGLES
-    share = split == "val" and 0 <= min(values) and max(values) <= 1 and "error" not in metric and "loss" not in metric
-    return SHARES if share else None
+    between = split == "val" and min(values) >= 0 and max(values) <= 1
+    return SHARES if between and not any(word in metric for word in ("error", "loss")) else None
 
 
 def _draw(stage: str, panels: Panels, path: Path) -> Path:
@@ -116,7 +116,7 @@ def _draw(stage: str, panels: Panels, path: Path) -> Path:
 
 
 def curve_panel(axes: Axes, title: str, lines: dict[str, dict[int, float]], height: float) -> None:
-    """One quantity over the epochs: on a logarithmic axis where it is positive, no percentage, and more than doubles."""
+    """One quantity over the epochs: on a logarithmic axis if positive and more than doubled, and no percentage."""
     labels = []
     for k, (name, epochs) in enumerate(lines.items()):
         values = list(epochs.values())

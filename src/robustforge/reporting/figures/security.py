@@ -36,7 +36,9 @@ def security_curve(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], pat
         return None
     with drawing(6.6, HEIGHT * len(panels) + 0.5) as figure:
         figure.suptitle(title(results[0]) if len(results) == 1 else "worst cases", x=0.01, ha="left", weight="bold")
-        for axes, (norm, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        for axes, (norm, lines) in zip(
+            figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True
+        ):
             security_panel(axes, norm, lines, HEIGHT)
         return save(figure, path)
 

@@ -75,6 +75,12 @@ def tip(artist: Artist, words: str) -> None:
     artist.set_gid(TIP + words)
 
 
+def beside(axes: Axes, words: str, point: tuple[float, float], side: int) -> None:
+    """Writes a number right (``side`` 1) or left (-1) of a point in data units, clear of its marker."""
+    align = "left" if side > 0 else "right"
+    axes.annotate(words, point, (6 * side, 0), textcoords="offset points", va="center", ha=align, fontsize=8)
+
+
 def side_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: float) -> None:
     """Writes words to the right of a panel beside the ends of its lines, moved apart where they would meet.
 
