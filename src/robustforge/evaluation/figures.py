@@ -31,8 +31,10 @@ def save_figures(defense: Defense, scene: Scene, folder: Path, cases: Cases | No
     surfaces = defense.surfaces()
     adapted = next(surfaces[name] for name in _PREFERRED if name in surfaces)
     found: dict[str, float] = {}
-    shown = {"index": cases.index, "worst": cases.worst} if cases is not None and cases.index else {}
-    figures: dict[str, Figure] = {"gallery": partial(gallery, surface=adapted, **shown), **defense.figures()}
+    draw = partial(gallery, surface=adapted)
+    if cases is not None and cases.index:
+        draw = partial(draw, index=cases.index, worst=cases.worst)
+    figures: dict[str, Figure] = {"gallery": draw, **defense.figures()}
     for name, figure in figures.items():
         with optional(f"figure {name}"):
             picture = figure(scene)

@@ -59,7 +59,10 @@ def read_run(folder: Path, name: str = "", settings: Mapping[str, Any] | None = 
         ValueError: its result is not one.
     """
     result = read_result(folder)
-    records, metrics, arrays, pictures = None, {}, {}, {}
+    records: Records | None = None
+    metrics: dict[str, Series] = {}
+    arrays: dict[str, Arrays] = {}
+    pictures: dict[str, bytes] = {}
     with optional(f"records of {folder}"):
         records = read_records(folder)
     for stage in sorted(path for path in (folder / "metrics").glob("*") if path.is_dir()):

@@ -116,7 +116,7 @@ def _smaller(image: NDArray[Any]) -> NDArray[Any]:
 
 def _png(pixels: NDArray[Any]) -> str:
     out = io.BytesIO()
-    imsave(out, np.nan_to_num(pixels), cmap="gray", vmin=0, vmax=1, format="png", metadata={"Software": None})
+    imsave(out, np.nan_to_num(pixels), cmap="gray", vmin=0, vmax=1, format="png")
     return _uri(out.getvalue())
 
 

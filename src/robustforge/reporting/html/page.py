@@ -122,6 +122,7 @@ def _parts_of_run(view: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _several(
     runs: Sequence[RunFiles], tables: Sequence[Mapping[str, Any]], failed: Sequence[str], draw: Drawer
 ) -> dict[str, Any]:
+    runs = several.named(runs)
     board = several.leaderboard(runs)
     places = {row["run"]: place for place, row in enumerate(board)}
     ordered = sorted(runs, key=lambda run: places[run.name])
@@ -140,6 +141,7 @@ def _several(
     ]
     return {
         "board": board,
+        "rivals": several.rivals(board),
         "differences": pairs,
         "difference_figure": several.difference_figure(pairs, board[0]["run"], draw) if board else [],
         "axes": several.sweep_figures(runs, draw),

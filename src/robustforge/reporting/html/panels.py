@@ -20,13 +20,21 @@ from robustforge.reporting.text import NORMS
 
 WIDTH = 4.4  # inches; readable on a phone, two beside each other on a desk
 MOST_ATTACKS = 24
+CURVE_MARGINS = (0.13, 0.2, 0.68, 0.95)
 MOST_CURVES = 6  # panels of a stage: accuracies and losses first
 
 
-def figure(draw: Drawer, what: str, width: float, height: float, paint: Callable[[Axes], None]) -> list[dict[str, Any]]:
+def figure(
+    draw: Drawer,
+    what: str,
+    width: float,
+    height: float,
+    paint: Callable[[Axes], None],
+    margins: tuple[float, ...] | None = None,
+) -> list[dict[str, Any]]:
     """A titled figure, or nothing with a warning where it fails."""
     with optional(f"figure {what}"):
-        return [{"title": what, "svg": draw(width, height, paint, what)}]
+        return [{"title": what, "svg": draw(width, height, paint, what, margins)}]
     return []
 
 
@@ -123,7 +131,7 @@ def training_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
             panels = list(curve_panels(series, stage).items())
         for title, lines in panels[:MOST_CURVES]:
             paint = partial(_curve, lines=lines, name=title)
-            figures += figure(draw, title, 3.7, 2.1, paint)
+            figures += figure(draw, title, 3.7, 2.1, paint, CURVE_MARGINS)
         if figures:
             stages.append({"stage": stage.replace("_", " "), "figures": figures, "left": len(panels) - len(figures)})
     return stages

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,6 +25,22 @@ from robustforge.reporting.text import half_width, percent
 MOST_COMPARED = 12  # runs of which every pair is compared
 SEED = "seed"
 _PLACES = ("paths.", "hydra.", "logger", "trainer.enable", "report")  # overrides that say where, not what
+
+
+def named(runs: Sequence[RunFiles]) -> list[RunFiles]:
+    """Runs of a sweep called by what was varied, where that tells them apart; others keep their names."""
+    given = [_overrides(run) for run in runs]
+    keys = dict.fromkeys(key for one in given for key in one)
+    varied = [key for key in keys if len({one.get(key) for one in given}) > 1]
+    names = [", ".join(f"{key.rpartition('.')[2]}={one.get(key, 'default')}" for key in varied) for one in given]
+    if not all(given) or not varied or len(set(names)) < len(runs):
+        return list(runs)
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def rivals(board: Sequence[View]) -> bool:
+    """Whether all rows are of one budget, data set and protocol, so that the highest is the best."""
+    return len({(row["budget"], row["data"], row["protocol"]) for row in board}) == 1
 
 
 def leaderboard(runs: Sequence[RunFiles]) -> list[View]:
@@ -94,7 +111,7 @@ def _alike(one: RunFiles, other: RunFiles, mine: Mapping[str, Any], theirs: Mapp
 
 def difference_figure(rows: Sequence[View], best: str, draw: Drawer) -> list[View]:
     """The best run against every other one."""
-    shown = [{**one, "words": f"minus {_short(one['second'])}"} for one in rows if one["first"] == best]
+    shown = [{**one, "words": fill(f"minus {_short(one['second'], 44)}", 24)} for one in rows if one["first"] == best]
     if not shown:
         return []
     paint = partial(differences_panel, rows=shown)
@@ -120,7 +137,7 @@ def _overrides(run: RunFiles) -> dict[str, str]:
 def sweep_figures(runs: Sequence[RunFiles], draw: Drawer) -> list[View]:
     """Clean accuracy and worst case along every axis of a sweep, seeds folded to mean and interval."""
     swept = [run for run in runs if run.overrides]
-    made = []
+    made: list[View] = []
     axes = axes_of(swept)
     for axis in axes:
         for others, part in _groups(swept, [key for key in axes if key != axis]).items():
@@ -157,7 +174,7 @@ def _folded(runs: Sequence[RunFiles]) -> dict[str, list[float]]:
 
 
 def _sweep_rows(folded: Mapping[str, Mapping[str, list[float]]]) -> Iterator[View]:
-    for value, found in folded.items():
+    for value, found in sorted(folded.items(), key=lambda item: (_number(item[0]) or 0.0, item[0])):
         row: View = {"value": value, "seeds": max(map(len, found.values()), default=0)}
         for name, values in found.items():
             row[name] = _mean(values)

@@ -28,7 +28,14 @@ class Drawer:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, width: float, height: float, paint: Callable[[Axes], None], label: str) -> Markup:
+    def __call__(
+        self,
+        width: float,
+        height: float,
+        paint: Callable[[Axes], None],
+        label: str,
+        margins: tuple[float, ...] | None = None,
+    ) -> Markup:
         """One panel.
 
         Args:
@@ -36,9 +43,13 @@ class Drawer:
             height: in inches.
             paint: draws on the axes.
             label: what it shows, for those who do not see it.
+            margins: see :func:`robustforge.reporting.figures.style.drawing`.
         """
         self.count += 1
-        with drawing(width, height) as figure, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "robustforge"}):
+        with (
+            drawing(width, height, margins) as figure,
+            mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "robustforge"}),
+        ):
             paint(figure.subplots())
             out = io.StringIO()
             figure.savefig(
