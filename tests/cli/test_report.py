@@ -1,15 +1,12 @@
 """``report.py``: what it writes, what it refuses, and that it runs nothing that it finds."""
 
 import sys
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from pages import write_run
 
 from robustforge.cli.report import main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
-from pages import write_run
 
 
 @pytest.fixture

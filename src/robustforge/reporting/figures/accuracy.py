@@ -23,7 +23,7 @@ from robustforge.reporting.figures.style import (
     tip,
 )
 from robustforge.reporting.headline import attacks_at, clean_cell, main_attack, number, place, title, worst_cell
-from robustforge.reporting.text import percent
+from robustforge.reporting.text import percent, shortened
 
 MOST_ATTACKS = 12  # rows of the PNG; the report shows more
 
@@ -63,9 +63,9 @@ def systems_panel(axes: Axes, result: Mapping[str, Any]) -> None:
             _dot(axes, y, clean, CLEAN_COLOR, f"{name}, clean: {number(clean)}", hollow=True, side=1)
         if worst is not None and worst["accuracy"] is not None:
             _dot(axes, y, worst, WORST_COLOR, f"{name}, worst case {place(worst)}: {number(worst)}", side=-1)
-    axes.set_yticks(range(len(names)), names)
-    for label in axes.get_yticklabels():
-        label.set_fontweight("bold" if label.get_text() == result["defense"] else "normal")
+    axes.set_yticks(range(len(names)), [shortened(name, 26) for name in names])
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_fontweight("bold" if name == result["defense"] else "normal")
     axes.set_ylim(len(names) - 0.4, -0.6)
     _percent_axis(axes)
     axes.set_xlabel("accuracy (%): hollow clean, filled worst case")
@@ -97,7 +97,7 @@ def attacks_panel(axes: Axes, result: Mapping[str, Any], rows: Sequence[tuple[st
         _dot(
             axes, y, cell, shade, f"{words}: {number(cell)}, {cell['n']} images", hollow=cell["attack"] == CLEAN, side=1
         )
-    axes.set_yticks(range(len(rows)), [words for words, _ in rows])
+    axes.set_yticks(range(len(rows)), [shortened(words, 34) for words, _ in rows])
     for label, (_, cell) in zip(axes.get_yticklabels(), rows, strict=True):
         bold = cell is not None and cell["attack"] in (WORST, CLEAN)
         label.set(

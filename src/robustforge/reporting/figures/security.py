@@ -107,6 +107,7 @@ def security_panel(axes: Axes, norm: str, lines: Mapping[str, Points], height: f
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: budget(value, norm)))
-    axes.tick_params(axis="x", rotation=30)
+    if len(ticks) > 5:
+        axes.tick_params(axis="x", rotation=30)
     axes.set(ylim=(-2, 102), xlabel=f"budget ({NORMS.get(norm, norm)}, pixels in [0, 1])", ylabel="accuracy (%)")
     side_labels(axes, labels, 0.72 * height)

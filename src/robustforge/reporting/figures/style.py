@@ -14,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from robustforge.reporting.text import shortened
+
 Arrays = Mapping[str, NDArray[Any]]
 
 # Okabe and Ito's palette without its yellow, which white paper swallows
@@ -91,6 +93,10 @@ def beside(axes: Axes, words: str, point: tuple[float, float], side: int) -> Non
     axes.annotate(words, point, (6 * side, 0), textcoords="offset points", va="center", ha=align, fontsize=8)
 
 
+def _folded(words: str) -> str:
+    return "\n".join(shortened(line, 34) for line in words.split("\n"))
+
+
 def side_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: float) -> None:
     """Writes words to the right of a panel beside the ends of its lines, moved apart where they would meet.
 
@@ -112,4 +118,4 @@ def side_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: fl
         upper = 1.0 if k == len(places) - 1 else places[k + 1] - gap
         places[k] = min(places[k], upper) if over else places[k]
     for at, (_, (_, words, shade)) in zip(places, ordered, strict=True):
-        axes.text(1.02, at, words, transform=axes.transAxes, color=shade, va="center", fontsize=8)
+        axes.text(1.02, at, _folded(words), transform=axes.transAxes, color=shade, va="center", fontsize=8)

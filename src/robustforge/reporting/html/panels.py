@@ -16,7 +16,7 @@ from robustforge.reporting.figures.security import security_panel, security_pane
 from robustforge.reporting.figures.style import CLEAN_COLOR, MUTED, PAPER, WORST_COLOR, beside, tip
 from robustforge.reporting.html.files import RunFiles
 from robustforge.reporting.html.svg import Drawer
-from robustforge.reporting.text import NORMS
+from robustforge.reporting.text import NORMS, budget, shortened
 
 WIDTH = 4.4  # inches; readable on a phone, two beside each other on a desk
 MOST_ATTACKS = 24
@@ -59,9 +59,9 @@ def result_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
 
 
 def _difference(one: Mapping[str, Any]) -> dict[str, Any]:
-    what = "clean" if one["attack"] == "clean" else "worst case"
+    what = "clean" if one["attack"] == "clean" else f"worst case {budget(one['eps'], one['norm'])}"
     rate = "" if one["rate"] is None else f", {100 * one['rate']:g} % FPR"
-    return {**one, "words": f"minus {one['second']},\n{what}{rate}"}
+    return {**one, "words": f"minus {shortened(one['second'], 20)},\n{what}{rate}"}
 
 
 def differences_panel(axes: Axes, rows: list[dict[str, Any]]) -> None:

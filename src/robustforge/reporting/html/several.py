@@ -20,7 +20,7 @@ from robustforge.reporting.html.files import RunFiles
 from robustforge.reporting.html.panels import WIDTH, differences_panel, figure
 from robustforge.reporting.html.sections import View, duration, headline
 from robustforge.reporting.html.svg import Drawer
-from robustforge.reporting.text import half_width, percent
+from robustforge.reporting.text import half_width, percent, shortened
 
 MOST_COMPARED = 12  # runs of which every pair is compared
 SEED = "seed"
@@ -111,15 +111,13 @@ def _alike(one: RunFiles, other: RunFiles, mine: Mapping[str, Any], theirs: Mapp
 
 def difference_figure(rows: Sequence[View], best: str, draw: Drawer) -> list[View]:
     """The best run against every other one."""
-    shown = [{**one, "words": fill(f"minus {_short(one['second'], 44)}", 24)} for one in rows if one["first"] == best]
+    shown = [
+        {**one, "words": fill(f"minus {shortened(one['second'], 44)}", 24)} for one in rows if one["first"] == best
+    ]
     if not shown:
         return []
     paint = partial(differences_panel, rows=shown)
     return figure(draw, f"{best} minus the others, worst case", WIDTH, 0.8 + 0.3 * len(shown), paint)
-
-
-def _short(name: str, most: int = 34) -> str:
-    return name if len(name) <= most else "…" + name[-most:]
 
 
 def axes_of(runs: Sequence[RunFiles]) -> list[str]:
@@ -217,7 +215,7 @@ def _sweep_panel(axes: Axes, axis: str, folded: Mapping[str, Mapping[str, list[f
     positive = plain and min(at) > 0 and max(at) >= 8 * min(at)
     if positive:
         axes.set_xscale("log")
-    axes.set_xticks(at, [_short(name, 18) for name in names])
+    axes.set_xticks(at, [shortened(name, 18) for name in names])
     axes.set_xticks([], minor=True)
     axes.margins(x=0.12)
     axes.set(ylim=(-2, 102), xlabel=axis, ylabel="accuracy (%)")
