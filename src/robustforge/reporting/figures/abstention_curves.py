@@ -105,7 +105,7 @@ def coverage_panel(axes: Axes, lines: Lines, height: float) -> None:
         labels.append((100 * float(y[-1]), f"{words}, AURC {area:.1f}", shade))
     axes.set(xlim=(0, 100), xlabel="accepted (%)", ylabel="wrong among the accepted (%)")
     axes.set_ylim(bottom=0)
-    side_labels(axes, labels, height / 2)
+    side_labels(axes, labels, height)
 
 
 def roc_panel(axes: Axes, lines: Lines, height: float) -> None:
@@ -125,4 +125,4 @@ def roc_panel(axes: Axes, lines: Lines, height: float) -> None:
     axes.set(xlim=(0, 100), ylim=(0, 101))
     axes.set(xlabel="clean images rejected (%)", ylabel="attacked images rejected (%)")
     if labels:
-        side_labels(axes, labels, height / 2)
+        side_labels(axes, labels, height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -124,7 +125,7 @@ def curve_panel(axes: Axes, title: str, lines: dict[str, dict[int, float]], heig
         (line,) = axes.plot(list(epochs), values, color=color(k), linestyle=LINES[k % 4], marker=marker, markersize=3)
         tip(line, f"{name}: {values[0]:.4g} at first, {values[-1]:.4g} at last")
         short = name.removesuffix(f" {title}")
-        labels.append((values[-1], f"{short} {_short(values[-1])}", color(k)))
+        labels.append((values[-1], fill(f"{short} {_short(values[-1])}", 20), color(k)))
     every = [value for epochs in lines.values() for value in epochs.values()]
     if title in (ACCURACY, SHARES):
         axes.set_ylim(-2, 102)

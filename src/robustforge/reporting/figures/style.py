@@ -105,17 +105,17 @@ def side_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: fl
         labels: (height in data units, words, color) a line.
         height: of the panel in inches, about.
     """
-    gap = 0.165 / height
     points = axes.transAxes.inverted().transform(
         axes.transData.transform([(axes.get_xlim()[1], y) for y, _, _ in labels])
     )
     ordered = sorted(zip(points[:, 1].clip(0, 1), labels, strict=True), key=lambda item: float(item[0]))
+    halves = [(0.02 + 0.065 * (1 + words.count("\n"))) / height for _, (_, words, _) in ordered]
     places: list[float] = []
-    for at, _ in ordered:
-        places.append(max(float(at), places[-1] + gap) if places else float(at))
-    over = max(0.0, places[-1] - 1) if places else 0.0
+    for k, (at, _) in enumerate(ordered):
+        places.append(max(float(at), places[-1] + halves[k - 1] + halves[k]) if places else float(at))
+    upper = 1.0
     for k in reversed(range(len(places))):
-        upper = 1.0 if k == len(places) - 1 else places[k + 1] - gap
-        places[k] = min(places[k], upper) if over else places[k]
+        places[k] = min(places[k], upper)
+        upper = places[k] - halves[k] - halves[k - 1]
     for at, (_, (_, words, shade)) in zip(places, ordered, strict=True):
         axes.text(1.02, at, _folded(words), transform=axes.transAxes, color=shade, va="center", fontsize=8)
