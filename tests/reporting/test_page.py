@@ -4,9 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from pages import EVIL, evil, write_run, write_sweep
 from recorded import EPS
 
+from robustforge.config.sweep import SweepSummary
 from robustforge.files import write_json
 from robustforge.indicators.rules import MEANING
 from robustforge.indicators.verdict import UNAVERAGED, UNEVADED, UNTESTED
@@ -128,6 +130,20 @@ def test_a_sweep_is_one_page(sweep, tmp_path):
     assert parts(page) == ["leaderboard", "axes", "differences", "runs"]
     assert "seed=9: no result" in page
     assert len(page) < 4e6
+
+
+def test_the_end_of_a_sweep_writes_it(tmp_path):
+    write_run(tmp_path / "one", overrides=["seed=1"], risk=False)
+    (tmp_path / "two").mkdir()
+    write_json(tmp_path / "two" / "overrides.json", ["seed=2"])
+    (tmp_path / "two" / "FAILED").write_text("exit code 2")
+    cfg = {"hydra": {"sweep": {"dir": str(tmp_path)}}, "report": True}
+    SweepSummary().on_multirun_end(OmegaConf.create(cfg))
+    page = (tmp_path / "report.html").read_text()
+    assert "seed=2: no result" in page
+    (tmp_path / "report.html").unlink()
+    SweepSummary().on_multirun_end(OmegaConf.create({**cfg, "report": False}))
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_papers_tables(tmp_path):

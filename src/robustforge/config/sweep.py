@@ -34,7 +34,7 @@ class SweepSummary(Callback):
         Console().print(summary.table())
         write_text(folder / "summary.md", summary.markdown())
         write_text(folder / "summary.csv", summary.csv())
-        if config.get("report", True):
+        if config.get("report", True) and any(result and "cells" in result for _, result in results):
             with optional("report.html"):
                 failed = [f"{' '.join(overrides)}: no result" for overrides, result in results if result is None]
                 Console().print(

@@ -100,7 +100,7 @@ def coverage_panel(axes: Axes, lines: Lines, height: float) -> None:
         x, y = risk_coverage(part["risk"], wrong)
         area = 100 * aurc(part["risk"], wrong)
         keep = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
-        (line,) = axes.plot(100 * x[keep], 100 * y[keep], color=shade, linestyle=LINES[k % 4])
+        (line,) = axes.plot(100 * x[keep], 100 * y[keep], color=shade, linestyle=LINES[max(0, k - 1) % 4])
         tip(line, f"{words}: AURC {area:.1f}, {100 * y[-1]:.1f} % wrong where all are accepted".replace("\n", " "))
         labels.append((100 * float(y[-1]), f"{words}, AURC {area:.1f}", shade))
     axes.set(xlim=(0, 100), xlabel="accepted (%)", ylabel="wrong among the accepted (%)")
@@ -119,7 +119,7 @@ def roc_panel(axes: Axes, lines: Lines, height: float) -> None:
             continue
         x, y = (100 * rates for rates in roc(clean["risk"], positive))
         area = auroc(clean["risk"], positive)
-        (line,) = axes.plot(x, y, color=shade, linestyle=LINES[k % 4], drawstyle="steps-post")
+        (line,) = axes.plot(x, y, color=shade, linestyle=LINES[max(0, k - 1) % 4], drawstyle="steps-post")
         tip(line, f"{words}: AUROC {area:.2f}".replace("\n", " "))
         labels.append((100 * area, f"{words}, AUROC {area:.2f}", shade))
     axes.set(xlim=(0, 100), ylim=(0, 101))

@@ -19,7 +19,6 @@ from robustforge.reporting.html.files import RunFiles
 from robustforge.reporting.html.images import galleries, pictures
 from robustforge.reporting.html.panels import (
     WIDTH,
-    class_figure,
     figure,
     rejection_figures,
     result_figures,
@@ -68,7 +67,7 @@ def html_page(
         view = _run(runs[0], draw, images=True)
         return _render({"title": view["name"], "run": view, "parts": view["parts"]})
     board = _several(runs, tables, failed, draw)
-    heading = f"{len(runs)} runs" if runs else f"{len(tables)} tables"
+    heading = f"{len(runs)} runs" if runs or failed else f"{len(tables)} tables"
     return _render({"title": heading, "run": None, "several": board, "parts": _parts_of_several(board)})
 
 
@@ -77,8 +76,7 @@ def _run(run: RunFiles, draw: Drawer, images: bool) -> dict[str, Any]:
     view: dict[str, Any] = {
         "name": run.name,
         "head": headline(run),
-        "figures": result_figures(run, draw),
-        "class_figure": [],
+        "figures": result_figures(run, draw, class_rows(run) if images else ()),
         "statements": [],
         "rows": table_rows(run),
         "facts": setup.facts(run),
@@ -89,10 +87,9 @@ def _run(run: RunFiles, draw: Drawer, images: bool) -> dict[str, Any]:
         ],
     }
     if images:
-        classes, added = class_rows(run), added_rows(run)
+        added = added_rows(run)
         view |= {
             "statements": [line for line in statements(run.result) if line != view["head"]["sentence"]],
-            "class_figure": class_figure(classes, draw),
             "added": added,
             "by_checks": left_by_checks(run, added),
             "indicators": indicator_rows(run),

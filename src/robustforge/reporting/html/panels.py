@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,8 +38,8 @@ def figure(
     return []
 
 
-def result_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
-    """Clean and worst case, the attacks by strength, differences, and security curves."""
+def result_figures(run: RunFiles, draw: Drawer, classes: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Clean and worst case, differences, security curves, classes, and last, being tallest, the attacks by strength."""
     result = run.result
     rows = attack_rows(result, MOST_ATTACKS)
     paint = partial(systems_panel, result=result)
@@ -51,6 +51,7 @@ def result_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
     for norm, lines in security_panels([result]).items():
         words = f"Accuracy by budget, {NORMS.get(norm, norm)}"
         made += figure(draw, words, WIDTH, 3.2, partial(security_panel, norm=norm, lines=lines, height=3.2))
+    made += class_figure(classes, draw)
     if len(rows) > 2:
         height = 0.8 + 0.23 * len(rows)
         paint = partial(attacks_panel, result=result, rows=rows)
@@ -96,14 +97,14 @@ def rejection_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
     return made
 
 
-def class_figure(rows: list[dict[str, Any]], draw: Drawer) -> list[dict[str, Any]]:
+def class_figure(rows: Sequence[dict[str, Any]], draw: Drawer) -> list[dict[str, Any]]:
     """Clean and worst-case accuracy of every class, the weakest first."""
     if not rows or len(rows) > 40:
         return []
     return figure(draw, "By class, the weakest first", WIDTH, 0.8 + 0.23 * len(rows), partial(_classes, rows=rows))
 
 
-def _classes(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _classes(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     for y, one in enumerate(rows):
         axes.plot(one["interval"], [y, y], color=WORST_COLOR, linewidth=1.2)
         (dot,) = axes.plot([one["worst"]], [y], "o", color=WORST_COLOR, markersize=6)
