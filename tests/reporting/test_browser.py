@@ -79,7 +79,8 @@ def test_tabs_by_mouse_and_keyboard(report, visit):
     page.keyboard.press("End")
     assert page.evaluate(shown) == ["setup"]
     assert page.evaluate("document.activeElement.id") == "tab-setup"
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator(".panel:visible").count() == 7, "all of it on paper"
 
 
