@@ -37,6 +37,7 @@ def visit(browser):
 
     def call(path, size=DESK, scheme="light"):
         context = browser.new_context(viewport=size, color_scheme=scheme)
+        context.set_default_timeout(8000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -94,12 +95,12 @@ def test_the_table_sorts_and_filters(report, visit):
     assert values == sorted(values, reverse=True)
     head.get_by_role("button").click()
     assert [float(text.split()[0]) for text in column(page, "numbers", 3)] == sorted(values)
-    page.get_by_label("Kind", exact=True).select_option("black box")
+    page.get_by_role("combobox", name="Kind", exact=True).select_option("black box")
     assert {text.split()[0] for text in column(page, "numbers", 2)} == {"square"}
     assert page.locator("#numbers tbody tr:not([hidden])").count() == 2
-    page.get_by_label("Budget", exact=True).select_option("L∞ 25/255")
+    page.get_by_role("combobox", name="Budget", exact=True).select_option("L∞ 25/255")
     assert page.locator("form[data-filters=table-numbers] output").inner_text() == "1 of 14 rows"
-    page.get_by_label("Kind", exact=True).select_option("")
+    page.get_by_role("combobox", name="Kind", exact=True).select_option("")
     page.get_by_label("Search").fill("undefended worst")
     assert [text.split()[0] for text in column(page, "numbers", 1)] == ["undefended"]
 
@@ -158,7 +159,7 @@ def test_light_and_dark(report, visit):
 def test_the_sweep_opens_its_runs(sweep, visit):
     page = visit(sweep)
     page.get_by_role("tab", name="Differences").click()
-    page.get_by_label("First", exact=True).select_option("memory_size=20, seed=0")
+    page.get_by_role("combobox", name="First", exact=True).select_option("memory_size=20, seed=0")
     assert page.locator("#table-pairs tbody tr:visible").count() == 5
     page.get_by_role("tab", name="Run by run").click()
     page.locator("details.run summary").first.click()
