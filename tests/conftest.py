@@ -26,6 +26,7 @@ CONF = ROOT / "conf"
 # one batch of everything on a handful of digits; what a test wants otherwise comes after
 TINY = (
     "debug=fast", "dataset.limit_train=64", "dataset.batch_size=32", "trainer.enable_progress_bar=false",
+    "report=false",
 )  # fmt: skip
 
 

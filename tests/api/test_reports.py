@@ -1,5 +1,6 @@
 """An evaluation of one's own model: the number, whether it is believed, and the same records as the command line's."""
 
+import html
 import json
 import sys
 from pathlib import Path
@@ -95,8 +96,9 @@ def test_what_is_saved_is_what_is_read(honest, tmp_path):
     page = (folder / "report.html").read_text()
     assert honest.verdict in page
     assert "zero gradients" in page
-    assert "src=" not in page
-    assert honest.to_html(tmp_path / "one.html").read_text() == page == honest._repr_html_()
+    assert "src=" not in page, "it needs no other file"
+    assert honest.to_html(tmp_path / "one.html").read_text() == page
+    assert html.escape(page) in honest._repr_html_(), "in a frame of its own"
 
 
 def test_a_protocol_without_verdicts_says_so(network, images):

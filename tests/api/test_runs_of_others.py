@@ -39,7 +39,7 @@ def trained(tmp_path_factory, compose):
 
     folder = tmp_path_factory.mktemp("trained")
     cfg = compose(
-        "debug=fast", "dataset.limit_train=64", "dataset.batch_size=32", "trainer.enable_progress_bar=false",
+        "debug=fast", "report=false", "dataset.limit_train=64", "dataset.batch_size=32", "trainer.enable_progress_bar=false",
         "defense=none", "model=lenet", f"paths.output_dir={folder}", f"paths.store_dir={folder / 'store'}",
         "evaluate=false",
     )  # fmt: skip

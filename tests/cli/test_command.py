@@ -15,7 +15,7 @@ from robustforge.config.presets import find_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "defense=none", "model=lenet", "debug=fast", "dataset.limit_train=64", "dataset.batch_size=32", "attack.steps=1",
+    "defense=none", "model=lenet", "debug=fast", "report=false", "dataset.limit_train=64", "dataset.batch_size=32", "attack.steps=1",
     "trainer.enable_progress_bar=false", "protocol.suites.all.attacks={fgsm: {}, bim: {steps: 1}}",
 )  # fmt: skip
 

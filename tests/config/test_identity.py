@@ -12,7 +12,7 @@ SHOWN = [
     "logger=wandb", "logger.offline=true", "+logger.project=mine", "paths.output_dir=/x", "paths.store_dir=y",
     "callbacks=none", "callbacks=default", "~callbacks.progress", "trainer.enable_progress_bar=false",
     "trainer.enable_model_summary=true", "++trainer.log_every_n_steps=5", "tags=[a,b]", "name=mine",
-    "dataset.data_dir=/data", "store.made_by_other_code=remake", "evaluate=false", "dataset.download=true",
+    "dataset.data_dir=/data", "store.made_by_other_code=remake", "evaluate=false", "report=false", "dataset.download=true",
 ]  # fmt: skip
 DECIDING = [
     "seed=1",

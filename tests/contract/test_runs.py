@@ -401,7 +401,7 @@ def test_debug_options_run(train_run, debug, train, n):
 
 def test_a_whole_run_explains_itself(train_run):
     """Nothing patched away: every promised file, and the resolved composition that makes the run again."""
-    run = train_run(*LIGHT, SHORT, "~debug", "protocol.n_test=8", "defense.training.epochs=2")
+    run = train_run(*LIGHT, SHORT, "~debug", "protocol.n_test=8", "defense.training.epochs=2", "report=true")
     check(run)
     names_there = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert {
@@ -411,7 +411,11 @@ def test_a_whole_run_explains_itself(train_run):
         "result.json",
         "result.md",
         "gallery.npz",
+        "report.html",
     } <= names_there
+    page = (run.folder / "report.html").read_text()
+    assert "training.epochs" in page, "with its configuration"
+    assert "data_dir" not in page, "but not with where things lie"
     assert {"figures/accuracy.png", "metrics/undefended/version_0/metrics.csv"} <= names_there
     assert not [name for name in names_there if ".half" in name or name.startswith(".")]
     assert "${" not in (run.folder / "config.yaml").read_text()

@@ -8,7 +8,7 @@ from recorded import EPS, held, join, make_cell
 
 from robustforge.papers.comparison import compare
 from robustforge.papers.rendering import write
-from robustforge.papers.replicates import mean_interval
+from robustforge.records.statistics import mean_interval
 
 SPEC = table({
     "title": "Made-up table",

@@ -6,9 +6,12 @@ from drawn import assert_drawn, write_metrics
 from recorded import EPS, held, join, make_cell
 
 from robustforge.defenses.figures import Kind
-from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
+from robustforge.reporting.figures.accuracy import accuracy_figure
 from robustforge.reporting.figures.arrays import DRAWINGS, draw_arrays
-from robustforge.reporting.figures.curves import read_metrics, training_curves
+from robustforge.reporting.figures.curves import curve_panel, curve_panels, read_metrics, training_curves
+from robustforge.reporting.figures.gallery import change_range, changes
+from robustforge.reporting.figures.security import security_curve, security_panels
+from robustforge.reporting.figures.style import MOST_LINES, drawing, side_labels
 from robustforge.reporting.result import make_result
 
 
@@ -63,5 +66,56 @@ def test_security_curve_needs_two_budgets(tmp_path, large, meta):
     assert security_curve(make_result(single, {}), tmp_path / "none.png") is None
 
 
-def test_accuracy_bars(tmp_path, small, meta):
-    assert_drawn(accuracy_bars(make_result(small, meta), tmp_path / "bars.png"))
+def test_accuracy_figure(tmp_path, small, meta):
+    assert_drawn(accuracy_figure(make_result(small, meta), tmp_path / "bars.png"))
+
+
+def test_a_security_curve_has_at_most_six_lines(large, meta):
+    result = make_result(large, meta)
+    (lines,) = security_panels([result]).values()
+    assert 1 < len(lines) <= MOST_LINES
+    assert next(iter(lines)) == "memdef worst case"
+    many = [{**result, "name": str(k)} for k in range(9)]
+    assert len(security_panels(many)["linf"]) == MOST_LINES
+
+
+def test_every_loss_has_its_own_panel(tmp_path):
+    write_metrics(tmp_path / "version_0", range(5), 300.0)
+    series = read_metrics(tmp_path) | {
+        "selector/val/agreement": {0: 0.1, 1: 0.9},
+        "selector/train/pull": {0: 3.0, 1: 1.0},
+    }
+    panels = curve_panels(series, "selector")
+    assert set(panels) == {"accuracy (%)", "loss", "shares (%)", "pull"}
+    assert set(panels["loss"]) == {"train", "val"}
+    assert panels["shares (%)"]["val agreement"][1] == 90
+    with drawing(4, 3) as figure:
+        axes = figure.subplots()
+        curve_panel(axes, "pull", {"train": {0: 3.0, 1: 1.0}}, 2.0)
+        assert axes.get_yscale() == "log"
+
+
+def test_labels_beside_lines_do_not_meet():
+    with drawing(4, 3) as figure:
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 100))
+        side_labels(
+            axes, [(50.0, "a", "#000000"), (50.5, "b", "#000000"), (99.9, "c", "#000000"), (100.0, "d", "#000000")], 3
+        )
+        places = sorted(text.get_position()[1] for text in axes.texts)
+    assert min(np.diff(places)) > 0.05
+    assert places[-1] <= 1
+
+
+def test_changes_are_signed_and_end_at_the_budget():
+    difference = np.zeros((1, 3, 2, 2))
+    difference[0, :, 0, 0] = (0.01, -0.03, 0.02)
+    assert changes(difference)[0].tolist() == [[-0.03, 0.0], [0.0, 0.0]]
+    arrays = {"clean": np.zeros((1, 1, 2, 2)), "attacked": np.full((1, 1, 2, 2), 0.02)}
+    assert change_range(arrays) == pytest.approx(0.02)
+    assert change_range({**arrays, "eps": np.array(0.1), "norm": np.array("linf")}) == pytest.approx(0.1)
+    assert change_range({**arrays, "eps": np.array(2.0), "norm": np.array("l2")}) == pytest.approx(0.02)
+
+
+def test_a_name_with_dollar_signs_is_a_name(tmp_path, small, meta):
+    assert_drawn(accuracy_figure(make_result(small, {**meta, "name": r"$\frac{a}$ {b}"}), tmp_path / "bars.png"))

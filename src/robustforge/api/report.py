@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from rich.console import Console
 from robustforge.files import atomic_write, write_json, write_text
 from robustforge.indicators.verdict import ROBUST
 from robustforge.records.schema import read_parquet
+from robustforge.records.table import read_records
+from robustforge.reporting.headline import verdict, worst_cell
+from robustforge.reporting.html.files import RunFiles
 from robustforge.reporting.html.page import html_page
-from robustforge.reporting.notes import statements
 from robustforge.reporting.result import read_result
 from robustforge.reporting.tables import markdown_run, render_run
 
@@ -70,14 +73,7 @@ class Report:
     @property
     def verdict(self) -> str:
         """One sentence: the robust accuracy, or why none is stated."""
-        if self._worst is None:
-            return "No attack was run, so that nothing is known of its robustness."
-        if self._worst.get("verdict") is None:
-            return (
-                f"The protocol {self.result['protocol']} states no verdict: use protocol='standard' for a plain "
-                "classifier, 'adaptive' or 'full' for a defense."
-            )
-        return statements({**self.result, "worst_case": [self._worst], "comparisons": []})[0]
+        return verdict(self.result)
 
     @property
     def indicators(self) -> list[dict[str, Any]]:
@@ -87,11 +83,7 @@ class Report:
     @property
     def _worst(self) -> dict[str, Any] | None:
         """The worst case that is the result: of the defense, at the last budget and the first rate."""
-        of = self.result["objective_of"]
-        cells = [cell for cell in self.result["worst_case"] if cell["system"] == self.result["defense"]]
-        if of is not None:
-            cells = [c for c in cells if all(c[key] == of[key] for key in ("norm", "eps", "rate"))]
-        return cells[-1] if cells else None
+        return worst_cell(self.result)
 
     def __str__(self) -> str:
         text = StringIO()
@@ -102,8 +94,9 @@ class Report:
         return f"Report({self.result['name']}: {self.verdict})"
 
     def _repr_html_(self) -> str:
-        """In a notebook."""
-        return html_page(self.result)
+        """In a notebook: the page in a frame of its own, so that neither styles the other."""
+        frame = "width:100%;height:44rem;border:1px solid #ccc;border-radius:8px"
+        return f'<iframe sandbox="allow-scripts" style="{frame}" srcdoc="{escape(self._page())}"></iframe>'
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``result.json``, ``result.md``, ``records.parquet`` and ``report.html``; returns the folder."""
@@ -117,7 +110,10 @@ class Report:
 
     def to_html(self, path: str | Path) -> Path:
         """Writes one HTML file that needs no other; returns its path."""
-        return write_text(path, html_page(self.result))
+        return write_text(path, self._page())
+
+    def _page(self) -> str:
+        return html_page(RunFiles(str(self.result["name"]), self.result, read_records(self.records)))
 
     @classmethod
     def load(cls, folder: str | Path) -> Report:

@@ -91,6 +91,7 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         merged.trainer.enable_progress_bar = cfg.progress
         merged.logger = {"kind": "csv"}
         merged.store = cfg.store
+        merged.report = cfg.get("report", False)  # not of adversarial sets
     move_to(merged, Path(str(cfg.run)), cfg)
     return merged
 

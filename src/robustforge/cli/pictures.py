@@ -15,18 +15,27 @@ from robustforge.evaluation.budgets import save_budgets
 from robustforge.evaluation.figures import save_figures
 from robustforge.evaluation.protocol import Protocol
 from robustforge.optional import optional
+from robustforge.records.contributions import cases
+from robustforge.records.table import read_records
 from robustforge.reporting.figures.abstention_curves import abstention_curves
-from robustforge.reporting.figures.accuracy import accuracy_bars, security_curve
+from robustforge.reporting.figures.accuracy import accuracy_figure
 from robustforge.reporting.figures.arrays import draw_arrays
 from robustforge.reporting.figures.curves import training_curves
+from robustforge.reporting.figures.security import security_curve
 
 
 def save_arrays(
-    defense: Defense, data: ImageData, protocol: Protocol, folder: Path, device: torch.device, seed: int
+    name: str, defense: Defense, data: ImageData, protocol: Protocol, folder: Path, device: torch.device, seed: int
 ) -> dict[str, float]:
-    """Writes what the figures are drawn from and returns what was measured on the way: see :func:`save_figures`."""
+    """Writes what the figures are drawn from and returns what was measured on the way: see :func:`save_figures`.
+
+    The gallery shows the cases that the folder's records call the worst, and typical ones.
+    """
     attack = protocol.main or next(iter(next(iter(protocol.suites.values())).attacks.values()))
-    found = save_figures(defense, Scene(data, attack, protocol.budgets[-1], device, seed), folder)
+    budget, shown = protocol.budgets[-1], None
+    with optional("choice of images"):
+        shown = cases(read_records(folder), name, budget.norm, budget.eps, protocol.rates[0])
+    found = save_figures(defense, Scene(data, attack, budget, device, seed), folder, shown)
     with optional("figure budgets"):
         save_budgets(defense, data, protocol, folder / "budgets.npz", device)
     return found
@@ -44,7 +53,7 @@ def draw(records: Path, result: dict[str, Any], folder: Path) -> list[Path]:
         Paths of the pictures.
     """
     drawings: dict[str, Callable[[Path], Path | None]] = {
-        "accuracy": lambda path: accuracy_bars(result, path),
+        "accuracy": lambda path: accuracy_figure(result, path),
         "security_curve": lambda path: security_curve(result, path),
         "abstention": lambda path: abstention_curves(records, result, path),
     }

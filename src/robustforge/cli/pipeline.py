@@ -24,6 +24,7 @@ from robustforge.config.defenses import build_baseline, build_defense
 from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.exported import load_exported
 from robustforge.config.given import keep_given
+from robustforge.config.identity import deciding
 from robustforge.config.instantiate import build
 from robustforge.config.limits import check_limits, limits_of, with_threads
 from robustforge.config.outputs import check_names, outside_store
@@ -41,6 +42,8 @@ from robustforge.evaluation.rows import rows
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
 from robustforge.leftovers import remove_leftovers
+from robustforge.optional import optional
+from robustforge.reporting.html.write import write_run_report
 from robustforge.reporting.result import make_result, read_result
 from robustforge.reporting.tables import markdown_run, render_abstention, render_run
 from robustforge.training import distributed
@@ -246,6 +249,10 @@ def _evaluate(
     objective = report(records, meta, folder, loggers, job)
     if export is not None:
         export.write(evaluation, read_result(folder), folder)
+    if cfg.get("report", True):  # runs of earlier versions do not say
+        with optional("report.html"):
+            path = write_run_report(folder, deciding(OmegaConf.to_container(cfg, resolve=True)))
+            Console().print(f"To read and to share: {path}")
     return objective
 
 
@@ -255,7 +262,7 @@ def report(records: Path, meta: dict[str, Any], folder: Path, loggers: RunLogger
     write_text(folder / "result.md", markdown_run(result))
     write_json(folder / "result.json", result)  # before any picture, which may fail
     if job.protocol.pictures:
-        found = pictures.save_arrays(job.defense, job.data, job.protocol, folder, job.device, meta["seed"])
+        found = pictures.save_arrays(job.name, job.defense, job.data, job.protocol, folder, job.device, meta["seed"])
         result["diagnostics"] |= plain(found)
         write_json(folder / "result.json", result)
     figures = pictures.draw(records, result, folder)

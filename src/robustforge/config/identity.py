@@ -25,6 +25,7 @@ SHOWN = (
     "tags",
     "name",
     "evaluate",
+    "report",
     "dataset.path",
     "dataset.data_dir",
     "dataset.download",

@@ -14,6 +14,8 @@ from rich.console import Console
 
 from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
+from robustforge.optional import optional
+from robustforge.reporting.html.write import write_report
 from robustforge.reporting.result import read_result
 from robustforge.reporting.seeds import over_seeds
 from robustforge.reporting.sweep import STATE, summary_of_runs
@@ -37,6 +39,11 @@ class SweepSummary(Callback):
                 Console().print(summary.table(name.replace("_", " ")))
                 write_text(folder / f"{name}.md", summary.markdown())
                 write_text(folder / f"{name}.csv", summary.csv())
+        if config.get("report", True) and any("cells" in result for _, result in results):
+            with optional("report.html"):
+                lost = [f"{' '.join(overrides)}: no result" for overrides, result in results if "failed" in result]
+                path = write_report([folder], folder / "report.html", failed=lost)
+                Console().print(f"To read and to share: {path}")
         Console().print(f"{len(results)} runs in {folder}")
         failed = [name for name, _, result in told if "failed" in result]
         if failed:

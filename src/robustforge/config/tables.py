@@ -62,6 +62,7 @@ class Run:
     seed: Seed
     tags: Sequence[str]
     evaluate: bool
+    report: bool
     trust: str | Sequence[str]
     threads: PositiveInt | None
     store: Store

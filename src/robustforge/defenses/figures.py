@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -74,11 +74,26 @@ class Picture:
 Figure = Callable[[Scene], Picture]
 
 
-def gallery(scene: Scene, surface: Surface, count: int = 10) -> Picture:
-    """The first ``count`` test images clean, attacked on ``surface`` and rebuilt, with what the system answers."""
-    x, y = scene.images(count)
-    x_adv = scene.attacked(surface, x, y)
+def gallery(scene: Scene, surface: Surface, index: Sequence[int] = range(10), worst: int = 0) -> Picture:
+    """Test images clean, attacked on ``surface`` and rebuilt, with what the system answers before and after.
+
+    Args:
+        scene: whose images and attack are shown.
+        surface: that is attacked.
+        index: positions in the test split; later ones than there are images are left out.
+        worst: how many of them, from the first, are the worst cases of the records.
+    """
+    rows = torch.tensor([i for i in index if i < len(scene.data.test)], dtype=torch.long)
+    x = scene.data.test.pixels(rows, scene.device)
+    y = scene.data.test.labels[rows].to(scene.device)
+    x_adv = scene.attack(surface, x, y, scene.threat, index=rows.to(scene.device), seed=scene.seed).x_adv
+    _, before = fooled(surface, x, y)
     _, output = fooled(surface, x_adv, y)
-    rebuilt = x_adv if output.purified is None else output.purified.clamp(0, 1)
-    arrays = {"clean": x, "attacked": x_adv, "rebuilt": rebuilt, "label": y, "prediction": output.logits.argmax(1)}
-    return Picture("gallery", {**arrays, "title": scene.title(surface)})
+    arrays = {"clean": x, "attacked": x_adv, "label": y, "prediction": output.logits.argmax(1), "index": rows}
+    arrays["clean_prediction"] = before.logits.argmax(1)
+    if output.purified is not None:
+        arrays["rebuilt"] = output.purified.clamp(0, 1)
+    if output.risk is not None:
+        arrays["risk"] = output.risk
+    told = {"title": scene.title(surface), "eps": scene.threat.eps, "norm": scene.threat.norm, "worst": worst}
+    return Picture("gallery", {**arrays, **told})

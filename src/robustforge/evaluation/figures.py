@@ -8,12 +8,13 @@ from pathlib import Path
 from robustforge.defenses.base import Defense
 from robustforge.defenses.figures import Figure, Scene, gallery
 from robustforge.optional import optional
+from robustforge.records.contributions import Cases
 
 # the strongest first: the picture shows what the adapted attacker does
 _PREFERRED = ("soft_slot", "end_to_end")
 
 
-def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, float]:
+def save_figures(defense: Defense, scene: Scene, folder: Path, cases: Cases | None = None) -> dict[str, float]:
     """Writes ``<folder>/<name>.npz`` for the gallery and for each of the defense's own figures.
 
     A figure that fails is a warning.
@@ -22,6 +23,7 @@ def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, floa
         defense: trained; the gallery shows its most adapted surface.
         scene: images, attack and budget that are shown.
         folder: the run folder.
+        cases: images that the gallery shows; None for the first ones.
 
     Returns:
         What was measured on the way, by name.
@@ -29,7 +31,10 @@ def save_figures(defense: Defense, scene: Scene, folder: Path) -> dict[str, floa
     surfaces = defense.surfaces()
     adapted = next(surfaces[name] for name in _PREFERRED if name in surfaces)
     found: dict[str, float] = {}
-    figures: dict[str, Figure] = {"gallery": partial(gallery, surface=adapted), **defense.figures()}
+    draw = partial(gallery, surface=adapted)
+    if cases is not None and cases.index:
+        draw = partial(draw, index=cases.index, worst=cases.worst)
+    figures: dict[str, Figure] = {"gallery": draw, **defense.figures()}
     for name, figure in figures.items():
         with optional(f"figure {name}"):
             picture = figure(scene)

@@ -21,12 +21,12 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
-        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``diagnostics``, ``stages``, ``seconds``,
-            ``versions``, ``code``, ``reused_from_other_code`` (labels of cells) and ``random_systems`` (rows that
-            answer the same image differently) are copied. ``defense`` is the row name of the defense (default: the last
-            system recorded), ``norm`` and ``eps`` are the default budget (default: the only recorded one), ``rate`` the
-            default false-positive rate. With ``strict``, a number that an indicator speaks against is not called
-            robust; ``calibration_images`` is written beside the thresholds.
+        meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``main_attack``, ``diagnostics``, ``stages``,
+            ``seconds``, ``versions``, ``code``, ``reused_from_other_code`` (labels of cells) and ``random_systems``
+            (rows that answer the same image differently) are copied. ``defense`` is the row name of the defense
+            (default: the last system recorded), ``norm`` and ``eps`` are the default budget (default: the only recorded
+            one), ``rate`` the default false-positive rate. With ``strict``, a number that an indicator speaks against
+            is not called robust; ``calibration_images`` is written beside the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
@@ -50,6 +50,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "n_test": meta.get("n_test", max((c.n for c in cells), default=0)),
         "defense": defense,
         "protocol": meta.get("protocol"),
+        "main_attack": meta.get("main_attack"),
         "strict": bool(meta.get("strict")),
         "cells": [asdict(c) | more for c, more in zip(cells, told, strict=True)],
         "worst_case": [asdict(c) | more for c, more in zip(worst, told_worst, strict=True)],

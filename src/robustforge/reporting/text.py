@@ -36,6 +36,12 @@ def budget(eps: float | None, norm: str = "linf") -> str:
     return f"{eps:.3g}"
 
 
+def shortened(words: str, most: int) -> str:
+    """The words, or their beginning and end where they are longer than ``most`` characters."""
+    half = (most - 1) // 2
+    return words if len(words) <= most else f"{words[:half]}…{words[-half:]}"
+
+
 def column_words(cell: Mapping[str, Any]) -> list[str]:
     """The lines of a cell's heading: attack, budget, surface, and the false-positive rate of a system that abstains."""
     return base_words(cell) + ([] if cell.get("rate") is None else [f"{100 * cell['rate']:g} % FPR"])

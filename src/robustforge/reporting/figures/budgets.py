@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from robustforge.reporting.figures.gallery import channels_note, show
-from robustforge.reporting.figures.style import PALETTE, Arrays, drawing, save
+from robustforge.reporting.figures.gallery import changes, channels_note, draw_change, show
+from robustforge.reporting.figures.style import INK, PALETTE, Arrays, drawing, save
 
 
 def budgets(data: Arrays, path: Path) -> Path:
     """Draws for every attack the image by budget, its changes below.
 
-    Changes are drawn around mid gray, at half their size. A red title is a wrong answer.
+    Changes are red where the attack made the image lighter and blue where darker; full color is the budget. A red title
+    is a wrong answer.
 
     Args:
         data: ``clean`` (C, H, W), ``attacked`` (A, E, C, H, W), ``prediction`` (A, E), ``label`` (), ``eps`` (E,) in
@@ -30,10 +31,11 @@ def budgets(data: Arrays, path: Path) -> Path:
             for j, image in enumerate(images):
                 above, below = grid[2 * i][j], grid[2 * i + 1][j]
                 show(above, image)
-                show(below, 0.5 + 0.5 * (image - data["clean"]))
+                change = changes(image - data["clean"])
+                draw_change(below, change, min(float(eps[j - 1]) if j else 1.0, float(np.abs(change).max()) or 1.0))
                 answer = None if j == 0 else int(data["prediction"][i][j - 1])
                 heading = "clean" if answer is None else f"{eps[j - 1]:.3g}: {answer}"
                 wrong = answer is not None and answer != int(data["label"])
-                above.set_title(heading, fontsize=8, loc="center", color=PALETTE[1] if wrong else "#333333")
+                above.set_title(heading, fontsize=8, loc="center", color=PALETTE[1] if wrong else INK)
             grid[2 * i][0].set_ylabel(str(name), fontsize=8)
         return save(figure, path)

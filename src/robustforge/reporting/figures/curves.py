@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from robustforge.optional import optional
-from robustforge.reporting.figures.style import LINES, color, drawing, save
+from robustforge.reporting.figures.style import LINES, MOST_LINES, color, drawing, save, side_labels, tip
 
 Series = dict[str, dict[int, float]]  # metric -> epoch -> mean over the rows of that epoch
 
-_TITLES = {"loss": "loss", "accuracy": "accuracy (%)", "angle": "angle (degrees)", "other": "other"}
+Panels = dict[str, dict[str, dict[int, float]]]  # title -> line -> epoch -> value
+
+ACCURACY, SHARES, ANGLES = "accuracy (%)", "shares (%)", "angle (degrees)"
+HEIGHT = 2.3  # inches of a panel
 _SPLITS = ("val", "train", "test")
 _SKIPPED = ("lr", "epoch", "step", "seconds", "time")
 
@@ -62,57 +66,80 @@ def training_curves(run_dir: str | Path) -> list[Path]:
     made = []
     for stage in sorted(path for path in (run_dir / "metrics").glob("*") if path.is_dir()):
         with optional(f"figure training_{stage.name}"):
-            panels = _panels(read_metrics(stage))
+            panels = curve_panels(read_metrics(stage), stage.name)
             if panels:
                 made.append(_draw(stage.name, panels, run_dir / "figures" / f"training_{stage.name}.png"))
     return made
 
 
-def _panels(series: Series) -> dict[str, Series]:
-    """Sorts metrics into panels; learning rates and times are not shown."""
-    panels: dict[str, Series] = {kind: {} for kind in _TITLES}
-    for name, epochs in sorted(series.items()):
-        last = name.rpartition("/")[2]
-        if any(last == word or last.startswith(f"{word}-") for word in _SKIPPED):
+def curve_panels(series: Series, stage: str) -> Panels:
+    """Sorts metrics into panels: accuracies together, shares, angles; every loss and other quantity has its own.
+
+    Learning rates and times are not shown.
+    """
+    panels: Panels = {ACCURACY: {}, "loss": {}, SHARES: {}, ANGLES: {}}
+    for name, epochs in sorted(series.items(), key=lambda item: ("/val/" not in item[0], item[0])):
+        parts = [part for part in name.split("/") if part != stage]
+        if any(parts[-1] == word or parts[-1].startswith(f"{word}-") for word in _SKIPPED):
             continue
-        panels[_kind(last)][name] = epochs
-    return {kind: found for kind, found in panels.items() if found}
+        split = next((part for part in parts if part in _SPLITS), _SPLITS[0])
+        quantity = "/".join(part for part in parts if part not in _SPLITS).replace("_", " ")
+        kind = _kind(parts[-1], split, list(epochs.values()))
+        if kind is None:
+            panels.setdefault(quantity, {})[split] = epochs
+        else:
+            percent = kind != ANGLES and max(epochs.values()) <= 1
+            panels[kind][f"{split} {quantity}"] = {e: v * (100 if percent else 1) for e, v in epochs.items()}
+    return {title: dict(list(lines.items())[:MOST_LINES]) for title, lines in panels.items() if lines}
 
 
-def _kind(metric: str) -> str:
+def _kind(metric: str, split: str, values: list[float]) -> str | None:
+    """The panel that a metric shares with others, or None where it has its own."""
     if "acc" in metric:
-        return "accuracy"
-    return "loss" if "loss" in metric else "angle" if metric.endswith("_angle") else "other"
+        return ACCURACY
+    if metric.endswith("_angle"):
+        return ANGLES
+    between = split == "val" and min(values) >= 0 and max(values) <= 1
+    return SHARES if between and not any(word in metric for word in ("error", "loss")) else None
 
 
-def _draw(stage: str, panels: dict[str, Series], path: Path) -> Path:
-    with drawing(4.4 * len(panels), 3.2) as figure:
+def _draw(stage: str, panels: Panels, path: Path) -> Path:
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with drawing(4.1 * columns, HEIGHT * rows + 0.4) as figure:
         figure.suptitle(f"Training: {stage}", x=0.01, ha="left", fontsize=11, weight="bold")
-        for axes, (kind, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            _panel(axes, kind, series, stage)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+            curve_panel(axes, title, lines, HEIGHT)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
         return save(figure, path)
 
 
-def _panel(axes: Axes, kind: str, series: Series, stage: str) -> None:
-    values = [value for epochs in series.values() for value in epochs.values()]
-    scale = 100 if kind == "accuracy" and max(values) <= 1 else 1
-    quantities: list[str] = []
-    for name, epochs in series.items():
-        parts = [part for part in name.split("/") if part != stage]
-        quantity = "/".join(part for part in parts if part not in _SPLITS)
-        if quantity not in quantities:
-            quantities.append(quantity)
-        split = next((part for part in parts if part in _SPLITS), _SPLITS[0])
-        axes.plot(
-            list(epochs),
-            [scale * value for value in epochs.values()],
-            label=f"{split} {quantity}".replace("_", " "),
-            color=color(quantities.index(quantity)),
-            linestyle=LINES[_SPLITS.index(split)],
-            marker="o" if len(epochs) < 25 else None,
-        )
-    if kind == "loss" and min(values) > 0 and max(values) > 100 * min(values):
+def curve_panel(axes: Axes, title: str, lines: dict[str, dict[int, float]], height: float) -> None:
+    """One quantity over the epochs: on a logarithmic axis if positive and more than doubled, and no percentage."""
+    labels = []
+    for k, (name, epochs) in enumerate(lines.items()):
+        values = list(epochs.values())
+        marker = "o" if len(values) < 25 else None
+        (line,) = axes.plot(list(epochs), values, color=color(k), linestyle=LINES[k % 4], marker=marker, markersize=3)
+        tip(line, f"{name}: {values[0]:.4g} at first, {values[-1]:.4g} at last")
+        short = name.removesuffix(f" {title}")
+        labels.append((values[-1], fill(f"{short} {_short(values[-1])}", 20), color(k)))
+    every = [value for epochs in lines.values() for value in epochs.values()]
+    if title in (ACCURACY, SHARES):
+        axes.set_ylim(-2, 102)
+    elif title != ANGLES and min(every) > 0 and max(every) > 2 * min(every):
         axes.set_yscale("log")
-    axes.set(title=_TITLES[kind], xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="best", ncols=1 if len(series) < 7 else 2)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if max(every) > 50 * min(every) else (1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    side_labels(axes, labels, 0.62 * height)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if 10 <= abs(value) < 1000 else f"{value:.3g}"
