@@ -14,7 +14,7 @@ from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.checks import check_at_least, check_choice
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
-from robustforge.attacks.core.rivals import goals, likely_classes
+from robustforge.attacks.core.rivals import ORDERS, goals, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
@@ -44,6 +44,8 @@ class APGD(BaseAttack):
             in the paper, quicker, and possibly weaker.
         n_target_classes: 0 for the untargeted loss; else how many of the most likely wrong classes are aimed at, each
             in a run of its own (APGD-T: 9 with ``dlr``). An image is done as soon as it is wrong in any way.
+        order: which wrong classes come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized
+            boundaries (arXiv:2407.02240), where fewer targets do.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -59,6 +61,7 @@ class APGD(BaseAttack):
     restarts: int = 1
     loss: str = "cross_entropy"
     n_target_classes: int = 0
+    order: str = "logits"
     give_up: bool = False
 
     def __post_init__(self) -> None:
@@ -66,12 +69,15 @@ class APGD(BaseAttack):
         check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts)
         check_at_least(self.name, 0, n_target_classes=self.n_target_classes)
         check_choice(self.name, "loss", self.loss, UNTARGETED)
+        check_choice(self.name, "order", self.order, ORDERS)
         if self.give_up and self.loss == "cross_entropy":
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        classes = likely_classes(session, self.n_target_classes) if self.n_target_classes else None
+        classes, rows = None, None
+        if self.n_target_classes:
+            classes, rows = ranked_classes(session, self.order, self.n_target_classes)
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(session)
 
@@ -80,7 +86,7 @@ class APGD(BaseAttack):
             return ascend_adaptively(session, begin, rows, self.steps, objective, goal=goal, give_up=self.give_up)
 
         start = partial(self.random_start, session, seed)
-        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
 
     def _objective(self, session: AttackSession) -> Objective:
         """The loss as the engine calls it; a targeted goal is (n, 2): labels and wrong classes."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.checks import check_at_least
+from robustforge.attacks.core.checks import check_at_least, check_choice
 from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
-from robustforge.attacks.core.rivals import goals, likely_classes
+from robustforge.attacks.core.rivals import ORDERS, goals, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import margin_targeted
@@ -55,7 +55,9 @@ class FAB(BaseAttack):
     Attributes:
         steps: iterations a run.
         restarts: starts; the first is the clean image, later ones are random points half the budget away.
-        n_target_classes: how many of the most likely wrong classes are aimed at, each in a run of its own.
+        n_target_classes: how many wrong classes are aimed at, each in a run of its own.
+        order: which of them come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized
+            boundaries (arXiv:2407.02240).
         alpha_max: largest weight of the clean image's projection, in [0, 1].
         eta: overshoot beyond the boundary, 1 or more.
         beta: share of the perturbation kept after an adversarial iterate, in (0, 1).
@@ -76,6 +78,7 @@ class FAB(BaseAttack):
     steps: int = 100
     restarts: int = 1
     n_target_classes: int = 9
+    order: str = "logits"
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
@@ -84,6 +87,7 @@ class FAB(BaseAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self.name, 1, steps=self.steps, restarts=self.restarts, n_target_classes=self.n_target_classes)
+        check_choice(self.name, "order", self.order, ORDERS)
         if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta < 1):
             raise UserError(
                 f"Attack {self.name} has alpha_max={self.alpha_max}, eta={self.eta} and beta={self.beta}: "
@@ -92,7 +96,7 @@ class FAB(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        classes = likely_classes(session, self.n_target_classes)
+        classes, rows = ranked_classes(session, self.order, self.n_target_classes)
         lanes = classes.shape[1]
 
         def start(rows: Tensor, number: int) -> Tensor:
@@ -105,7 +109,7 @@ class FAB(BaseAttack):
         def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             return self._walk(session, begin, rows, goals(session, classes, rows, numbers))
 
-        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
 
     def _walk(self, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones in the ball, else clean ones; (n,) bool: which fooled)."""
