@@ -53,7 +53,7 @@ class DetectorAware(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
-    evades = True
+    evades = needs_risk = of_system = True
     name: str = "detector_aware"
     schedule: str = "selective"
     steps: int = 100

@@ -28,6 +28,7 @@ from robustforge.evaluation.identity import CellKeys
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
+from robustforge.evaluation.savings import without_repeats
 from robustforge.fingerprint import code_state
 from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
@@ -57,6 +58,7 @@ class Evaluation:
         reused_from_other_code: after :meth:`run`, labels of the cells that other code measured.
         random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
             batch, which has ``drawing.BATCH`` images whatever the data module's says.
+        left_out: after :meth:`run`, a sentence for each kind of cell that could not differ from another one.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Evaluation:
     made_by_other_code: str = "warn"
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
     random_systems: list[str] = field(default_factory=list, init=False)
+    left_out: list[str] = field(default_factory=list, init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -118,7 +121,7 @@ class Evaluation:
         return self.protocol.n_clean if more else self.protocol.n_test
 
     def _cells(self) -> list[Cell]:
-        """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
+        """The protocol's cells; a system without a risk is attacked once for all rates, and nothing twice."""
         own, others = self.defense.surfaces(), self.defense.systems()
         some = np.arange(min(IMAGES, len(self.data.test.labels)))
         (few,) = self._batches(self.data.test, some, shard=False, size=IMAGES)
@@ -127,10 +130,12 @@ class Evaluation:
         check_fits(cells, self.defense, self.data)
         abstains: dict[str, bool] = {}
         for cell in cells:
-            if cell.rate is not None and cell.system not in abstains:
+            if (cell.rate is not None or self.protocol.threshold is not None) and cell.system not in abstains:
                 abstains[cell.system] = fooled(cell.surface, few.x, few.y)[1].risk is not None
         rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
-        return [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
+        once = [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
+        kept, self.left_out = without_repeats(once, [row for row, risk in abstains.items() if risk], self.protocol.main)
+        return kept
 
     def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
         """The cell's records where they are there and may be used."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -39,6 +39,7 @@ class Cell:
         rate: false-positive rate at which the system's threshold was fitted, or None where it accepts everything.
         check: what the cell checks, or empty for a number of the table.
         seconds: wall time, or None where it was not recorded; summed over the attacks for a worst case.
+        members: what each attack of an ensemble did; empty for a single attack and a worst case.
     """
 
     system: str
@@ -58,6 +59,7 @@ class Cell:
     rate: float | None = None
     check: str = ""
     seconds: float | None = None
+    members: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def key(self) -> CellKey:
@@ -87,6 +89,7 @@ def summarize(source: Any, checks: bool = False) -> list[Cell]:
             backwards=_mean(part, "backwards"),
             seed=_one_seed([part]),
             seconds=records.seconds.get(key),
+            members=records.members.get(key, []),
         )
         for key, part in records.cells.items()
         if bool(key.check) == checks

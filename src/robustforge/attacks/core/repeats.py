@@ -8,6 +8,7 @@ only until it stands where it would stand after all its steps, so that the resul
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,4 +75,10 @@ class Repeats:
         torch_state = [torch.get_rng_state()]
         if self._device.type == "cuda":
             torch_state.append(torch.cuda.get_rng_state(self._device))
-        return *(state.numpy().tobytes() for state in torch_state), str(np.random.get_state()[2:]), random.getstate()
+        numpy_state: Any = np.random.get_state()
+        return (
+            *(state.numpy().tobytes() for state in torch_state),
+            numpy_state[1].tobytes(),
+            numpy_state[2:],
+            random.getstate(),
+        )
