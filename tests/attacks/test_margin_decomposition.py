@@ -36,14 +36,14 @@ def test_terms_by_hand(space, first, restarts, target):
 
     class Watched(MarginDecomposition):
         def perturb(self, session, seed):
-            inner = session.gradient
+            inner = session.differentiate
 
-            def gradient(x, rows, objective, goal=None):
-                found = inner(x, rows, objective, goal)
-                seen.append((x.clone(), found[2].clone()))
+            def differentiate(x, rows, function):
+                found = inner(x, rows, function)
+                seen.append((x.clone(), found[1][0].clone()))
                 return found
 
-            session.gradient = gradient
+            session.differentiate = differentiate
             return super().perturb(session, seed)
 
     Watched(steps=4, space=space, first=first, restarts=restarts, target=target, **EXACT)(
@@ -62,20 +62,32 @@ def test_terms_by_hand(space, first, restarts, target):
 
 
 def test_one_term_gets_past_where_the_two_cancel():
-    """Pixel 0 moves both logits alike, and only beyond 0.555, at its corner, does pixel 1 decide: the margin sees nothing."""
+    """Pixel 0 moves both logits alike, and only beyond 0.5595, at its corner, does pixel 1 decide: the margin sees nothing."""
 
     class Net(nn.Module):
         def forward(self, x):
             a, b = x.flatten(1).unbind(1)
             label = torch.relu(6 * (0.5 - a)) + 2.0
-            return torch.stack([label, label - 0.4 + torch.where(a > 0.555, 8 * (b - 0.5), 0 * b)], 1)
+            return torch.stack([label, label - 0.4 + torch.where(a > 0.5595, 8 * (b - 0.5), 0 * b)], 1)
 
     surface = classify(Net())["end_to_end"]
-    x, y, threat = torch.full((6, 1, 1, 2), 0.44), torch.zeros(6, dtype=torch.int64), Threat("linf", 0.12)
+    x, y, threat = torch.full((3, 1, 1, 2), 0.44), torch.zeros(3, dtype=torch.int64), Threat("linf", 0.12)
     assert not PGD(steps=40, loss="margin", **EXACT)(surface, x, y, threat).success.any()
     assert MarginDecomposition(steps=40, **EXACT)(surface, x, y, threat).success.all()
     assert not MarginDecomposition(steps=40, first="rival", **EXACT)(surface, x, y, threat).success.any()
     assert MarginDecomposition(steps=40, first="rival", restarts=2, **EXACT)(surface, x, y, threat).success.all()
+
+
+def test_the_trace_is_of_the_margin_in_both_halves(victim, images):
+    x, y, threat = images[0][:8], images[1][:8], Threat("linf", 0.01)
+    one, other = (
+        MarginDecomposition(steps=6, first=first, **EXACT)(victim, x, y, threat) for first in ("label", "rival")
+    )
+    gains = torch.cat([one.trace.loss_gain, other.trace.loss_gain])
+    gains = gains[gains.isfinite()]  # of the images that were attacked
+    assert len(gains) > 8
+    assert (gains >= 0).all()
+    assert (gains < 2).all(), "the term that joins in the second half is several logits large"
 
 
 def test_it_breaks_what_a_scale_hides_from_the_cross_entropy(trained, images):

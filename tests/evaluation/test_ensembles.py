@@ -14,7 +14,11 @@ from robustforge.types import Threat
 
 
 def test_members_of_all_batches_reach_the_result(evaluate, defense, data):
-    parts = {"fgsm": FGSM(precision="float32"), "pgd": PGD(steps=5, precision="float32"), "last": FGSM("last")}
+    parts = {
+        "fgsm": FGSM(precision="float32"),
+        "pgd": PGD(steps=5, precision="float32"),
+        "last": FGSM("last", precision="float32"),
+    }
     attack = Sampled("ensemble", parts, sampled=["last"], sample=0.5)
     path, _ = evaluate(suites={"all": Suite({"a": attack}, others=False)}, budgets=(Threat("linf", 0.05),)).run()
     (cell,) = [cell for cell in make_result(read_records(path), {})["cells"] if cell["attack"] == "ensemble"]

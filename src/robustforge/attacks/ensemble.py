@@ -66,7 +66,7 @@ class WorstCase(Attack):
         check_images(x)
         index = torch.arange(len(x), device=x.device) if index is None else index
         none = torch.zeros_like(index)
-        whole = AttackResult(x.detach().clone(), none.bool(), none, none)
+        whole = AttackResult(x.detach().float().clone(), none.bool(), none, none)
         for number, attack in enumerate(self.attacks.values()):
             rows = (~whole.success).nonzero().flatten()
             if len(rows) or not number:
@@ -125,7 +125,7 @@ class Sampled(WorstCase):
             return super()._with(whole, attack, rows, given)
         index, seed = given[4], given[5]
         drawn = SampleRandom(seed, f"{self.name}/sample").uniform(index[rows], (1,)).flatten() < self.sample
-        tried = drawn | _masked(whole.trace, rows)
+        tried = drawn | _masked(whole, rows)
         whole, others = super()._with(whole, attack, rows[tried], given), rows[~tried]
         *before, first = whole.members
         if not len(others) or int(first.broken.sum()) <= self.spread * int(tried.sum()):
@@ -137,18 +137,21 @@ class Sampled(WorstCase):
         return replace(again, members=(*before, Member(attack.name, **both, **sums)))
 
 
-def _masked(trace: Trace | None, rows: Tensor) -> Tensor:
-    """(n,) bool: the gradients of these rows' first attack were zero, or led nowhere."""
-    if trace is None:
+def _masked(whole: AttackResult, rows: Tensor) -> Tensor:
+    """(n,) bool: the gradients of the first attack that took any of these rows were zero, or led nowhere."""
+    if whole.trace is None:
         return torch.zeros_like(rows, dtype=torch.bool)
-    return (trace.zero_gradient[rows] >= 1) | (trace.loss_gain[rows] <= 0)
+    spent = torch.stack([member.backwards[rows] for member in whole.members])
+    traced = spent.gather(0, (spent > 0).int().argmax(0, keepdim=True)).squeeze(0)
+    stuck = (whole.trace.loss_gain[rows] <= 0) & (traced > 1)  # a single gradient has nothing to gain
+    return (whole.trace.zero_gradient[rows] >= 1) | stuck
 
 
 def _run(attack: Attack, rows: Tensor, given: _Given) -> tuple[AttackResult, Tensor, Tensor]:
     """(what ``attack`` makes of the ``rows``, rows, (n,) bool: which it broke that were not wrong as they came)."""
     surface, x, y, threat, index, seed, threshold = given
     part = attack(surface, x[rows], y[rows], threat, index=index[rows], seed=seed, threshold=threshold)
-    return part, rows, part.success & (part.x_adv != x[rows]).flatten(1).any(1)
+    return part, rows, part.success & (part.x_adv != x[rows].float()).flatten(1).any(1)
 
 
 def _merge(whole: AttackResult, name: str, part: AttackResult, rows: Tensor, broken: Tensor) -> AttackResult:
@@ -157,7 +160,7 @@ def _merge(whole: AttackResult, name: str, part: AttackResult, rows: Tensor, bro
     taken = torch.ones_like(part.success) if first else part.success
     none = torch.zeros_like(whole.forwards)
     return AttackResult(
-        whole.x_adv.index_copy(0, rows[taken], part.x_adv[taken]),
+        whole.x_adv.index_copy(0, rows[taken], part.x_adv[taken].float()),
         whole.success.index_fill(0, rows[part.success], True),
         whole.forwards.index_add(0, rows, part.forwards),
         whole.backwards.index_add(0, rows, part.backwards),

@@ -74,22 +74,36 @@ class MarginDecomposition(BaseAttack):
         self, session: AttackSession, start: Tensor, rows: Tensor, numbers: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): first fooling iterates, else the last; (n,) bool: which fooled)."""
-        aim, sign = (session.y, 1) if session.targets is None else (session.targets, -1)
+        aim = session.y if session.targets is None else session.targets
         turn = rows.new_tensor(numbers).repeat_interleave(len(rows) // len(numbers)) + TERMS.index(self.first)
         label = (turn % 2 == 0).long()
         runs = Survivors(session, rows, start, stops="later")
         s = Ascent.begin(session, start, rows, torch.stack([aim[rows], 1 - label, label], 1))
 
-        def objective(logits: Tensor, goal: Tensor) -> Tensor:
-            rival, label = margin_terms(SPACES[self.space](logits), goal[:, 0])
-            return sign * (goal[:, 1] * rival + goal[:, 2] * label)
-
         for number in runs.steps(self.steps):
             if number == self.steps // 2 and s.goal is not None:
                 s.goal = torch.cat([s.goal[:, :1], torch.ones_like(s.goal[:, 1:])], 1)
-            s.gradient, logits, _ = session.gradient(s.x, runs.rows, objective, s.goal)
+            s.gradient, logits = self._gradient(session, s, runs.rows)
             s = runs.judge(s, session.suspects(logits, runs.rows))
             size = self.step_size(number, session.threat.eps)
             s.x = projected_step_(s.x, s.gradient, size, s.clean, session.threat, s.box)
         s = runs.judge(s)
         return runs.finish(s.x), runs.fooled
+
+    def _gradient(self, session: AttackSession, s: Ascent, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(gradient (m, C, H, W) of the terms that ``s.goal`` (m, 3) holds: class, rival, label; logits (m, K))."""
+        sign = 1 if session.targets is None else -1
+
+        def objective(logits: Tensor, goal: Tensor) -> Tensor:
+            rival, label = margin_terms(SPACES[self.space](logits), goal[:, 0])
+            return sign * (goal[:, 1] * rival + goal[:, 2] * label)
+
+        def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            logits, value = session.surface.evaluate(leaf, session.y[rows], objective, s.goal)
+            return [value], logits
+
+        (gradient,), _, logits = session.differentiate(s.x, rows, function)
+        # the trace is of the margin throughout: values of the two halves cannot be compared
+        first = slice(session.traced)
+        session.record(rows[first], gradient[first], session.lead(logits.detach(), rows)[first])
+        return gradient, logits.detach()

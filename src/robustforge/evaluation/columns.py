@@ -15,7 +15,7 @@ from robustforge.types import AttackResult, Batch, DefenseOutput
 
 
 def batch_columns(
-    batch: Batch, result: AttackResult, output: DefenseOutput, threshold: float | None
+    batch: Batch, result: AttackResult, output: DefenseOutput, threshold: float | None, skipped: Tensor | None = None
 ) -> dict[str, NDArray[Any]]:
     """Per-sample columns of one attacked batch, as numpy arrays (B,); (B, 6) those of an ensemble's members.
 
@@ -24,6 +24,7 @@ def batch_columns(
         result: what the attack returned.
         output: the system's float32 answer to ``result.x_adv``.
         threshold: risk above which the system rejects, or None.
+        skipped: (B,) bool, the images that were not attacked, or None where all were.
     """
     delta = result.x_adv - batch.x
     risk, trace = output.risk, result.trace
@@ -45,15 +46,16 @@ def batch_columns(
         "zero_gradient": nan if trace is None else _numpy(trace.zero_gradient.double()),
         "loss_gain": nan if trace is None else _numpy(trace.loss_gain.double()),
         "best_at": nan if trace is None else _numpy(trace.best_at.double()),
-        **member_columns(result),
+        "skipped": np.zeros(len(batch.y), dtype=bool) if skipped is None else _numpy(skipped),
+        **member_columns(result, skipped),
     }
 
 
-def member_columns(result: AttackResult) -> dict[str, NDArray[Any]]:
+def member_columns(result: AttackResult, skipped: Tensor | None = None) -> dict[str, NDArray[Any]]:
     """The columns of :mod:`robustforge.records.members`, whose fields stand in this order."""
     never = torch.zeros_like(result.success)
     broken = torch.stack([never, *(member.broken for member in result.members)]).any(0)
-    standing, found = ~result.success | broken, {}
+    standing, found = (~result.success | broken) & (True if skipped is None else ~skipped), {}
     for number, one in enumerate(result.members):
         sampled = torch.full_like(never, one.sampled)
         parts = (standing, one.attacked & standing, one.broken, sampled, one.forwards, one.backwards)

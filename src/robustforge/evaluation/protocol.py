@@ -107,6 +107,9 @@ class Protocol:
         memory_gb: largest memory in GiB that an attack's batch may take; None: the data module's batch size.
         threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
             by thresholds of their own (gmvae); None to go by the false-positive rates.
+        columns: ``full``, or ``worst``: no attack spends passes on images that are wrong as they are or that an attack
+            before it has broken at the same budget. The worst case is the same; the column of an attack then says what
+            is left after it and all before it.
         pictures: whether images are attacked once more for the figures that show them (gallery, correlation, geometry).
 
     Raises:
@@ -131,12 +134,15 @@ class Protocol:
     threshold: float | None = None
     n_clean: int | None = None
     pictures: bool = True
+    columns: str = "full"
 
     def __post_init__(self) -> None:
         for key in ("n_test", "n_clean", "checks_n"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"protocol.{key} is {value}: give at least 1 (n_test: null for the whole test split).")
+        if self.columns not in ("full", "worst"):
+            raise UserError(f"protocol.columns is '{self.columns}': choose 'full' or 'worst'.")
         if self.memory_gb is not None and not self.memory_gb > 0:
             raise UserError(f"protocol.memory_gb is {self.memory_gb}: give a number of GiB above 0, or null.")
         for rate in self.rates:

@@ -25,6 +25,7 @@ from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.drawing import BATCH, IMAGES, random_systems
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.identity import CellKeys
+from robustforge.evaluation.lost import Lost, Sparing, spared
 from robustforge.evaluation.parts import Parts
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
@@ -36,6 +37,7 @@ from robustforge.training import distributed
 from robustforge.types import Batch, Threat, UserError
 
 log = logging.getLogger(__name__)
+OTHER_CODE = "%d of %d cells were measured by other code; store.made_by_other_code=remake measures them again"
 MOST = 4096  # images a batch, however much memory there is
 
 
@@ -75,6 +77,7 @@ class Evaluation:
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
     random_systems: list[str] = field(default_factory=list, init=False)
     left_out: list[str] = field(default_factory=list, init=False)
+    _lost: Lost = field(init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -87,19 +90,17 @@ class Evaluation:
         cells = self._cells()
         keys = CellKeys(self.defense, self.data, self.protocol, self.stages)
         tables: list[pa.Table] = []
+        self._lost = Lost(self.protocol.columns)
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
                 progress.begin(cell.label, len(rows))
-                path = self.cells / f"{keys(cell, self._asked(cell))}.parquet"
+                path = self.cells / f"{keys(cell, self._asked(cell), self._lost.of(cell))}.parquet"
                 tables.append(self._reused(cell, path) or self._measured(cell, rows, path, progress))
+                self._lost.note(cell, tables[-1])
                 progress.end()
         if self.reused_from_other_code and distributed.rank() == 0:
-            log.warning(
-                "%d of %d cells were measured by other code; store.made_by_other_code=remake measures them again",
-                len(self.reused_from_other_code),
-                len(cells),
-            )
+            log.warning(OTHER_CODE, len(self.reused_from_other_code), len(cells))
         path = self.folder / "records.parquet"
         if distributed.rank() == 0:
             write_table(join_tables(tables), path)
@@ -133,9 +134,9 @@ class Evaluation:
             if (cell.rate is not None or self.protocol.threshold is not None) and cell.system not in abstains:
                 abstains[cell.system] = fooled(cell.surface, few.x, few.y)[1].risk is not None
         rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
-        once = [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
-        kept, self.left_out = without_repeats(once, [row for row, risk in abstains.items() if risk], self.protocol.main)
-        return kept
+        rejecting = [system for system, risk in abstains.items() if risk]
+        cells, self.left_out = without_repeats(rated, rejecting, self.protocol.main)
+        return cells
 
     def _reused(self, cell: Cell, path: Path) -> pa.Table | None:
         """The cell's records where they are there and may be used."""
@@ -189,21 +190,15 @@ class Evaluation:
 
     def _attack(self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None) -> dict[str, Any]:
         """One batch attacked and judged, as columns of records."""
-        attack = cell.attack or NoAttack()
+        lost, threat = self._lost.of(cell), cell.threat or Threat(eps=0.0)
+        attack, skipped = Sparing(cell.attack or NoAttack(), lost), spared(batch.index, lost)
         seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
-        result = attack(
-            seen,
-            batch.x,
-            batch.y,
-            cell.threat or Threat(eps=0.0),
-            index=batch.index,
-            seed=self.protocol.seed,
-            threshold=threshold,
-        )
+        how = {"index": batch.index, "seed": self.protocol.seed, "threshold": threshold}
+        result = attack(seen, batch.x, batch.y, threat, **how)
         with global_draws(self.protocol.seed, batch.index):
             success, output = fooled(surface, result.x_adv, batch.y, threshold)
-        result = replace(result, success=success) if cell.blind else result
-        return batch_columns(batch, result, output, threshold)
+        result = replace(result, success=success & ~skipped) if cell.blind else result
+        return batch_columns(batch, result, output, threshold, skipped)
 
     def _batch_size(self, system: str, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
@@ -219,10 +214,9 @@ class Evaluation:
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
             return self.protocol.threshold
-        risks = []
-        calibration = self.data.calibration
-        size = self._usual_size(cell.system)
-        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False, size=size):
+        risks, calibration = [], self.data.calibration
+        everyone, size = np.arange(len(calibration.labels)), self._usual_size(cell.system)
+        for batch in self._batches(calibration, everyone, shard=False, size=size):
             with global_draws(self.protocol.seed, batch.index):
                 _, output = fooled(cell.surface, batch.x, batch.y)
             if output.risk is None:

@@ -39,6 +39,8 @@ def without_repeats(
     said: dict[str, None] = {}
     ends = {cell.system: cell.surface.modules for cell in cells if cell.attack is None}
     for cell in cells:
+        if cell in kept:  # two rates of a system without a risk, or suites that overlap
+            continue
         reason = "" if cell.attack is None else _reason(cell, cells, kept, ends, rejecting, main)
         if not reason:
             kept.append(cell)

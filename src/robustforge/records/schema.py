@@ -54,6 +54,7 @@ COLUMNS = (
     Column("threshold", pa.float64(), "risk above which the system rejects; NaN if it accepts everything", NAN),
     Column("check", pa.string(), "what the cell checks on a subset of the images; empty for a number of the table", ""),
     Column("evades", pa.bool_(), "whether the attack lowers the risk too", False),
+    Column("skipped", pa.bool_(), "not attacked, as the worst case had lost the image before", False),
 )
 SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 # the columns that name a cell, the group of records behind one number
@@ -123,7 +124,8 @@ def cell_table(
         "evades": evades,
     }
     arrays = {name: values[order] for name, values in merged.items()}
-    arrays |= {name: _constant(name, value, len(order)) for name, value in constants.items()}
+    lacking = {one.name: one.default for one in COLUMNS if one.default is not None and one.name not in arrays}
+    arrays |= {name: _constant(name, value, len(order)) for name, value in (lacking | constants).items()}
     metadata = {SECONDS: str(seconds), CODE: json.dumps(dict(code or {})), MEMBERS: json.dumps(member_facts(columns))}
     return pa.table(arrays, schema=SCHEMA.with_metadata(metadata))
 

@@ -28,7 +28,8 @@ class Cell:
         eps: budget in pixel units of [0, 1].
         n: number of samples.
         accuracy: percent of ``n``. Clean: label right and accepted. Attacked: the attack did not succeed, where a
-            success is a wrong label within the budget that the system accepts.
+            success is a wrong label within the budget that the system accepts; images that it skipped because another
+            attack had broken them count as broken.
         interval: Wilson's 95 % interval, percent.
         rejected: percent of ``n`` that the system rejected.
         mean_linf: mean perturbation, pixel units; NaN for a worst case, which mixes attacks.
@@ -71,7 +72,9 @@ def outcomes(cell: Records) -> Outcomes:
     """Per-sample outcomes of one cell's records, by sample."""
     order = np.argsort(cell["index"], kind="stable")
     clean = cell.table["attack"][0].as_py() == CLEAN
-    correct = (cell["prediction"] == cell["label"]) & cell["accepted"] if clean else ~cell["success"]
+    correct = (
+        (cell["prediction"] == cell["label"]) & cell["accepted"] if clean else ~(cell["success"] | cell["skipped"])
+    )
     return Outcomes(cell["index"][order], correct[order])
 
 
