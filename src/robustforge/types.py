@@ -105,6 +105,27 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Member:
+    """What one attack of an ensemble did.
+
+    Attributes:
+        name: of the attack.
+        attacked: (B,) bool, the images that it ran on.
+        broken: (B,) bool, those that were right until it came: neither wrong from the start nor broken before.
+        forwards: (B,) int64, its forward passes on each image.
+        backwards: (B,) int64, its backward passes on each image.
+        sampled: whether it ran on a sample of what still stood, and left the others alone.
+    """
+
+    name: str
+    attacked: Tensor
+    broken: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    sampled: bool = False
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """What any attack returns.
 
@@ -114,6 +135,7 @@ class AttackResult:
         forwards: (B,) int64, forward passes spent on each image.
         backwards: (B,) int64, backward passes spent on each image.
         trace: what the gradients looked like on the way, or None for attacks without gradients.
+        members: of an ensemble, what each attack did, in their order; empty for a single attack.
     """
 
     x_adv: Tensor
@@ -121,6 +143,7 @@ class AttackResult:
     forwards: Tensor
     backwards: Tensor
     trace: Trace | None = None
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from robustforge.attacks.core.models import Network, as_surface
 from robustforge.attacks.core.surface import Surface
 from robustforge.config import named
 from robustforge.data.resident import unit_pixels
-from robustforge.types import AttackResult, Threat, Trace, UserError
+from robustforge.types import AttackResult, Member, Threat, Trace, UserError
 
 MOST = 512  # images in memory at a time, unless told otherwise
 WIDEST = 20_000  # times an image's own bytes: more than any usual network keeps for its backward pass
@@ -162,8 +162,33 @@ def _joined(parts: list[AttackResult], device: torch.device) -> AttackResult:
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts]).to(device)
 
-    return AttackResult(
-        joined("x_adv"), joined("success"), joined("forwards"), joined("backwards"), _joined_trace(parts, device)
+    trace, members = _joined_trace(parts, device), _joined_members(parts, device)
+    return AttackResult(joined("x_adv"), joined("success"), joined("forwards"), joined("backwards"), trace, members)
+
+
+def _joined_members(parts: list[AttackResult], device: torch.device) -> tuple[Member, ...]:
+    """Members of all batches; one that some batch did without, as nothing was left, spent nothing there."""
+    longest = max(parts, key=lambda part: len(part.members)).members
+
+    def joined(number: int, name: str) -> Tensor:
+        found = [
+            getattr(part.members[number], name)
+            if number < len(part.members)
+            else torch.zeros_like(part.success if name in ("attacked", "broken") else part.forwards)
+            for part in parts
+        ]
+        return torch.cat(found).to(device)
+
+    return tuple(
+        Member(
+            one.name,
+            joined(number, "attacked"),
+            joined(number, "broken"),
+            joined(number, "forwards"),
+            joined(number, "backwards"),
+            any(part.members[number].sampled for part in parts if number < len(part.members)),
+        )
+        for number, one in enumerate(longest)
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
-from robustforge.attacks.core.rivals import goals, likely_classes
+from robustforge.attacks.core.rivals import Order, goals, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
@@ -45,6 +45,8 @@ class APGD(BaseAttack):
             in the paper, quicker, and possibly weaker.
         n_target_classes: 0 for the untargeted loss; else how many of the most likely wrong classes are aimed at, each
             in a run of its own (APGD-T: 9 with ``dlr``). An image is done as soon as it is wrong in any way.
+        order: which wrong classes come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized
+            boundaries (arXiv:2407.02240), where fewer targets do.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -60,6 +62,7 @@ class APGD(BaseAttack):
     restarts: PositiveInt = 1
     loss: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy"
     n_target_classes: NonNegativeInt = 0
+    order: Order = "logits"
     give_up: bool = False
 
     def __post_init__(self) -> None:
@@ -69,7 +72,9 @@ class APGD(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        classes = likely_classes(session, self.n_target_classes) if self.n_target_classes else None
+        classes, rows = None, None
+        if self.n_target_classes:
+            classes, rows = ranked_classes(session, self.order, self.n_target_classes)
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(session)
 
@@ -78,7 +83,7 @@ class APGD(BaseAttack):
             return ascend_adaptively(session, begin, rows, self.steps, objective, goal=goal, give_up=self.give_up)
 
         start = partial(self.random_start, session, seed)
-        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
 
     def _objective(self, session: AttackSession) -> Objective:
         """The loss as the engine calls it; a targeted goal is (n, 2): labels and wrong classes."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, Loss
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import l1_norm, per_sample, projected_step_
+from robustforge.attacks.core.repeats import Repeats
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -45,9 +46,11 @@ class BIM(BaseAttack):
         step_size = self.relative_step * session.threat.eps if self.step_size is None else self.step_size
         runs = Survivors(session, rows, best[rows], stops="all" if self.early_stop else "never")
         s = Ascent.begin(session, best[rows], rows)
-        for _ in runs.steps(self.steps):
-            s.gradient, logits, _ = session.gradient(s.x, runs.rows, OBJECTIVES[self.loss])
-            s = runs.judge(s, session.suspects(logits, runs.rows))
+        travel = 0.0 if self.momentum else self.steps * step_size / session.threat.eps  # momentum remembers more than x
+        repeats = Repeats(self.steps, travel, best.device)
+        for number in runs.steps(self.steps):
+            s.gradient, logits, s.value = session.gradient(s.x, runs.rows, OBJECTIVES[self.loss])
+            s = repeats.end(runs, runs.judge(s, session.suspects(logits, runs.rows)), number)
             if self.momentum:
                 normalized = s.gradient / per_sample(l1_norm(s.gradient), s.gradient)
                 s.velocity = normalized if s.velocity is None else self.momentum * s.velocity + normalized

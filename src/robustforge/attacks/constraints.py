@@ -14,7 +14,7 @@ from torch import Tensor
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, project
 from robustforge.attacks.core.restarts import in_rounds
-from robustforge.attacks.core.rivals import likely_classes
+from robustforge.attacks.core.rivals import Order, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, standing
 from robustforge.attacks.detector_aware import scaled_excess
@@ -45,7 +45,9 @@ class ConstraintDescent(BaseAttack):
     Attributes:
         schedule: ``penalty`` steps on the sum with a multiplier for every image and hinge, raised while it is violated
             and lowered while it is not; ``selective`` on the gradient of the largest hinge alone.
-        classes: wrong classes tried, likeliest first; None for all.
+        classes: wrong classes tried, most promising first; None for all.
+        order: which come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized boundaries
+            (arXiv:2407.02240).
         steps: gradient steps a class and restart.
         step_size: first step in pixel units, or None for ``eps / 10``; it falls to zero along half a cosine.
         restarts: starts a class: the surface's own images of the target class, projected onto the ball, in turn with
@@ -66,6 +68,7 @@ class ConstraintDescent(BaseAttack):
     name: str = "constraints"
     schedule: Literal["penalty", "selective"] = "penalty"
     classes: PositiveInt | None = None
+    order: Order = "logits"
     steps: PositiveInt = 100
     step_size: NonNegativeFloat | None = None
     restarts: PositiveInt = 2
@@ -76,7 +79,7 @@ class ConstraintDescent(BaseAttack):
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
         rows = standing(session)
-        ranking = likely_classes(session, self.classes or session.classes() - 1)
+        ranking, _ = ranked_classes(session, self.order, self.classes or session.classes() - 1)
 
         def start(rows: Tensor, number: int) -> Tensor:
             own, restart = session.surface.start, number % self.restarts

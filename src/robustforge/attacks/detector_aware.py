@@ -51,7 +51,7 @@ class DetectorAware(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
-    evades = True
+    evades = needs_risk = of_system = True
     name: str = "detector_aware"
     schedule: Literal["penalty", "selective", "orthogonal"] = "selective"
     steps: PositiveInt = 100

@@ -13,7 +13,7 @@ from torch import Tensor
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
-from robustforge.attacks.core.rivals import goals, likely_classes
+from robustforge.attacks.core.rivals import Order, goals, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors, hopeless
 from robustforge.losses.classification import margin_targeted
@@ -57,7 +57,9 @@ class FAB(BaseAttack):
     Attributes:
         steps: iterations a run.
         restarts: starts; the first is the clean image, later ones are random points half the budget away.
-        n_target_classes: how many of the most likely wrong classes are aimed at, each in a run of its own.
+        n_target_classes: how many wrong classes are aimed at, each in a run of its own.
+        order: which of them come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized
+            boundaries (arXiv:2407.02240).
         alpha_max: largest weight of the clean image's projection, in [0, 1].
         eta: overshoot beyond the boundary, 1 or more.
         beta: share of the perturbation kept after an adversarial iterate, in (0, 1).
@@ -78,6 +80,7 @@ class FAB(BaseAttack):
     steps: PositiveInt = 100
     restarts: PositiveInt = 1
     n_target_classes: PositiveInt = 9
+    order: Order = "logits"
     alpha_max: Share = 0.1
     eta: Annotated[float, Ge(1)] = 1.05
     beta: OpenShare = 0.9
@@ -85,7 +88,7 @@ class FAB(BaseAttack):
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
-        classes = likely_classes(session, self.n_target_classes)
+        classes, rows = ranked_classes(session, self.order, self.n_target_classes)
         lanes = classes.shape[1]
 
         def start(rows: Tensor, number: int) -> Tensor:
@@ -98,7 +101,7 @@ class FAB(BaseAttack):
         def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             return self._walk(session, begin, rows, goals(session, classes, rows, numbers))
 
-        return in_rounds(session, first_then_others(lanes, self.restarts), start, run)
+        return in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
 
     def _walk(self, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones in the ball, else clean ones; (n,) bool: which fooled)."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.ascent import OBJECTIVES, Loss
 from robustforge.attacks.core.attack import BaseAttack
-from robustforge.attacks.core.rivals import likely_classes
+from robustforge.attacks.core.rivals import Order, ranked_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.pgd import ascend
@@ -24,7 +24,9 @@ class MultiTargeted(BaseAttack):
     the attack that tries every memory slot.
 
     Attributes:
-        classes: wrong classes tried, most likely first; None for all.
+        classes: wrong classes tried, most promising first; None for all.
+        order: which come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized boundaries
+            (arXiv:2407.02240).
         steps: gradient steps a class.
         step_size: in pixel units, or None for ``2.5 * eps / steps``.
         loss: ``margin`` or ``cross_entropy``, lowered at the class aimed at.
@@ -35,6 +37,7 @@ class MultiTargeted(BaseAttack):
 
     name: str = "multi_targeted"
     classes: PositiveInt | None = None
+    order: Order = "logits"
     steps: PositiveInt = 20
     step_size: NonNegativeFloat | None = None
     loss: Loss = "margin"
@@ -49,7 +52,7 @@ class MultiTargeted(BaseAttack):
         best, rows = session.x.clone(), standing(session)
         if not len(rows):
             return best
-        ranking = likely_classes(session, self.classes or session.classes())
+        ranking, _ = ranked_classes(session, self.order, self.classes or session.classes())
         step_size = 2.5 * session.threat.eps / self.steps if self.step_size is None else self.step_size
 
         def toward(logits: Tensor, goal: Tensor) -> Tensor:

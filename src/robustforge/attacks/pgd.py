@@ -11,6 +11,7 @@ from torch import Tensor
 from robustforge.attacks.core.ascent import OBJECTIVES, Ascent, Loss
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import projected_step_
+from robustforge.attacks.core.repeats import Repeats
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
@@ -78,12 +79,13 @@ def ascend(
             start from the same image: the earlier restart counts, however many run side by side.
 
     Returns:
-        (n, C, H, W): last, or first fooling, iterates.
+        (n, C, H, W): last, or first fooling, iterates. A run that only repeats itself ends early, with the same result.
     """
+    repeats = Repeats(steps, steps * step_size / session.threat.eps, start.device)
     runs = Survivors(session, rows, start, stops="later" if early_stop else "never")
     s = Ascent.begin(session, start, rows, goal)
-    for _ in runs.steps(steps):
-        s.gradient, logits, _ = session.gradient(s.x, runs.rows, objective, s.goal)
-        s = runs.judge(s, session.suspects(logits, runs.rows))
+    for number in runs.steps(steps):
+        s.gradient, logits, s.value = session.gradient(s.x, runs.rows, objective, s.goal)
+        s = repeats.end(runs, runs.judge(s, session.suspects(logits, runs.rows)), number)
         s.x = projected_step_(s.x, s.gradient, step_size, s.clean, session.threat, s.box)
     return runs.finish(s.x)

@@ -57,7 +57,7 @@ class Square(BaseAttack):
         Where the answer is wrong but rejected, the risk is lowered.
     """
 
-    evades = True
+    evades = of_system = True
     name: str = "square"
     precision: Precision = "float32"
     n_queries: PositiveInt = 5000

@@ -33,4 +33,5 @@ def facts(evaluation: Evaluation, diagnostics: Mapping[str, float]) -> dict[str,
         "code": code_state(),
         "reused_from_other_code": evaluation.reused_from_other_code,
         "random_systems": evaluation.random_systems,
+        "left_out": evaluation.left_out,
     }

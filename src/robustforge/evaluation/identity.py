@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,19 +38,20 @@ class CellKeys:
     baseline: Defense | None = None
     _weights: dict[int, str] = field(default_factory=dict, init=False)  # by the modules' identity
 
-    def __call__(self, cell: Cell, images: int | None) -> str:
+    def __call__(self, cell: Cell, images: int | None, lost: Iterable[int] = ()) -> str:
         """The key of one cell, 16 hexadecimal digits.
 
         Args:
             cell: what is measured.
             images: how many images the protocol asks for, None for all.
+            lost: sample numbers that the attack leaves alone.
 
         Notes:
             The attacked networks count by their weights, so that another file under the same path is another system. A
             row that is named like a stage and holds nothing but that stage's networks (``undefended``) depends on that
             stage alone; every other row depends on all arguments of the defense and on its source.
         """
-        description = {
+        description: dict[str, Any] = {
             "system": cell.system,
             "surface": cell.surface.name,
             "attack": describe(cell.attack),
@@ -67,6 +68,8 @@ class CellKeys:
             "sources": sources_of(cell.attack) | _surface_sources(cell.surface),
             "columns": SCHEMA.names,
         }
+        if self.protocol.columns == "worst":
+            description["lost"] = [int(number) for number in lost]
         return key_of(description)[:16]
 
     def _identity(self, cell: Cell) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from torch import nn
 
@@ -109,6 +110,9 @@ class Protocol:
         memory_gb: largest memory in GiB that an attack's batch may take; None: the data module's batch size.
         threshold: risk above which inputs are rejected, instead of a fitted one: 1 for defenses that scale their risk
             by thresholds of their own (gmvae); None to go by the false-positive rates.
+        columns: ``full``, or ``worst``: no attack spends passes on images that are wrong as they are or that an attack
+            before it has broken at the same budget. The worst case is the same; the column of an attack then says what
+            is left after it and all before it.
         pictures: whether images are attacked once more for the figures that show them (gallery, correlation, geometry).
 
     Raises:
@@ -133,6 +137,7 @@ class Protocol:
     threshold: float | None = None
     n_clean: PositiveInt | None = None
     pictures: bool = True
+    columns: Literal["full", "worst"] = "full"
 
     def __post_init__(self) -> None:
         check_fields(self)

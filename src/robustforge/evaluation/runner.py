@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from robustforge.attacks.core.batching import batch_within
 from robustforge.attacks.core.surface import Surface, compiled, fooled
@@ -25,9 +26,11 @@ from robustforge.evaluation.columns import batch_columns
 from robustforge.evaluation.drawing import BATCH, IMAGES, random_systems
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.identity import CellKeys
+from robustforge.evaluation.lost import NOBODY, Lost, Sparing, spared
 from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.protocol import Cell, Protocol
 from robustforge.evaluation.rows import rows
+from robustforge.evaluation.savings import without_repeats
 from robustforge.fingerprint import code_state
 from robustforge.randomness import global_draws
 from robustforge.records.schema import cell_table, join_tables, measured_by, write_table
@@ -35,6 +38,7 @@ from robustforge.training import distributed
 from robustforge.types import AttackResult, Batch, DefenseOutput, Threat, UserError
 
 log = logging.getLogger(__name__)
+OTHER_CODE = "%d of %d cells were measured by other code; store.made_by_other_code=remake measures them again"
 MOST = 4096  # images a batch, however much memory there is
 
 
@@ -59,6 +63,7 @@ class Evaluation:
         random_systems: after :meth:`run`, rows whose systems answer the same image differently. Their draws go by the
             batch, which has ``drawing.BATCH`` images whatever the data module's says.
         measured: after :meth:`run`, its cells.
+        left_out: after :meth:`run`, a sentence for each kind of cell that could not differ from another one.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Evaluation:
     reused_from_other_code: list[str] = field(default_factory=list, init=False)
     random_systems: list[str] = field(default_factory=list, init=False)
     measured: list[Cell] = field(default_factory=list, init=False)
+    left_out: list[str] = field(default_factory=list, init=False)
+    _lost: Lost = field(init=False)
     thresholds: dict[tuple[str, float | None], float | None] = field(default_factory=dict, init=False)  # fitted once
 
     def run(self) -> tuple[Path, dict[str, float]]:
@@ -89,20 +96,18 @@ class Evaluation:
         cells = self.measured = self._cells()
         keys = CellKeys(self.defense, self.data, self.protocol, self.stages, self.baseline)
         tables: list[pa.Table] = []
+        self._lost = Lost(self.protocol.columns)
         with CellProgress(len(cells), self.quiet or distributed.rank() != 0) as progress:
             for cell in cells:
                 rows = self.rows(self.protocol.checks_n if cell.check else None, self._asked(cell))
                 progress.begin(cell.label, len(rows))
-                stored = StoredCell(self.cells, keys(cell, self._asked(cell)), cell.label)
+                stored = StoredCell(self.cells, keys(cell, self._asked(cell), self._lost.of(cell)), cell.label)
                 with stored.locked():
                     tables.append(self._reused(cell, stored) or self._measured(cell, rows, stored, progress))
+                self._lost.note(cell, tables[-1])
                 progress.end()
         if self.reused_from_other_code and distributed.rank() == 0:
-            log.warning(
-                "%d of %d cells were measured by other code; store.made_by_other_code=remake measures them again",
-                len(self.reused_from_other_code),
-                len(cells),
-            )
+            log.warning(OTHER_CODE, len(self.reused_from_other_code), len(cells))
         path = self.folder / "records.parquet"
         if distributed.rank() == 0:
             write_table(join_tables(tables), path)
@@ -124,7 +129,7 @@ class Evaluation:
         return self.protocol.n_clean if more else self.protocol.n_test
 
     def _cells(self) -> list[Cell]:
-        """The protocol's cells; a system without a risk is attacked once, not once a false-positive rate."""
+        """The protocol's cells; a system without a risk is attacked once for all rates, and nothing twice."""
         own, others = self.defense.surfaces(), rows(self.defense, self.baseline)
         some = np.arange(min(IMAGES, len(self.data.test.labels)))
         (few,) = self._batches(self.data.test, some, shard=False, size=IMAGES)
@@ -133,10 +138,12 @@ class Evaluation:
         check_fits(cells, self.defense, self.data)
         abstains: dict[str, bool] = {}
         for cell in cells:
-            if cell.rate is not None and cell.system not in abstains:
+            if (cell.rate is not None or self.protocol.threshold is not None) and cell.system not in abstains:
                 abstains[cell.system] = fooled(cell.surface, few.x, few.y)[1].risk is not None
         rated = [cell if abstains.get(cell.system) else replace(cell, rate=None) for cell in cells]
-        return [cell for number, cell in enumerate(rated) if cell not in rated[:number]]
+        rejecting = [system for system, risk in abstains.items() if risk]
+        cells, self.left_out = without_repeats(rated, rejecting, self.protocol.main)
+        return cells
 
     def _reused(self, cell: Cell, stored: StoredCell) -> pa.Table | None:
         """The cell's records where they are there and may be used."""
@@ -158,11 +165,12 @@ class Evaluation:
         if self.overwrite and distributed.rank() == 0:
             kept.discard()
         distributed.barrier()
-        parts: list[Mapping[str, Any]] = []
+        lost, parts = self._lost.of(cell), list[Mapping[str, Any]]()
         for batch in self._batches(self.data.test, rows, size=self.batch_size(cell.system, surface)):
             columns = kept.find(batch.index)
             if columns is None:
-                columns = batch_columns(batch, *self.attacked(cell, surface, batch, threshold), threshold)
+                result, output = self.attacked(cell, surface, batch, threshold, lost)
+                columns = batch_columns(batch, result, output, threshold, spared(batch.index, lost))
                 kept.keep(batch.index, columns)
             parts.append(columns)
             progress.advance(columns["success"])
@@ -186,23 +194,17 @@ class Evaluation:
         return table
 
     def attacked(
-        self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None
+        self, cell: Cell, surface: Surface, batch: Batch, threshold: float | None, lost: NDArray[np.int64] = NOBODY
     ) -> tuple[AttackResult, DefenseOutput]:
-        """What a cell's attack makes of one batch, and what the system answers to it."""
-        attack = cell.attack or NoAttack()
+        """What a cell's attack makes of one batch but the samples ``lost`` (k,), and what the system answers to it."""
+        attack, threat = Sparing(cell.attack or NoAttack(), lost), cell.threat or Threat(eps=0.0)
         seen = replace(surface, system=surface.attacker_output or surface.system) if cell.blind else surface
-        result = attack(
-            seen,
-            batch.x,
-            batch.y,
-            cell.threat or Threat(eps=0.0),
-            index=batch.index,
-            seed=self.protocol.seed,
-            threshold=threshold,
-        )
+        how = {"index": batch.index, "seed": self.protocol.seed, "threshold": threshold}
+        result = attack(seen, batch.x, batch.y, threat, **how)
         with global_draws(self.protocol.seed, batch.index):
             success, output = fooled(surface, result.x_adv, batch.y, threshold)
-        return (replace(result, success=success) if cell.blind else result), output
+        result = replace(result, success=success & ~spared(batch.index, lost)) if cell.blind else result
+        return result, output
 
     def batch_size(self, system: str, surface: Surface) -> int:
         """Images a batch: the data module's, or as many as the protocol's memory bound lets in."""
@@ -218,10 +220,9 @@ class Evaluation:
     def _threshold(self, cell: Cell) -> float | None:
         if cell.rate is None:
             return self.protocol.threshold
-        risks = []
-        calibration = self.data.calibration
-        size = self._usual_size(cell.system)
-        for batch in self._batches(calibration, np.arange(len(calibration.labels)), shard=False, size=size):
+        risks, calibration = [], self.data.calibration
+        everyone, size = np.arange(len(calibration.labels)), self._usual_size(cell.system)
+        for batch in self._batches(calibration, everyone, shard=False, size=size):
             with global_draws(self.protocol.seed, batch.index):
                 _, output = fooled(cell.surface, batch.x, batch.y)
             if output.risk is None:

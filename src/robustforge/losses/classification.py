@@ -32,6 +32,16 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return _best_wrong(logits, y) - _true(logits, y)
 
 
+def margin_terms(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms whose sum is :func:`margin`: the best wrong logit (B,), and minus the true one (B,).
+
+    Args:
+        logits: (B, K), K > 1.
+        y: (B,) int64 labels.
+    """
+    return _best_wrong(logits, y), -_true(logits, y)
+
+
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio (Croce & Hein 2020, arXiv:2003.01690, Eq. 6), untargeted.
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustforge.files import atomic_write
+from robustforge.records.members import is_member, member_facts
 from robustforge.types import DamagedError
 
 NAN = float("nan")
@@ -54,11 +55,13 @@ COLUMNS = (
     Column("threshold", pa.float64(), "risk above which the system rejects; NaN if it accepts everything", NAN),
     Column("check", pa.string(), "what the cell checks on a subset of the images; empty for a number of the table", ""),
     Column("evades", pa.bool_(), "whether the attack lowers the risk too", False),
+    Column("skipped", pa.bool_(), "not attacked, as the worst case had lost the image before", False),
 )
 SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 # the columns that name a cell, the group of records behind one number
 CELL_COLUMNS = ("system", "attack", "surface", "norm", "eps", "false_positive_rate", "check")
 SECONDS = b"robustforge.seconds"  # metadata, so that two equal evaluations have equal columns
+MEMBERS = b"robustforge.members"  # metadata: what each attack of an ensemble did, as JSON; of joined tables by cell
 CODE = b"robustforge.code"  # metadata: which code measured a cell, as JSON; of joined tables all of them
 
 
@@ -92,7 +95,8 @@ def cell_table(
     """One cell's records, sorted by sample index.
 
     Args:
-        columns: one mapping a batch, from the names of the per-sample columns to numpy arrays (B,).
+        columns: one mapping a batch, from the names of the per-sample columns to numpy arrays (B,); those of an
+            ensemble's members are summed up in the table's metadata.
         system: see ``COLUMNS``, like the others.
         attack: its name.
         surface: its name.
@@ -105,7 +109,8 @@ def cell_table(
         seconds: wall time spent on the cell; kept in the table's metadata.
         code: which code measured it (version, commit, hash of the source); kept there too.
     """
-    merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    names = [name for name in columns[0] if not is_member(name)]
+    merged = {name: np.concatenate([part[name] for part in columns]) for name in names}
     order = np.argsort(merged["index"], kind="stable")
     constants = {
         "system": system,
@@ -120,20 +125,24 @@ def cell_table(
         "evades": evades,
     }
     arrays = {name: values[order] for name, values in merged.items()}
-    arrays |= {name: _constant(name, value, len(order)) for name, value in constants.items()}
-    return pa.table(arrays, schema=SCHEMA.with_metadata({SECONDS: str(seconds), CODE: json.dumps(dict(code or {}))}))
+    lacking = {one.name: one.default for one in COLUMNS if one.default is not None and one.name not in arrays}
+    arrays |= {name: _constant(name, value, len(order)) for name, value in (lacking | constants).items()}
+    metadata = {SECONDS: str(seconds), CODE: json.dumps(dict(code or {})), MEMBERS: json.dumps(member_facts(columns))}
+    return pa.table(arrays, schema=SCHEMA.with_metadata(metadata))
 
 
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
-    """All cells in one table, whose metadata tell the seconds of each: [[*cell, seconds], ...] as JSON."""
-    spent = []
+    """All cells in one table, whose metadata tell the seconds and the members of each: [[*cell, told], ...] as JSON."""
+    spent, members = [], []
     for table in tables:
         if len(table):
             values = [table[name][0].as_py() for name in CELL_COLUMNS]
-            seconds = float((table.schema.metadata or {}).get(SECONDS, b"0"))
-            spent.append([*(None if value != value else value for value in values), seconds])  # JSON has no NaN
+            cell = [None if value != value else value for value in values]  # JSON has no NaN
+            spent.append([*cell, float((table.schema.metadata or {}).get(SECONDS, b"0"))])
+            if told := json.loads((table.schema.metadata or {}).get(MEMBERS, b"[]")):
+                members.append([*cell, told])
     codes = {json.dumps(code, sort_keys=True): code for table in tables if (code := _code(table))}
-    metadata = {SECONDS: json.dumps(spent), CODE: json.dumps(list(codes.values()))}
+    metadata = {SECONDS: json.dumps(spent), MEMBERS: json.dumps(members), CODE: json.dumps(list(codes.values()))}
     return pa.concat_tables(tables).replace_schema_metadata(metadata)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -28,7 +28,8 @@ class Cell:
         eps: budget in pixel units of [0, 1].
         n: number of samples.
         accuracy: percent of ``n``. Clean: label right and accepted. Attacked: the attack did not succeed, where a
-            success is a wrong label within the budget that the system accepts.
+            success is a wrong label within the budget that the system accepts; images that it skipped because another
+            attack had broken them count as broken.
         interval: Wilson's 95 % interval, percent.
         rejected: percent of ``n`` that the system rejected.
         mean_linf: mean perturbation, pixel units; NaN for a worst case, which mixes attacks.
@@ -39,6 +40,7 @@ class Cell:
         rate: false-positive rate at which the system's threshold was fitted, or None where it accepts everything.
         check: what the cell checks, or empty for a number of the table.
         seconds: wall time, or None where it was not recorded; summed over the attacks for a worst case.
+        members: what each attack of an ensemble did; empty for a single attack and a worst case.
     """
 
     system: str
@@ -58,6 +60,7 @@ class Cell:
     rate: float | None = None
     check: str = ""
     seconds: float | None = None
+    members: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def key(self) -> CellKey:
@@ -69,7 +72,9 @@ def outcomes(cell: Records) -> Outcomes:
     """Per-sample outcomes of one cell's records, by sample."""
     order = np.argsort(cell["index"], kind="stable")
     clean = cell.table["attack"][0].as_py() == CLEAN
-    correct = (cell["prediction"] == cell["label"]) & cell["accepted"] if clean else ~cell["success"]
+    correct = (
+        (cell["prediction"] == cell["label"]) & cell["accepted"] if clean else ~(cell["success"] | cell["skipped"])
+    )
     return Outcomes(cell["index"][order], correct[order])
 
 
@@ -87,6 +92,7 @@ def summarize(source: Any, checks: bool = False) -> list[Cell]:
             backwards=_mean(part, "backwards"),
             seed=_one_seed([part]),
             seconds=records.seconds.get(key),
+            members=records.members.get(key, []),
         )
         for key, part in records.cells.items()
         if bool(key.check) == checks

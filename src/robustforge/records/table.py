@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from robustforge.records.schema import CELL_COLUMNS, SECONDS, read_table
+from robustforge.records.schema import CELL_COLUMNS, MEMBERS, SECONDS, read_table
 
 CLEAN = "clean"  # the attack's name in records of images that nothing attacked
 # checks whose attacks stay within the budget, so that their successes count (evaluation/checks.py makes them)
@@ -72,6 +72,12 @@ class Records:
         """Wall time of the cells, as far as it was recorded."""
         spent = json.loads((self.table.schema.metadata or {}).get(SECONDS, b"[]"))
         return {_key(*cell): value for *cell, value in spent}
+
+    @cached_property
+    def members(self) -> dict[CellKey, list[dict[str, Any]]]:
+        """What each attack of an ensemble did, see :func:`robustforge.records.members.member_facts`."""
+        told = json.loads((self.table.schema.metadata or {}).get(MEMBERS, b"[]"))
+        return {_key(*cell): facts for *cell, facts in told}
 
     @cached_property
     def cells(self) -> dict[CellKey, Records]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from robustforge.indicators.rules import MEANING
 from robustforge.indicators.verdict import ROBUST, UNAVERAGED, UNEVADED, UNTESTED
+from robustforge.records.members import member_words
 from robustforge.records.table import CLEAN
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
@@ -35,7 +36,7 @@ class Notes:
 
 
 def statements(result: Mapping[str, Any]) -> list[str]:
-    """What other code made, systems that answer at random, verdicts, then differences between the rows."""
+    """What other code made, what answers at random, verdicts, differences between rows, ensembles, what is left out."""
     lines = made_by_other_code(result)
     lines += [
         f"{system} answers at random: use the surface eot. Its numbers hold for these draws, which go by the batch and "
@@ -55,7 +56,17 @@ def statements(result: Mapping[str, Any]) -> list[str]:
     for one in result.get("comparisons", ()):
         points = f"{one['points']:+.1f} points [{one['low']:+.1f}, {one['high']:+.1f}]"
         lines.append(f"{one['first']} minus {one['second']}, {_place(one)}: {points}, {one['n']} shared images.")
-    return lines
+    return lines + ensembles(result) + list(result.get("left_out", ()))
+
+
+def ensembles(result: Mapping[str, Any]) -> list[str]:
+    """A line for each ensemble of attacks: what its members broke that stood before, by which to order them."""
+    return [
+        f"{cell['system']}, {' '.join(column_words(cell))}, new images broken per 1,000 passes: "
+        f"{member_words(cell['members'])}."
+        for cell in result["cells"]
+        if cell.get("members")
+    ]
 
 
 def made_by_other_code(result: Mapping[str, Any]) -> list[str]:

@@ -22,11 +22,12 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
         meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``main_attack``, ``diagnostics``, ``stages``,
-            ``seconds``, ``versions``, ``code``, ``reused_from_other_code`` (labels of cells) and ``random_systems``
-            (rows that answer the same image differently) are copied. ``defense`` is the row name of the defense
-            (default: the last system recorded), ``norm`` and ``eps`` are the default budget (default: the only recorded
-            one), ``rate`` the default false-positive rate. With ``strict``, a number that an indicator speaks against
-            is not called robust; ``calibration_images`` is written beside the thresholds.
+            ``seconds``, ``versions``, ``code``, ``reused_from_other_code`` (labels of cells), ``random_systems`` (rows
+            that answer the same image differently) and ``left_out`` (sentences on cells that could not differ) are
+            copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and ``eps``
+            are the default budget (default: the only recorded one), ``rate`` the default false-positive rate. With
+            ``strict``, a number that an indicator speaks against is not called robust; ``calibration_images`` is
+            written beside the thresholds.
 
     Returns:
         Plain data, ready for ``write_json``. ``objective`` is the defense's worst-case accuracy at the default
@@ -58,6 +59,7 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": comparisons(records, cells, worst, defense),
         "thresholds": thresholds(records, meta.get("calibration_images")),
         "random_systems": random,
+        "left_out": list(meta.get("left_out") or ()),
         "diagnostics": meta.get("diagnostics", {}),
         "stages": meta.get("stages", []),
         "seconds": meta.get("seconds"),

@@ -41,6 +41,10 @@ class Ascent(Iterates):
     goal: Tensor | None  # (m, ...) second argument of the objective; None for labels (or the session's targets)
     box: tuple[Tensor, Tensor] | None  # lowest and highest pixels of an L-infinity ball, see `limits`
     velocity: Tensor | None = None  # (m, C, H, W) accumulated gradient; None before the first step
+    value: Tensor | None = None  # (m,) of the objective at x, as the next three kept for `Repeats`
+    remembered: Tensor | None = None  # (m, C, H, W) an iterate of some steps ago
+    known: Tensor | None = None  # (m,) its objective
+    until: Tensor | None = None  # (m,) steps after which the run stands where it would end
 
     @classmethod
     def begin(cls, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor | None = None) -> Self:

@@ -79,6 +79,8 @@ class BaseAttack(Attack):
         target: None for an untargeted attack; ``next``, ``random``, ``least_likely``, ``runner_up`` or a class number.
             A targeted attack stops at its target; what it reports as success is a wrong label all the same.
         evades: whether it lowers a detector's risk too; of the class, not a setting.
+        needs_risk: whether it is plain gradient ascent where nothing can be rejected; likewise.
+        of_system: whether it asks the whole system alone, to which all surfaces of one system are the same; likewise.
 
     Raises:
         UserError: a setting of another type or out of range, under which it would do nothing: see the type hints.
@@ -88,6 +90,8 @@ class BaseAttack(Attack):
     precision: Precision = "auto"
     target: Target | None = None
     evades: ClassVar[bool] = False
+    needs_risk: ClassVar[bool] = False
+    of_system: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
