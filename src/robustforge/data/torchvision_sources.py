@@ -99,6 +99,16 @@ FORMATS: dict[str, tuple[list[str], Callable[[Sequence[Path]], Raw], str, tuple[
 """Name -> (files below data_dir, reader, torchvision's class, the calls that download everything)."""
 
 
+def present(root: Path) -> tuple[list[str], list[str]]:
+    """Names of the sets whose files (an archive or torchvision's) are below ``root``, and of those that are not."""
+    there = [
+        name
+        for name, (files, *_) in FORMATS.items()
+        if (root / f"{name}.npz").is_file() or all(_existing(root / file) for file in files)
+    ]
+    return there, [name for name in FORMATS if name not in there]
+
+
 def _existing(path: Path) -> Path | None:
     zipped = path.with_name(path.name + ".gz")
     return path if path.is_file() else zipped if zipped.is_file() else None
