@@ -60,8 +60,9 @@ def changes(value):
 
 def offered(error):
     """The words that a refusal offers."""
-    found = re.search(r"choose (?:one of )?([^.:]+)", str(error))
-    return re.split(r", | or ", found.group(1).replace("'", "")) if found else []
+    found = re.search(r"(?:choose (?:one of )?|: give )([^.:(]+)", str(error))
+    words = re.split(r", (?:or )?| or ", found.group(1).replace("'", "").strip()) if found else []
+    return [word for word in words if " " not in word and word != "null"]
 
 
 def rebuilt(plain, path, value):

@@ -122,7 +122,7 @@ def test_attacks_see_frozen_statistics_and_training_moves_them_once(batch, loss,
 def test_impossible_values():
     with pytest.raises(UserError, match="madry, trades or mart"):
         AdversarialLoss(ATTACK, THREAT, "free")
-    with pytest.raises(UserError, match="between 0 and 1"):
+    with pytest.raises(UserError, match="clean_weight is 1.5: give a number in .0, 1."):
         AdversarialLoss(ATTACK, THREAT, clean_weight=1.5)
 
 

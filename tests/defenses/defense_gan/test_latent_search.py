@@ -104,5 +104,5 @@ def test_last_steps_derivative(generator):
 def test_impossible_searches():
     with pytest.raises(UserError, match="restarts is 0: give a whole number of at least 1"):
         LatentSearch(restarts=0)
-    with pytest.raises(UserError, match="lr above 0"):
+    with pytest.raises(UserError, match="lr is 0: give a number above 0"):
         LatentSearch(lr=0)

@@ -268,7 +268,7 @@ def test_impossible_values(dfl):
         PolarizedContrastive("unsigned")
     with pytest.raises(UserError, match="inter is -1.0: give a number of at least 0"):
         PolarizedContrastive(inter=-1.0)
-    with pytest.raises(UserError, match="0 or more"):
+    with pytest.raises(UserError, match="contrast is -1.0: give a number of at least 0"):
         PrototypeConformity(contrast=-1.0)
 
 

@@ -209,7 +209,7 @@ def test_impossible_values(memdef, training):
         memdef(variant="half")
     with pytest.raises(UserError, match="clean, offline or pgd"):
         SelectorSettings("robust", training, None, Threat())
-    with pytest.raises(UserError, match="label, selector"):
+    with pytest.raises(UserError, match="label or selector"):
         StackSettings(training, slot="oracle")
     with pytest.raises(UserError, match="wrong_slot is 1.5"):
         StackSettings(training, wrong_slot=1.5)

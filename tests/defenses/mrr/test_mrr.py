@@ -377,13 +377,13 @@ def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):
 def test_impossible_values(mrr):
     for changes, message in (
         ({"latent": {"push": "sign"}}, "normalized, raw or none"),
-        ({"latent": {"density": "kde"}}, "distance, gaussian_mixture"),
+        ({"latent": {"density": "kde"}}, "distance or gaussian_mixture"),
         ({"defenders": -1}, "n_defenders is -1"),
-        ({"input": {"score": "ssim"}}, "residual, psnr"),
+        ({"input": {"score": "ssim"}}, "residual or psnr"),
         ({"input": {"nonzeros": 99}}, "more than"),
         ({"fusion": {"mode": "and"}}, "mean_cdf, or"),
-        ({"fusion": {"calibration": "test"}}, "held_out, training"),
-        ({"fusion": {"security_parameter": 0}}, "between 0 and 1"),
+        ({"fusion": {"calibration": "test"}}, "held_out or training"),
+        ({"fusion": {"security_parameter": 0}}, "security_parameter is 0: give a number in .0, 1."),
         ({"fusion": {"mode": "noisy_or_leaky"}}, "leak_attacks"),
         ({"latent": {"layers": ("fc9",)}}, "no layer 'fc9'"),
     ):
