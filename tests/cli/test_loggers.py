@@ -84,7 +84,7 @@ def test_wandb_is_told_that_a_run_failed(train_run, finished, monkeypatch, tmp_p
     def broken(*_):
         raise RuntimeError("in the middle of training")
 
-    monkeypatch.setattr(pipeline, "_evaluate", broken)
+    monkeypatch.setattr(pipeline, "attack_and_report", broken)
     with pytest.raises(RuntimeError, match="in the middle"):
         train_run(*FIT, "logger=wandb", "logger.offline=true")
     assert len(finished) == 1
@@ -110,7 +110,7 @@ def test_finish_hands_on_the_exit_code_and_only_for_wandb(monkeypatch, tmp_path,
 
 
 @pytest.mark.usefixtures("quiet_figures")
-@pytest.mark.parametrize("where", ["_stages", "_evaluate"])
+@pytest.mark.parametrize("where", ["_stages", "attack_and_report"])
 def test_a_run_that_raises_is_finished_with_a_failure(train_run, monkeypatch, where):
     codes = []
     monkeypatch.setattr(RunLoggers, "finish", lambda self, code: codes.append(code))

@@ -1,6 +1,7 @@
 """From a network that somebody has to its number, to RobustBench's files, to an exported folder, and back."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,9 @@ from torchvision.models import resnet18
 import robustforge as rf
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
-from robustforge.cli import pipeline
+from robustforge.cli import evaluating, pipeline
 from robustforge.cli.robustbench import UNKNOWN, RobustBench
-from robustforge.evaluation import worst_images as making
+from robustforge.evaluation.attacking import Attacking
 from robustforge.evaluation.protocol import Protocol, Suite
 from robustforge.types import Threat
 
@@ -50,7 +51,7 @@ def test_a_resnet_with_a_thousand_classes(tmp_path, compose, tool, size, count):
     network, x, y, asked = brought(tmp_path, size, count)
 
     report = rf.evaluate(
-        network, (x, y), eps=EPS, protocol=Protocol("mine", {"all": Suite({"fgsm": FGSM()})}, [], main=PGD(steps=2)),
+        network, (x, y), eps=EPS, protocol=Protocol("mine", {"all": Suite({"fgsm": FGSM()})}, [Threat()], main=PGD(steps=2)),
     )  # fmt: skip
     assert report.clean_accuracy == pytest.approx(100 * (count - 1) / count)
     assert report.upper_bound < report.clean_accuracy
@@ -114,7 +115,7 @@ def run(tmp_path, compose, monkeypatch):
         from robustforge.config.places import settled
 
         (tmp_path / "store").mkdir(exist_ok=True)
-        pipeline.evaluate_run(settled(cfg), tmp_path / "run", export=RobustBench(eps))
+        evaluating.evaluate_run(settled(cfg), tmp_path / "run", asked=evaluating.Asked(export=RobustBench(eps)))
         place = tmp_path / "run" / "robustbench"
         return place, json.loads((place / "claim.json").read_text()), torch.tensor(pixels).float() / 255, y
 
@@ -198,15 +199,15 @@ def test_systems_that_reject_and_protocols_without_attacks_are_refused():
 
 
 @pytest.mark.parametrize("least", [12, 99], ids=["whole batches help", "nothing helps"])
-def test_an_image_that_is_not_turned_again_alone(run, monkeypatch, caplog, least):
-    attacked = making.Evaluation.attacked
+def test_an_image_that_is_not_turned_again_alone(run, monkeypatch, caplog, tmp_path, least):
+    attacked = Attacking.attacked
 
-    def fails(self, cell, surface, batch, threshold):
-        later = self.measured and (self.folder / "records.parquet").exists()
+    def fails(self, cell, surface, batch, *more):
+        later = (tmp_path / "run" / "records.parquet").exists()
         few = later and cell.attack is not None and len(batch.y) < least
-        return attacked(self, self.measured[0] if few else cell, surface, batch, threshold)  # few: the clean images
+        return attacked(self, replace(cell, attack=None) if few else cell, surface, batch, *more)  # the clean images
 
-    monkeypatch.setattr(making.Evaluation, "attacked", fails)
+    monkeypatch.setattr(Attacking, "attacked", fails)
     place, told, x, _ = run()
     images = torch.load(place / "adv_complete.pt", weights_only=True)
     assert ("not turned again, and stay as they are" in caplog.text) == (least == 99)

@@ -1,25 +1,43 @@
-"""Finished batches are found again by the samples that they hold."""
+"""Finished batches are found again, whatever their sizes and whoever attacked them."""
 
 import numpy as np
 import pytest
-import torch
 
 from robustforge.evaluation.parts import Parts
 
 
-def test_found_by_the_very_samples_and_gone_when_discarded(tmp_path):
+def columns(*index, label=0):
+    return {"index": np.array(index), "label": np.array([label] * len(index)), "risk": np.linspace(0, 1, len(index))}
+
+
+def test_batches_of_any_size_are_found_and_gone_when_discarded(tmp_path):
     parts = Parts(tmp_path / "cell")
-    index = torch.tensor([3, 7, 20])
-    assert parts.find(index) is None
-    parts.keep(index, {"label": np.array([1, 2, 3]), "risk": np.array([0.5, np.nan, 2.0])})
-    found = parts.find(index.clone())
-    assert found["label"].tolist() == [1, 2, 3]
-    assert np.array_equal(found["risk"], [0.5, np.nan, 2.0], equal_nan=True)
-    assert parts.find(torch.tensor([3, 7])) is None
-    assert parts.find(torch.tensor([7, 3, 20])) is None
+    assert parts.finished().parts == []
+    parts.keep(columns(3, 7, 20), seconds=1.5)
+    parts.keep(columns(1), seconds=0.25)
+    found = parts.finished()
+    assert sorted(found.index.tolist()) == [1, 3, 7, 20]
+    assert found.seconds == 1.75
+    assert sorted(len(part["label"]) for part in found.parts) == [1, 3]
+    assert all(set(part) == {"index", "label", "risk"} for part in found.parts)
     parts.discard()
-    assert parts.find(index) is None
+    assert parts.finished().index.size == 0
     parts.discard()  # nothing there is no mistake
+
+
+def test_a_sample_of_two_batches_counts_once(tmp_path):
+    parts = Parts(tmp_path / "cell")
+    parts.keep(columns(1, 2, 3))
+    parts.keep(columns(2, 3, 4))
+    found = parts.finished()
+    assert sorted(found.index.tolist()) == [1, 2, 3, 4]
+    assert sum(len(part["label"]) for part in found.parts) == 4
+
+
+def test_missing_values_come_back(tmp_path):
+    parts = Parts(tmp_path / "cell")
+    parts.keep({"index": np.array([1, 2]), "risk": np.array([0.5, np.nan])})
+    assert np.array_equal(parts.finished().parts[0]["risk"], [0.5, np.nan], equal_nan=True)
 
 
 def test_a_half_written_batch_is_never_found(tmp_path, monkeypatch):
@@ -31,5 +49,5 @@ def test_a_half_written_batch_is_never_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", killed)
     with pytest.raises(KeyboardInterrupt):
-        parts.keep(torch.tensor([1]), {"label": np.array([1])})
-    assert parts.find(torch.tensor([1])) is None
+        parts.keep(columns(1))
+    assert parts.finished().index.size == 0

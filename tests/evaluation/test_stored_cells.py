@@ -5,9 +5,9 @@ import logging
 import re
 import threading
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from robustforge.evaluation.parts import Parts
 from robustforge.records.schema import read_table
@@ -70,23 +70,37 @@ def test_records_without_a_manifest_are_those_of_a_killed_run(evaluate, watched,
 
 
 def test_a_damaged_batch_is_attacked_again(tmp_path, caplog):
-    parts, index = Parts(tmp_path / "cell"), torch.arange(40)
-    parts.keep(index, {"label": index.numpy(), "index": index.numpy()})
+    parts, index = Parts(tmp_path / "cell"), np.arange(40)
+    parts.keep({"label": index, "index": index})
     (path,) = (tmp_path / "cell").iterdir()
     whole, damaged = path.read_bytes(), 0
     for at in range(0, len(whole), 11):  # bytes that say nothing, such as dates, may be any
         path.write_bytes(whole)
         flip(path, at)
-        found = parts.find(index)
-        assert found is None or ((found["label"] == found["index"]).all() and (found["label"] == index.numpy()).all())
-        damaged += found is None
+        found = parts.finished()
+        assert all((part["label"] == part["index"]).all() for part in found.parts)
+        assert found.index.tolist() in ([], index.tolist())
+        damaged += not found.parts
     assert damaged > len(whole) / 11 / 2
     assert f"kept as {path.name}.damaged-{damaged} and made again" in caplog.text
-    parts.keep(index, {"label": index.numpy()[:7]})
-    assert parts.find(index) is None
-    assert "holds other samples" in caplog.text
+
+
+def test_batches_of_other_samples_than_the_file_says_are_set_aside(tmp_path, caplog):
+    parts, index = Parts(tmp_path / "cell"), np.arange(4)
+    parts.keep({"label": index, "index": index})
+    (path,) = (tmp_path / "cell").iterdir()
+    for wrong in (
+        {"index": index[:3], "label": index[:3], "seconds": 0.0},  # of other samples
+        {"index": index, "label": index[:3], "seconds": 0.0},  # cut short
+        {"index": index, "label": index},  # without its seconds
+        {"label": index, "seconds": 0.0},
+    ):
+        np.savez(path, **wrong)
+        assert parts.finished().parts == []
+        assert not path.exists()
+    assert caplog.text.count("holds other samples") == 4
     path.write_bytes(b"")
-    assert parts.find(index) is None
+    assert parts.finished().parts == []
 
 
 def test_two_runs_at_once_measure_each_cell_once(evaluate, watched, monkeypatch):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.evaluate import load_run, merge
-from robustforge.cli.pipeline import device_of
+from robustforge.cli.job import device_of
 from robustforge.config import tables
 from robustforge.config.instantiate import build
 from robustforge.config.locate import config_folder

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
-from robustforge.cli.pipeline import evaluate_run
+from robustforge.cli.evaluating import Asked, evaluate_run
 from robustforge.cli.replacing import replacing
 from robustforge.cli.robustbench import RobustBench
 from robustforge.config import tables
@@ -22,9 +24,8 @@ from robustforge.config.restore import processes_of
 from robustforge.config.run_folder import was_changed
 from robustforge.config.trust import load_trusted
 from robustforge.config.values import check_command
+from robustforge.evaluation.share import Share
 from robustforge.files import short_name
-from robustforge.training import distributed
-from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +56,28 @@ def _evaluate(cfg: DictConfig) -> None:
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
-        asked = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
-        merged.defense = OmegaConf.merge(merged.defense, asked)
+        changed = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
+        merged.defense = OmegaConf.merge(merged.defense, changed)
     merged = keep_given(settled(merged), cfg.get("trust") or ())
     settings = OmegaConf.to_container(merged.protocol, resolve=True)
     assert isinstance(settings, dict)
-    if "baseline" in asked:
-        asked["baseline"] = Path(str(merged.defense.baseline.weights)).parent.name  # goes by the weights
-    settings |= {"defense": OmegaConf.to_container(OmegaConf.create(asked))} if asked else {}
+    if "baseline" in changed:
+        changed["baseline"] = Path(str(merged.defense.baseline.weights)).parent.name  # goes by the weights
+    settings |= {"defense": OmegaConf.to_container(OmegaConf.create(changed))} if changed else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     out = folder / "evaluations" / f"{short_name(str(merged.protocol.name).replace('/', '_'))}-{digest}"
-    with replacing(out, bool(cfg.overwrite)) as fresh:
-        evaluate_run(merged, fresh, processes_of(trained), overwrite=bool(cfg.overwrite), export=_export(cfg))
-    if distributed.rank() == 0:
+    asked = _asked(cfg)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    with replacing(out, asked.overwrite) if first else nullcontext(out) as fresh:
+        evaluate_run(merged, fresh, processes_of(trained), asked)
+    if first and asked.share is None:
         print(f"Everything is in {out}")
 
 
-def _export(cfg: DictConfig) -> RobustBench | None:
-    form = cfg.get("export")
-    if form not in (None, "robustbench"):
-        raise UserError(f"export is '{form}': choose robustbench, or null for no other form of the result.")
-    return RobustBench(cfg.export_eps) if form else None
+def _asked(cfg: DictConfig) -> Asked:
+    export = RobustBench(cfg.export_eps) if cfg.get("export") else None
+    share = None if cfg.get("shard") is None else Share.parse(str(cfg.shard))
+    return Asked(bool(cfg.overwrite), export, share, bool(cfg.get("merge")))
 
 
 def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:

@@ -18,7 +18,7 @@ from robustforge.config.places import move_to
 from robustforge.config.trust import load_trusted
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.base import Defense
-from robustforge.training.runner import StageRunner
+from robustforge.training.runner import StageReport, StageRunner
 from robustforge.training.store import ArtifactStore
 from robustforge.types import UserError
 
@@ -62,8 +62,6 @@ def processes_of(cfg: DictConfig) -> int:
 def restored(cfg: DictConfig, device: torch.device, processes: int | None = None) -> tuple[Defense, ImageData]:
     """The defense of a run, frozen, on ``device``, and its data.
 
-    The machine that trained it need not be like this one: what it may have trained in is tried in turn.
-
     Args:
         cfg: of the run, resolved and trusted.
         device: where the defense goes.
@@ -78,19 +76,40 @@ def restored(cfg: DictConfig, device: torch.device, processes: int | None = None
     data: ImageData = build(cfg.dataset)
     defense = build_defense(cfg.defense)
     data.setup()
-    if exported:
-        load_exported(defense, Path(str(exported)), data.fingerprint)
-        return defense.eval().requires_grad_(False).to(device), data
-    problem: UserError | None = None
-    for limits in _candidates(cfg, device, processes or processes_of(cfg)):
-        runner = StageRunner(data, ArtifactStore(root), _no_trainer, limits, device, quiet=True, only_reuse=True)
+    load_stages(cfg, defense, data, device, processes or processes_of(cfg))
+    return defense.eval().requires_grad_(False).to(device), data
+
+
+def load_stages(
+    cfg: DictConfig, defense: Defense, data: ImageData, device: torch.device, processes: int
+) -> list[StageReport]:
+    """Loads what a run trained into its defense, from its store or from its exported folder.
+
+    The machine that trained it need not be like this one: what it may have trained in is tried in turn.
+
+    Args:
+        cfg: of the run.
+        defense: as its configuration builds it.
+        data: set up.
+        device: where products are compared.
+        processes: that trained it.
+
+    Returns:
+        A report a stage; none of an exported run.
+
+    Raises:
+        UserError: the store lacks a stage of the run.
+    """
+    if cfg.paths.get("exported"):
+        load_exported(defense, Path(str(cfg.paths.exported)), data.fingerprint)
+        return []
+    store, problem = ArtifactStore(str(cfg.paths.store_dir)), None
+    for limits in _candidates(cfg, device, processes):
+        runner = StageRunner(data, store, _no_trainer, limits, device, quiet=True, only_reuse=True)
         try:
-            runner.run(defense)
+            return runner.run(defense)
         except UserError as error:
             problem = problem or error
-            continue
-        defense.eval().requires_grad_(False)
-        return defense.to(device), data
     assert problem is not None
     raise problem
 

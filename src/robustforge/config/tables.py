@@ -40,6 +40,7 @@ class Paths:
     data_dir: str
     output_dir: str
     store_dir: str
+    exported: str | None = None  # of a run that is read from an exported folder
 
 
 @dataclass
@@ -106,6 +107,8 @@ class Evaluate:
     device: str
     progress: bool
     overwrite: bool
+    shard: str | None
+    merge: bool
     export: Literal["robustbench"] | None
     export_eps: NonNegativeFloat | None
     store: Store

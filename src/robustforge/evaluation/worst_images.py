@@ -58,14 +58,14 @@ def worst_images(evaluation: Evaluation, records: Path, threat: Threat) -> Worst
     everything = np.arange(len(test.labels))
     images = test.pixels(torch.as_tensor(everything))
     system = next(cell.surface for cell in evaluation.measured if cell.system == evaluation.name)
-    size = evaluation.batch_size(evaluation.name, system)
+    size = evaluation.attacking.batch_size(evaluation.name, system)
     wrong = torch.cat([fooled(system, batch.x, batch.y)[0].cpu() for batch in _batches(evaluation, everything, size)])
     turned: dict[str, int] = {}
     for together in (False, True):  # rounding differs between batches: what it lost is made in the evaluation's own
         for cell, name, found in cells:
             rows = found[~wrong[found].numpy()]
             for batch in _batches(evaluation, _whole(rows, size, len(images)) if together else rows, size):
-                result, output = evaluation.attacked(cell, cell.surface, batch, None)
+                result, output = evaluation.attacking.attacked(cell, cell.surface, batch, None)
                 good = (output.logits.argmax(1) != batch.y) & inside(result.x_adv, batch.x, threat)
                 good &= ~wrong.to(good.device)[batch.index]
                 index = batch.index[good].cpu()

@@ -28,13 +28,13 @@ def barrier() -> None:
         dist.barrier()
 
 
-def agree(value: bool) -> bool:
-    """Rank 0's answer, on every rank: all must take the same branch."""
+def agree(value: T) -> T:
+    """Rank 0's value, which can be pickled, on every rank: all must take the same branch."""
     if not dist.is_initialized():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
-    return bool(box[0])
+    return box[0]
 
 
 def gathered(parts: list[T]) -> list[T]:
