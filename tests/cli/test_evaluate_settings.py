@@ -11,7 +11,7 @@ def asked(tmp_path, monkeypatch):
     trained = {
         "defense": {"n_defenders": 4, "fusion": {"mode": "or", "security_parameter": 0.01}}, "dataset": {"eps": 0.1},
         "threat": {}, "attack": {}, "protocol": {}, "paths": {"data_dir": "", "store_dir": str(tmp_path)},
-        "trainer": {}, "logger": {},
+        "trainer": {"devices": 1}, "logger": {"kind": "csv"},
     }  # fmt: skip
     OmegaConf.save(OmegaConf.create(trained), tmp_path / "config.yaml")
     calls = []

@@ -12,6 +12,7 @@ from robustforge.types import UserError
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?")
+_PART = "shard"  # of evaluate.yaml: 2/8 is the second of eight parts, and no number
 _BUDGETS = re.compile(r"(.*\.)?(eps|step_size|train_budgets\.[^.]+)")  # what must be a number, or null
 
 
@@ -50,6 +51,8 @@ def _fractions(node: DictConfig | ListConfig, prefix: str) -> Iterator[tuple[str
 
 def _number(place: str, text: str) -> float | None:
     """The value of a text that must be a number where it stands, or is a fraction anywhere; else None."""
+    if place == _PART:
+        return None
     must = _BUDGETS.fullmatch(place.replace("[", ".").replace("]", "")) is not None
     found = _FRACTION.fullmatch(text) if must or "/" in text else None
     if found and float(found[2] or 1):
