@@ -12,6 +12,7 @@ from robustforge.attacks.core.checks import check_at_least
 from robustforge.attacks.core.geometry import l1_norm, per_sample, projected_step_
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BIM(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "bim"
     steps: int = 10
     step_size: float | None = None

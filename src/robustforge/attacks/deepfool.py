@@ -93,7 +93,7 @@ class DeepFool(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.name, self.norm)
+        check_norm(self.name, self.norm, self.norms)
         check_at_least(self.name, 1, steps=self.steps, candidates=self.candidates, follow=self.follow)
         check_at_least(self.name, 0, halvings=self.halvings, overshoot=self.overshoot)
         check_at_least(self.name, 1e-6, max_step=self.max_step)

@@ -16,7 +16,7 @@ from robustforge.attacks.core.geometry import ascent_direction, per_sample, proj
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors
-from robustforge.types import DefenseOutput, UserError
+from robustforge.types import NORMS, DefenseOutput, UserError
 
 SCHEDULES = ("penalty", "selective", "orthogonal")
 STARTS = ("clean", "random")
@@ -54,6 +54,7 @@ class DetectorAware(BaseAttack):
     """
 
     evades = True
+    norms = NORMS
     name: str = "detector_aware"
     schedule: str = "selective"
     steps: int = 100

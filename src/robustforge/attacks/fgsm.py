@@ -13,14 +13,14 @@ from robustforge.attacks.core.geometry import project, projected_step_, random_s
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.randomness import SampleRandom
-from robustforge.types import UserError
+from robustforge.types import NORMS, UserError
 
 LABELS = ("given", "predicted")
 
 
 @dataclass(frozen=True)
 class FGSM(BaseAttack):
-    """One step of length eps along the loss gradient; the normalized gradient for L2.
+    """One step of length eps along the loss gradient, in the norm of the threat.
 
     Attributes:
         loss: ``cross_entropy`` or ``margin``.
@@ -34,6 +34,7 @@ class FGSM(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "fgsm"
     loss: str = "cross_entropy"
     label: str = "given"

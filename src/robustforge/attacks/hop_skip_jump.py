@@ -55,7 +55,7 @@ class HopSkipJump(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.name, self.norm)
+        check_norm(self.name, self.norm, self.norms)
         check_at_least(self.name, 1, steps=self.steps, probes=self.probes, max_probes=self.max_probes)
         check_at_least(self.name, 1, init_tries=self.init_tries)
         check_positive(self.name, gamma=self.gamma)

@@ -113,6 +113,7 @@ class JSMA(BaseAttack):
         saturated. Images that the paper gives up are what other libraries' looser rules break: hence ``relax``.
     """
 
+    norms = ("linf", "l2", "l0")
     name: str = "jsma"
     theta: float = 1.0
     gamma: float = 1.0

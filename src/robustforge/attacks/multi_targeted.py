@@ -13,7 +13,7 @@ from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.pgd import ascend
-from robustforge.types import UserError
+from robustforge.types import NORMS, UserError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class MultiTargeted(BaseAttack):
         UserError: settings under which it would do nothing, or a ``target``: it has its own.
     """
 
+    norms = NORMS
     name: str = "multi_targeted"
     classes: int | None = None
     steps: int = 20

@@ -12,6 +12,7 @@ from robustforge.attacks.core.geometry import project, random_sign, random_start
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.randomness import SampleRandom
+from robustforge.types import NORMS
 
 KINDS = ("uniform", "gaussian")
 
@@ -22,7 +23,7 @@ class Noise(BaseAttack):
 
     Attributes:
         kind: ``uniform`` in the ball, or ``gaussian``: for L-infinity pixels of standard deviation ``scale * eps`` cut
-            at eps, for L2 a random direction of length eps.
+            at eps, for other norms a random direction of length eps.
         repeats: draws an image; the first that fools is returned, else the last.
         scale: standard deviation of Gaussian pixels as a share of eps.
 
@@ -30,6 +31,7 @@ class Noise(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "uniform_noise"
     kind: str = "uniform"
     repeats: int = 10
@@ -56,7 +58,7 @@ class Noise(BaseAttack):
         x, index, threat = session.x[rows], session.index[rows], session.threat
         if self.kind == "uniform":
             noisy = random_start(x, index, threat, random)
-        elif threat.norm == "l2":
+        elif threat.norm != "linf":
             noisy = x + threat.eps * random_sign(x, index, threat, random)
         else:
             noisy = x + self.scale * threat.eps * random.normal(index, x.shape[1:])

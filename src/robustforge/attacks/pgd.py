@@ -15,6 +15,7 @@ from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Survivors, standing
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class PGD(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "pgd"
     steps: int = 40
     step_size: float | None = None

@@ -9,13 +9,13 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from robustforge.attacks.core.checks import PRECISIONS, check_choice
+from robustforge.attacks.core.checks import PRECISIONS, check_choice, check_threat
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.core.targets import check_target
 from robustforge.randomness import SampleRandom
-from robustforge.types import AttackResult, Threat
+from robustforge.types import AttackResult, Norm, Threat
 
 
 class Attack(Protocol):
@@ -78,6 +78,7 @@ class BaseAttack(Attack):
         target: None for an untargeted attack; ``next``, ``random``, ``least_likely``, ``runner_up`` or a class number.
             A targeted attack stops at its target; what it reports as success is a wrong label all the same.
         evades: whether it lowers a detector's risk too; of the class, not a setting.
+        norms: of the balls that it can search; of the class, not a setting.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -87,13 +88,15 @@ class BaseAttack(Attack):
     precision: str = "auto"
     target: str | int | None = None
     evades: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
         check_choice(self.name, "precision", self.precision, PRECISIONS)
         check_target(self.name, self.target)
 
     def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
-        """See :class:`Attack`; refuses a target that is none of the classes."""
+        """See :class:`Attack`; refuses a target that is none of the classes, and balls of other norms."""
+        check_threat(self.name, threat, self.norms)
         check_target(self.name, self.target, num_classes)
 
     def __call__(
@@ -119,6 +122,7 @@ class BaseAttack(Attack):
             target=self.target,
             seed=seed,
         ) as session:
+            check_threat(self.name, session.threat, self.norms)
             attackable = session.threat.eps > 0 and len(x) > 0
             return session.finish(self.perturb(session, seed) if attackable else session.x.clone())
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from robustforge.types import UserError
+from robustforge.types import Norm, Threat, UserError
 
 PRECISIONS = ("auto", "float32", "bf16")
 
@@ -38,3 +38,12 @@ def check_positive(name: str, **settings: float | None) -> None:
     for setting, value in settings.items():
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"Attack {name} has {setting}={value}: give more than 0.")
+
+
+def check_threat(name: str, threat: Threat, norms: Collection[Norm]) -> None:
+    """Raises UserError for a ball in whose norm the attack ``name`` does not search."""
+    if threat.norm not in norms:
+        raise UserError(
+            f"Attack {name} searches in {' and '.join(norms)}, and the threat is in {threat.norm}: set "
+            f"threat={' or '.join(norms)}, or choose another attack."
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
 
 
-def check_norm(name: str, norm: str | None) -> None:
-    """Raises UserError for a norm that is neither of the two, nor None for the threat's."""
-    if norm is not None and norm not in NORMS:
-        raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(NORMS)}, or null for the threat's.")
+def check_norm(name: str, norm: str | None, norms: Collection[str]) -> None:
+    """Raises UserError for a norm that is none of ``norms``, nor None for the threat's."""
+    if norm is not None and norm not in norms:
+        raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(norms)}, or null for the threat's.")
 
 
 def bisect(fooled: Callable[[Tensor], Tensor], rows: Tensor, halvings: int) -> Tensor:
