@@ -55,7 +55,7 @@ def check(run, n=N):
     assert len(images) == n
     for key, rows in found.items():
         assert np.array_equal(columns["index"][rows], images), f"{key} has not each sample exactly once"
-        distance = columns["l2" if key[3] == "l2" else "linf"][rows]
+        distance = columns["linf" if key[3] == "none" else key[3]][rows]
         assert (distance <= key[4] + 1e-5).all(), f"{key} left its budget"
         clean = np.asarray(columns["label"])[rows] == np.asarray(columns["prediction"])[rows]
         assert np.array_equal(columns["success"][rows], ~clean & columns["accepted"][rows])

@@ -102,7 +102,7 @@ def evaluate(
         memory_gb: largest memory in GiB that a batch may take when no batch size is given.
         progress: show bars, on a terminal only.
         folder: keeps records and result, and finished work: the same call again continues an interrupted one.
-        overrides: as on the command line, such as ``protocol.suites.standard.attacks.carlini_wagner.steps=100``.
+        overrides: as on the command line, such as ``protocol.suites.l2.attacks.ddn.steps=1000``.
         **settings: fields of the protocol that are to be otherwise: ``n_test=1000``, ``false_positive_rate=0.01``.
 
     Returns:

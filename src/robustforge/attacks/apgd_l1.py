@@ -39,7 +39,7 @@ class _Sparse(Iterates):
 
     @classmethod
     def begin(cls, start: Tensor, clean: Tensor, goal: Tensor | None) -> _Sparse:
-        unknown, values = torch.zeros(len(start), device=start.device), float(start[0].numel())
+        unknown, values = torch.zeros(len(start), device=start.device), float(start.shape[1:].numel())
         count = torch.full_like(unknown, max(1.0, _FIRST_SHARE * values))
         spread = torch.full_like(unknown, values)
         return cls(start, clean, start, start, start, unknown, unknown, unknown, count, spread, goal)
@@ -112,7 +112,7 @@ def ascend_sparsely(
             if number and number % every == 0:
                 s.review()
             chosen = s.gradient.sign() * largest(s.gradient.abs(), s.count)
-            stride = per_sample(s.step * factor * eps / l1_norm(chosen), s.x)
+            stride = per_sample(s.step * factor * eps / l1_norm(chosen).clamp_min(1), s.x)
             s.x = project_l1(s.x + stride * chosen, s.clean, factor * eps)
     s = runs.judge(s)
     return runs.finish(s.best), runs.fooled

@@ -21,6 +21,7 @@ _TINY = 1e-12
 _STEP_SIZES = {"l2": 1.0, "linf": 10.0, "l1": 1.0, "l0": 1.0, "l0_pixels": 1.0}
 _DUALS = {"l2": l2_norm, "linf": l1_norm, "l1": linf_norm}  # of the gradient: what the boundary is away is in units of
 _FINAL_SHARE = 0.01  # of the step size, at the end
+_SEARCH = 4  # a radius that counts grows so many times as fast until it has been large enough
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class FMN(BaseAttack):
     Notes:
         Until an image has fooled, its radius is the estimated distance of the boundary, here lengthened by ``gamma``:
         an estimate that is too short by a little approaches the boundary for ever and never crosses it. A radius that
-        counts begins at 1 and moves by 1 or more. In L1 the projection is onto the ball within [0, 1].
+        counts begins at 1, moves by 1 or more, and grows four times as fast until the image fools. In L1 the projection
+        is onto the ball within [0, 1].
     """
 
     norms = NORMS
@@ -95,7 +97,8 @@ class FMN(BaseAttack):
 def _counted(radius: Tensor, fooled: Tensor, found: Tensor, gamma: float) -> Tensor:
     """Radii (n,) that count, after a step: whole numbers of at least 1, below the best ``found`` once there is one."""
     fewer = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), found - 1)
-    more = torch.where(radius.isinf(), 1.0, torch.maximum(radius + 1, (radius * (1 + gamma)).floor()))
+    growth = torch.where(found.isinf(), 1 + _SEARCH * gamma, 1 + gamma)
+    more = torch.where(radius.isinf(), 1.0, torch.maximum(radius + 1, (radius * growth).floor()))
     return torch.where(fooled, fewer, more).clamp_min(1.0)
 
 

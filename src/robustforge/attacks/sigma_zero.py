@@ -80,7 +80,7 @@ class SigmaZero(BaseAttack):
     def _count_gradient(self, delta: Tensor, pixels: bool) -> Tensor:
         """Gradient of the smooth count over the number of what is counted, like ``delta`` (n, C, H, W)."""
         squares = _squares(delta, pixels)
-        return 2 * self.sigma * delta / (squares + self.sigma).square() / squares[0].numel()
+        return 2 * self.sigma * delta / (squares + self.sigma).square() / squares.shape[1:].numel()
 
 
 def _squares(delta: Tensor, pixels: bool) -> Tensor:

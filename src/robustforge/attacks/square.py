@@ -58,6 +58,7 @@ class Square(BaseAttack):
     """
 
     evades = True
+    norms = ("linf", "l2", "l1")
     name: str = "square"
     precision: str = "float32"
     n_queries: int = 5000

@@ -11,7 +11,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, eot
 from robustforge.attacks.none import NoAttack
 from robustforge.evaluation.checks import checks_of
-from robustforge.types import Threat, UserError
+from robustforge.types import NORMS, Threat, UserError
 
 WORST = "worst_case"  # what tables call the minimum over all attacks
 DRAWS = 16  # of the surface `eot` of a defense that names none
@@ -30,6 +30,11 @@ class Suite:
         budgets: radii of its own, or None for the protocol's.
         blind: its attacks ask the surface's own answer whether they are done, and never the deployed system, which
             judges the result all the same: attackers that know of no detector.
+        norms: of the budgets that it is run at, or None for every norm: a smallest L2 perturbation, cut to an
+            L-infinity ball, says nothing about that ball.
+
+    Raises:
+        UserError: an unknown norm.
     """
 
     attacks: Mapping[str, Attack]
@@ -38,6 +43,19 @@ class Suite:
     aimed: bool = False
     budgets: Sequence[Threat] | None = None
     blind: bool = False
+    norms: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.norms or ()) - set(NORMS)):
+            raise UserError(f"A suite has norms {', '.join(unknown)}: choose from {', '.join(NORMS)}, or null.")
+
+    def radii(self, budgets: Sequence[Threat]) -> list[Threat]:
+        """Of its own budgets, or those of the protocol, the ones in its norms."""
+        return [threat for threat in (budgets if self.budgets is None else self.budgets) if self.takes(threat)]
+
+    def takes(self, threat: Threat) -> bool:
+        """Whether it is run at budgets of such a norm."""
+        return self.norms is None or threat.norm in self.norms
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,7 @@ class Protocol:
             cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
         for label, suite in self.suites.items():
             wanted = self._surfaces(label, suite, name, own)
-            for threat in self.budgets if suite.budgets is None else suite.budgets:
+            for threat in suite.radii(self.budgets):
                 for attack in self._attacks(suite):
                     for rate in self.rates:
                         if suite.others:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.sparse import (
+    l0_step,
     l1_step,
     project_l0,
     project_l1,
     random_l1,
     random_places,
-    sparse_direction,
 )
 from robustforge.randomness import SampleRandom
 from robustforge.types import COUNTS, Threat
@@ -100,17 +100,16 @@ def projected_step_(
 
 
 def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
-    """Ascent direction: the sign for L-infinity, the normalized gradient for L2, signs of the largest entries else.
+    """Ascent direction: the sign for L-infinity, the normalized gradient for L2 and, by its mean, for L0.
 
-    L1 takes the largest 1 % (:func:`robustforge.attacks.core.sparse.l1_step`), a count as many as may differ, so that a
-    step of length ``eps / n`` moves each of them by ``1 / n``.
+    L1 takes the signs of the largest entries; see :mod:`robustforge.attacks.core.sparse`.
     """
     if threat.norm == "linf":
         return gradient.sign()
     if threat.norm == "l1":
         return l1_step(gradient)
     if threat.norm in COUNTS:
-        return sparse_direction(gradient, threat.eps, threat.norm == "l0_pixels")
+        return l0_step(gradient, threat.eps)
     # confident networks' gradients are so small that their squares, or a floor under their norm, would shorten it
     gradient = gradient / per_sample(linf_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
     return gradient / per_sample(l2_norm(gradient).clamp_min(_TINY), gradient)

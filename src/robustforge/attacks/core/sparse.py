@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustforge.randomness import SampleRandom
 
+L0_STRIDE = 8.0  # how far the average value moves in a step of L0, for each of the values that may differ
 STEP_SHARE = 0.01  # of the values that one L1 step moves: the largest 1 % of the gradient, as in SLIDE
 
 
@@ -79,15 +80,21 @@ def largest(size: Tensor, count: float | Tensor, pixels: bool = False) -> Tensor
     return (found.view(-1, 1, *size.shape[2:]) if pixels else found.view_as(size)).expand_as(size)
 
 
-def sparse_direction(gradient: Tensor, count: float, pixels: bool = False) -> Tensor:
-    """Signs of the ``count`` largest entries of each sample (B, ...) over that number: of length 1 in L1."""
-    chosen = gradient.sign() * largest(gradient.abs(), count, pixels)
-    return chosen / max(1.0, min(count, gradient[0].numel()))
-
-
 def l1_step(gradient: Tensor) -> Tensor:
     """The direction of one L1 step, of length 1: signs of the largest 1 % (SLIDE, arXiv:1904.13000, Algorithm 1)."""
-    return sparse_direction(gradient, math.ceil(STEP_SHARE * gradient[0].numel()))
+    count = math.ceil(STEP_SHARE * gradient.shape[1:].numel())
+    return gradient.sign() * largest(gradient.abs(), count) / max(count, 1)
+
+
+def l0_step(gradient: Tensor, count: float) -> Tensor:
+    """The gradient over its mean size: a step of length ``count * s`` moves the average value by 8 s.
+
+    PGD in L0 balls (Croce & Hein 2019, arXiv:1909.05040) takes the normalized gradient too, with steps so long that the
+    largest entries go to 0 or 1; the projection then keeps the best of them. With 8 the customary length of 2.5 eps for
+    all steps together is that of its released code, and leaves the fewest digits.
+    """
+    mean = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return L0_STRIDE * gradient / mean.view(-1, *([1] * (gradient.dim() - 1))) / max(count, 1)
 
 
 def random_l1(x: Tensor, index: Tensor, random: SampleRandom) -> Tensor:
