@@ -4,6 +4,8 @@ import pytest
 import torch
 from attack_cases import check_independence, check_properties, distance, linear, linear_case
 
+from robustforge.attacks.core.nearest import Nearest
+from robustforge.attacks.core.session import attacking
 from robustforge.attacks.ddn import DDN
 from robustforge.attacks.ead import EAD
 from robustforge.attacks.fgsm import FGSM
@@ -71,6 +73,25 @@ def test_pixels_are_chosen_with_all_their_channels():
     assert float(distance(pixels.x_adv, x, "l0_pixels")) == 1
     values = SigmaZero(steps=200, norm="l0", **EXACT)(surface, x, torch.tensor([0]), FREE["l0"])
     assert float(distance(values.x_adv, x, "l0")) == 2
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+def test_what_is_not_needed_is_set_back(norm):
+    weight = torch.zeros(2, 2, 4)
+    weight[1, :, 1], weight[1, 0, 3] = 1.0, 0.2
+    surface = linear(weight.flatten(1), torch.tensor([0.0, -0.5 * float(weight[1].sum()) - 0.5]))
+    x = torch.full((1, 2, 1, 4), 0.5)
+    found = torch.tensor(
+        [[[[0.6, 1.0, 0.3, 0.9]], [[0.5, 0.9, 0.5, 0.5]]]]
+    )  # of all this the second position is enough
+    with attacking(surface, x, torch.tensor([0]), FREE[norm]) as session:
+        for most, left in ((1, 3 if norm == "l0_pixels" else 4), (9, 1 if norm == "l0_pixels" else 2)):
+            nearest = Nearest(session, norm)
+            nearest.keep(found, torch.tensor([0]))
+            nearest.prune(torch.tensor([0]), most)
+            assert float(nearest.distance) == left
+            assert session.fools(nearest.x_adv).all()
+        assert torch.equal((nearest.x_adv != x).any(1)[0, 0], torch.tensor([False, True, False, False]))
 
 
 @pytest.mark.parametrize(("kind", "norm"), PAIRS)

@@ -33,6 +33,8 @@ class SigmaZero(BaseAttack):
         sigma: smoothness of the count.
         threshold: below which values are set to 0, at first.
         adjustment: change of the threshold at each step, as a share of the step size.
+        prunings: changed values of the result, smallest first, that are set back at the end one by one, while the
+            system is fooled (paper: 0).
         norm: ``l0``, ``l0_pixels`` or None for the threat's; pixels are counted by the length of their channels.
 
     Raises:
@@ -46,13 +48,14 @@ class SigmaZero(BaseAttack):
     sigma: float = 1e-3
     threshold: float = 0.3
     adjustment: float = 0.01
+    prunings: int = 40
     norm: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.name, self.norm, self.norms)
         check_at_least(self.name, 1, steps=self.steps)
-        check_at_least(self.name, 0, threshold=self.threshold, adjustment=self.adjustment)
+        check_at_least(self.name, 0, threshold=self.threshold, adjustment=self.adjustment, prunings=self.prunings)
         check_positive(self.name, step_size=self.step_size, sigma=self.sigma)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
@@ -75,6 +78,7 @@ class SigmaZero(BaseAttack):
             threshold = (threshold + torch.where(fooled, change, -change)).clamp(0, 1)
             delta = torch.where(_squares(delta, pixels).sqrt() < per_sample(threshold, delta), 0.0, delta)
         nearest.offer(clean + delta, rows, torch.ones_like(rows, dtype=torch.bool))
+        nearest.prune(rows, self.prunings)
         return nearest.result()
 
     def _count_gradient(self, delta: Tensor, pixels: bool) -> Tensor:

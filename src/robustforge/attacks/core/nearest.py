@@ -90,6 +90,21 @@ class Nearest:
             lambda share: self.offer(torch.lerp(clean, far, per_sample(share, clean)), rows, everyone), rows, halvings
         )
 
+    def prune(self, rows: Tensor, most: int) -> None:
+        """Sets up to ``most`` changed values (pixels) of what was found (n,) back, smallest first, while it fools."""
+        rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
+        clean = self._session.x[rows]
+        size = (self.x_adv[rows] - clean).abs()
+        size = size.sum(1, keepdim=True) if self.name == "l0_pixels" else size
+        ranked = size.flatten(1).masked_fill(size.flatten(1) == 0, float("inf")).sort(1)
+        for place, value in zip(*(each[:, :most].unbind(1) for each in (ranked.indices, ranked.values)), strict=True):
+            going = value.isfinite().nonzero().flatten()
+            if not len(going):
+                break
+            back = torch.zeros_like(size.flatten(1), dtype=torch.bool).scatter_(1, place[:, None], True).view_as(size)
+            trial = torch.where(back, clean, self.x_adv[rows])
+            self.offer(trial[going], rows[going], torch.ones_like(going, dtype=torch.bool))
+
     def result(self) -> Tensor:
         """(B, C, H, W) inside the ball: what was found, projected where it lies outside."""
         outside = self.distance.isfinite() & (self.distance > 0) & ~self._fits
