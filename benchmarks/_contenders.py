@@ -82,7 +82,7 @@ def _ours(norm: Norm, passes: int) -> list[Contender]:
         smallest |= {"PDPGD": PDPGD(steps=passes), "FAB": FAB(steps=passes // 9, early_stop=False)}
     bounded: dict[str, Attack] = {"PGD": PGD(steps=each)}
     if norm != "l0":
-        aimed = APGD("apgd_t", steps=nine, loss="margin", n_target_classes=9)
+        aimed = APGD("apgd_t", steps=nine, loss="dlr", n_target_classes=9)
         bounded |= {
             "APGD": APGD(steps=each),
             "APGD-T": aimed,

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from robustforge.attacks.apgd import APGD
 from robustforge.attacks.bim import BIM
 from robustforge.attacks.carlini_wagner import CarliniWagner
-from robustforge.attacks.core.geometry import NORMS, ascent_direction, inside, project, random_sign, random_start
+from robustforge.attacks.core.geometry import (
+    NORMS,
+    ascent_direction,
+    inside,
+    project,
+    projected_step_,
+    random_sign,
+    random_start,
+)
 from robustforge.attacks.core.sparse import largest, project_l0, project_l1
 from robustforge.attacks.deepfool import DeepFool
 from robustforge.attacks.fab import FAB
@@ -120,6 +128,13 @@ def test_directions_by_hand():
     torch.testing.assert_close(ascent_direction(image(1, -2, 3, 2), Threat("l0", 4)), image(1, -2, 3, 2))
     for norm in ("l1", "l0", "l0_pixels"):
         assert not ascent_direction(image(0, 0), Threat(norm, 2)).any()
+
+
+def test_an_l1_step_moves_values_that_have_room():
+    x = image(1.0, *[0.5] * 99)
+    gradient = image(9.0, 5.0, *[1.0] * 98)  # the largest 1 % is one value, and the first is at 1 already
+    moved = projected_step_(x, gradient, 0.25, x, Threat("l1", 1.0), None)
+    torch.testing.assert_close(moved, image(1.0, 0.75, *[0.5] * 98))
 
 
 @pytest.mark.parametrize("threat", SPARSE, ids=str)

@@ -25,7 +25,8 @@ class EAD(BaseAttack):
         search_steps: rounds of the search over c: times 10 until one works, then bisection.
         steps: gradient steps a round.
         step_size: of the gradient step at first, falling with the root of the share of steps left.
-        beta: size below which a step's result is set back to the clean value, and by which others are shrunk.
+        beta: size below which a step's result is set back to the clean value, and by which others are shrunk (paper:
+            0.0001 to 0.01).
         initial_c: c of the first round.
         halvings: of the way back to the boundary at the end, while the system is fooled (paper: 0).
 
@@ -42,7 +43,7 @@ class EAD(BaseAttack):
     search_steps: int = 9
     steps: int = 100
     step_size: float = 0.01
-    beta: float = 1e-3
+    beta: float = 1e-2
     initial_c: float = 1e-3
     halvings: int = 6
 

@@ -94,6 +94,8 @@ def projected_step_(
         threat: the ball.
         box: what :func:`limits` answers for ``x`` and ``threat``.
     """
+    if threat.norm == "l1":  # the few values that a step moves must have room to move
+        gradient.masked_fill_(torch.where(gradient > 0, current >= 1, current <= 0), 0.0)
     if box is None:
         return project(current + size * ascent_direction(gradient, threat), x, threat)
     return torch.clamp(gradient.sign_().mul_(size).add_(current), *box)
