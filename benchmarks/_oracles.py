@@ -28,13 +28,13 @@ def pgd(steps: int) -> dict[str, Oracle]:
         import foolbox
 
         attack = foolbox.attacks.LinfPGD(steps=steps, abs_stepsize=_step(victim, steps), random_start=True)
-        return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=victim.threat.eps)[1]
+        return attack(foolbox_model(victim.network), victim.x, victim.y, epsilons=victim.threat.eps)[1]
 
     def of_art(victim: Victim) -> Tensor:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
 
         attack = ProjectedGradientDescentPyTorch(
-            _art(victim),
+            art_classifier(victim),
             norm=np.inf,
             eps=victim.threat.eps,
             eps_step=_step(victim, steps),
@@ -57,7 +57,7 @@ def carlini_wagner(search_steps: int, steps: int, step_size: float = 5e-3, const
         attack = foolbox.attacks.L2CarliniWagnerAttack(
             binary_search_steps=search_steps, steps=steps, stepsize=step_size, initial_const=constant
         )
-        return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=None)[1]
+        return attack(foolbox_model(victim.network), victim.x, victim.y, epsilons=None)[1]
 
     return {"foolbox": of_foolbox}
 
@@ -72,13 +72,13 @@ def deepfool(steps: int) -> dict[str, Oracle]:
         import foolbox
 
         attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=None, overshoot=0.02)
-        return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=None)[1]
+        return attack(foolbox_model(victim.network), victim.x, victim.y, epsilons=None)[1]
 
     def of_art(victim: Victim) -> Tensor:
         from art.attacks.evasion import DeepFool
 
         attack = DeepFool(
-            _art(victim), max_iter=steps, epsilon=0.02, nb_grads=10, batch_size=len(victim.x), verbose=False
+            art_classifier(victim), max_iter=steps, epsilon=0.02, nb_grads=10, batch_size=len(victim.x), verbose=False
         )
         return torch.from_numpy(attack.generate(victim.x.numpy()))
 
@@ -94,7 +94,9 @@ def jsma(gamma: float) -> dict[str, Oracle]:
     def of_art(victim: Victim) -> Tensor:
         from art.attacks.evasion import SaliencyMapMethod
 
-        attack = SaliencyMapMethod(_art(victim), theta=1.0, gamma=gamma, batch_size=len(victim.x), verbose=False)
+        attack = SaliencyMapMethod(
+            art_classifier(victim), theta=1.0, gamma=gamma, batch_size=len(victim.x), verbose=False
+        )
         target = np.eye(10, dtype=np.float32)[((victim.y + 1) % 10).numpy()]
         return torch.from_numpy(attack.generate(victim.x.numpy(), target))
 
@@ -108,7 +110,7 @@ def fast_minimum_norm(steps: int) -> dict[str, Oracle]:
         import foolbox
 
         attack = foolbox.attacks.L2FMNAttack(steps=steps)
-        return attack(_foolbox(victim.network), victim.x, victim.y, epsilons=None)[1]
+        return attack(foolbox_model(victim.network), victim.x, victim.y, epsilons=None)[1]
 
     return {"foolbox": of_foolbox}
 
@@ -161,13 +163,15 @@ def torchattacks_of(victim: Victim, name: str, seed: int = 0, **settings: Any) -
     return adversarial.detach()
 
 
-def _foolbox(network: nn.Module) -> Any:
+def foolbox_model(network: nn.Module) -> Any:
+    """The network as foolbox asks for it."""
     import foolbox
 
     return foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
 
 
-def _art(victim: Victim) -> Any:
+def art_classifier(victim: Victim) -> Any:
+    """The network as ART asks for it."""
     from art.estimators.classification import PyTorchClassifier
 
     return PyTorchClassifier(

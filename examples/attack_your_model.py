@@ -41,13 +41,11 @@ print(f"PGD leaves {100 * (~result.success).float().mean():.1f} % of the images 
 result = rf.attacks.PGD(steps=20, restarts=2)(model.eval(), x_test, y_test, rf.Threat("linf", "8/255"))
 print(f"At 8/255 it leaves {100 * (~result.success).float().mean():.1f} %.")
 
-# %% A number with a verdict: AutoAttack, Carlini & Wagner, your attack, and checks that the attacks worked.
+# %% A number with a verdict: AutoAttack, your attack, and checks that the attacks worked.
 # The budgets of this example are cut down; leave `overrides` out for real ones.
 suite = "protocol.suites.standard.attacks"
 quick = [
     "attack.steps=20",
-    f"{suite}.carlini_wagner.steps=20",
-    f"{suite}.carlini_wagner.search_steps=2",
     f"{suite}.auto.attacks.apgd_ce.steps=20",
     f"{suite}.auto.attacks.apgd_t.steps=10",
     f"{suite}.auto.attacks.fab_t.steps=5",

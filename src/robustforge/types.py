@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:  # the command line needs UserError and no torch: --help must not wait for it
     from torch import Tensor
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1", "l0", "l0_pixels"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+COUNTS: tuple[Norm, ...] = ("l0", "l0_pixels")  # norms whose radius is a number of things that may differ
 
 
 class UserError(Exception):
@@ -50,24 +52,31 @@ class Threat:
     """What the attacker may do: a ball of radius ``eps`` around the clean image, intersected with [0, 1].
 
     Attributes:
-        norm: ``linf`` or ``l2``.
-        eps: radius in pixel units of [0, 1]; for ``linf`` at most 1. A fraction may be given as text: ``8/255``.
+        norm: ``linf``, ``l2``, ``l1``, or a count of what differs: ``l0`` counts values, each channel for itself
+            (sigma-zero, AttackBench), ``l0_pixels`` positions at which any channel differs (Sparse-RS, one-pixel). For
+            gray images the two are the same.
+        eps: radius in pixel units of [0, 1]; for ``linf`` at most 1. A fraction may be given as text: ``8/255``. For
+            ``l0`` and ``l0_pixels`` a whole number.
 
     Raises:
-        UserError: ``eps`` is negative, or more than 1 for ``linf``, or the norm is unknown.
+        UserError: ``eps`` is negative, more than 1 for ``linf``, or not whole for a count, or the norm is unknown.
     """
 
     norm: Norm = "linf"
     eps: float = 8 / 255
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise UserError(f"threat.norm is '{self.norm}': choose 'linf' or 'l2'.")
+        if self.norm not in NORMS:
+            raise UserError(f"threat.norm is '{self.norm}': choose one of {', '.join(NORMS)}.")
         object.__setattr__(self, "eps", radius(self.eps))
         if not 0 <= self.eps < float("inf") or (self.norm == "linf" and self.eps > 1):
             raise UserError(
                 f"threat.eps is {self.eps}: give a radius in units of [0, 1] pixels, between 0 and 1 for linf "
                 "(such as 8/255)."
+            )
+        if self.norm in COUNTS and self.eps != int(self.eps):
+            raise UserError(
+                f"threat.eps is {self.eps}, and {self.norm} counts what may differ: give a whole number, such as 24."
             )
 
 

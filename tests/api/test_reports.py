@@ -19,8 +19,7 @@ from robustforge.types import DefenseOutput
 EPS = 0.1
 SUITE = "protocol.suites.standard.attacks"
 SHORT = (
-    "attack.steps=20", f"{SUITE}.carlini_wagner.steps=20", f"{SUITE}.carlini_wagner.search_steps=2",
-    f"{SUITE}.auto.attacks.apgd_ce.steps=20", f"{SUITE}.auto.attacks.apgd_t.steps=10",
+    "attack.steps=20", f"{SUITE}.auto.attacks.apgd_ce.steps=20", f"{SUITE}.auto.attacks.apgd_t.steps=10",
     f"{SUITE}.auto.attacks.apgd_t.n_target_classes=3", f"{SUITE}.auto.attacks.fab_t.steps=5",
     f"{SUITE}.auto.attacks.fab_t.n_target_classes=2", f"{SUITE}.auto.attacks.square.n_queries=50",
 )  # fmt: skip

@@ -55,7 +55,7 @@ def linear(weight, bias):
 
 
 def linear_case(classes=4, count=6):
-    """A linear classifier, gray images well inside the box, labels, and exact distances (L2, L-infinity)."""
+    """A linear classifier, gray images well inside the box, labels, and exact distances (L2, L-infinity, L1)."""
     generator = torch.Generator().manual_seed(3)
     weight = 0.1 * torch.randn(classes, 36, generator=generator)
     x = 0.5 + 0.02 * torch.randn(count, 1, 6, 6, generator=generator)
@@ -67,12 +67,16 @@ def linear_case(classes=4, count=6):
     slopes = weight[None] - weight[y][:, None]
     gaps = gaps.masked_fill(gaps == 0, float("inf"))
     exact = {"l2": (gaps / slopes.norm(dim=2)).amin(1), "linf": (gaps / slopes.abs().sum(2)).amin(1)}
+    exact["l1"] = (gaps / slopes.abs().amax(2)).amin(1)  # as long as no value hits the box
     return linear(weight, bias), x, y, exact
 
 
 def distance(x_adv, x, norm):
-    delta = (x_adv - x).flatten(1)
-    return delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+    delta = x_adv - x
+    if norm == "l0_pixels":
+        delta = delta.abs().sum(1)
+    order = {"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0, "l0_pixels": 0}[norm]
+    return torch.linalg.vector_norm(delta.flatten(1), order, dim=1)
 
 
 def check_result(result, surface, x, y, threat):
@@ -94,24 +98,24 @@ def check_properties(attack, shapes=((3, 1, 28, 28), (1, 1, 28, 28), (2, 3, 17, 
             before = x.clone()
             check_result(attack(surface, x, y, threat), surface, x, y, threat)
             assert torch.equal(x, before)
-        for norm in ("l2", "linf"):
+        for norm in {threat.norm for threat in threats}:
             still = attack(surface, x, y, Threat(norm, 0.0))
             assert torch.equal(still.x_adv, x)
             assert still.backwards.sum() == 0
             assert not still.success.any()
     surface, x, y = random_case((4, 1, 12, 12), classes=2)
-    check_result(attack(surface, x, y, THREATS[0]), surface, x, y, THREATS[0])
+    check_result(attack(surface, x, y, threats[0]), surface, x, y, threats[0])
     wrong = torch.tensor([True, False, True, False])
-    result = attack(surface, x, torch.where(wrong, 1 - y, y), THREATS[0])
+    result = attack(surface, x, torch.where(wrong, 1 - y, y), threats[0])
     assert torch.equal(result.x_adv[wrong], x[wrong])
     assert result.success[wrong].all()
     assert result.backwards[wrong].sum() == 0
     constant = linear(torch.zeros(3, 144), torch.tensor([1.0, 0.0, 0.0]))
     zeros = torch.zeros(4, dtype=torch.int64)
-    result = attack(constant, x, zeros, THREATS[0])
-    check_result(result, constant, x, zeros, THREATS[0])
+    result = attack(constant, x, zeros, threats[0])
+    check_result(result, constant, x, zeros, threats[0])
     assert not result.success.any()
-    assert attack(surface, x[:0], y[:0], THREATS[0]).x_adv.shape == (0, 1, 12, 12)
+    assert attack(surface, x[:0], y[:0], threats[0]).x_adv.shape == (0, 1, 12, 12)
 
 
 def check_independence(attack, surface, x, y, threat, tolerance=1e-3, pixels=None, sizes=(3,)):

@@ -62,7 +62,7 @@ def test_batch_size_and_order_do_not_matter(victim, images, norm):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"steps": 0}, {"step_size": 0.0}, {"gamma": 1.0}, {"final_gamma": 0.1}, {"norm": "l0"}]
+    "settings", [{"steps": 0}, {"step_size": 0.0}, {"gamma": 1.0}, {"final_gamma": 0.1}, {"norm": "l3"}]
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(UserError):

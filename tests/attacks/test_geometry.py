@@ -115,12 +115,21 @@ def test_random_start_stays_in_the_unit_cube():
         assert (start == x).float().mean() > 0.2  # noise that points out of the cube is cut off
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", -0.1), ("linf", 1.01), ("l2", float("inf")), ("l2", float("nan"))])
+@pytest.mark.parametrize(
+    ("norm", "eps"), [("linf", -0.1), ("l1", -1), ("linf", 1.01), ("l2", float("inf")), ("l2", float("nan"))]
+)
 def test_impossible_budgets(norm, eps):
     with pytest.raises(UserError, match="radius"):
         Threat(norm, eps)
 
 
 def test_unknown_norm():
-    with pytest.raises(UserError, match="'linf' or 'l2'"):
-        Threat("l1", 0.1)
+    with pytest.raises(UserError, match="one of linf, l2, l1, l0, l0_pixels"):
+        Threat("l3", 0.1)
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+def test_a_count_is_a_whole_number(norm):
+    assert Threat(norm, 24.0).eps == 24
+    with pytest.raises(UserError, match="whole number"):
+        Threat(norm, 2.5)

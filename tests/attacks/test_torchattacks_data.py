@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 import torchattacks
+from attack_cases import check_result
 from torch import nn
 
 from robustforge.attacks.core.surface import Surface
@@ -100,10 +101,26 @@ def test_every_class_gives_a_result_or_one_sentence_beforehand(attack, norm):
         ("LGV", {}, (3, 16, 16), 10, "linf", "trainloader"),
         ("FAB", {"norm": "L1"}, (3, 16, 16), 10, "linf", "L1"),
         ("APGD", {"norm": "L2"}, (3, 16, 16), 10, "linf", "set threat=l2"),
+        ("APGD", {}, (3, 16, 16), 10, "l1", "searches in L-infinity"),
+        ("Square", {}, (3, 16, 16), 10, "l1", "searches in L-infinity"),
+        ("JSMA", {}, (1, 8, 8), 10, "l1", "set threat=l0,"),
+        ("OnePixel", {}, (1, 8, 8), 10, "l1", "set threat=l0_pixels"),
     ],
 )  # fmt: skip
 def test_what_is_refused(attack, options, shape, classes, norm, words):
     assert words in refusal(TorchAttack(attack, options), shape, classes, Threat(norm, 0.1))
+
+
+@pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning")
+@pytest.mark.parametrize(
+    ("attack", "options", "norm"),
+    [("FAB", {"steps": 2}, "l1"), ("EADL1", {"max_iterations": 2, "binary_search_steps": 1}, "l1"), ("GN", {}, "l1"),
+     ("OnePixel", {"steps": 1, "popsize": 2}, "l0_pixels"), ("GN", {}, "l0")],
+)  # fmt: skip
+def test_sparse_norms_are_searched_and_kept(victim, images, attack, options, norm):
+    x, y, threat = images[0][:4], images[1][:4], Threat(norm, 6)
+    result = TorchAttack(attack, options)(victim, x, y, threat)
+    check_result(result, victim, x, y, threat)
 
 
 def test_what_fits():
@@ -125,6 +142,7 @@ def test_the_norms_are_those_of_the_library():
         words = " ".join(inspect.getdoc(getattr(torchattacks, attack)).split())
         if "Distance Measure : L" in words and "norm" not in accepts(attack) and attack != "SparseFool":
             said = words.partition("Distance Measure : ")[2].split()[0].lower()
+            said = "l0_pixels" if attack in ("OnePixel", "Pixle") else said  # L0 by position, as the code has it
             assert NORMS.get(attack, "linf") == said, attack
 
 

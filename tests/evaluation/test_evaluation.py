@@ -288,6 +288,8 @@ def test_columns_by_hand():
     assert columns["accepted"].tolist() == [True, False, True]
     assert columns["linf"] == pytest.approx([0.4, 0, 0])
     assert columns["l2"] == pytest.approx([0.5, 0, 0])
+    assert columns["l1"] == pytest.approx([0.7, 0, 0])
+    assert columns["l0"].tolist() == columns["l0_pixels"].tolist() == [2, 0, 0]
     assert columns["forwards"].tolist() == [4, 0, 2]
     assert batch_columns(batch, result, output, None)["accepted"].all()
     assert np.isnan(batch_columns(batch, result, DefenseOutput(output.logits), 0.2)["risk"]).all()

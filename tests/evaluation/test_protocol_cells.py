@@ -69,6 +69,35 @@ def test_a_suite_may_have_budgets_of_its_own():
     ]  # fmt: skip
 
 
+def test_a_suite_is_run_at_budgets_of_its_norms_alone():
+    suites = {
+        "a": Suite({"x": FGSM()}, ["soft_slot"], norms=["linf"]),
+        "b": Suite({"y": PGD()}, ["soft_slot"], norms=["l2", "l0"]),
+    }
+    cells = [c for c in protocol(suites, (SMALL, Threat("l0", 5)), main=BIM()).cells("memdef", OWN, {}) if c.attack]
+    assert [(c.attack.name, c.threat.norm) for c in cells] == [
+        ("fgsm", "linf"), ("bim", "linf"), ("pgd", "l0"), ("bim", "l0"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="norms l3: choose from linf, l2, l1, l0, l0_pixels"):
+        Suite({}, norms=["l2", "l3"])
+
+
+@pytest.mark.parametrize("name", ["standard", "adaptive", "full"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0", "l0_pixels"])
+def test_no_protocol_asks_an_attack_for_another_norm(name, norm):
+    from robustforge.config.named import protocol as named
+
+    threat = Threat(norm, 1.0)
+    cells = [c for c in named(name, threat).cells("d", {"end_to_end": END}, {}) if c.attack is not None and not c.check]
+    for cell in cells:
+        cell.attack.fits((1, 8, 8), 10, cell.threat)
+    found = {cell.attack.name for cell in cells}
+    assert ("carlini_wagner" in found) == (norm == "l2" and name == "full")
+    if name == "standard":
+        own = {"linf": {"auto"}, "l2": {"auto", "ddn"}, "l1": {"auto", "fmn"}}.get(norm, {"sigma_zero"})
+        assert found == own | {"pgd"}
+
+
 def test_the_main_attack_joins_or_replaces_its_namesake():
     suite = Suite({"x": FGSM(), "y": PGD(steps=5)}, ["soft_slot"], others=False)
     joined = protocol({"a": suite}, main=BIM(steps=3)).cells("memdef", OWN, {})

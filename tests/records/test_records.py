@@ -25,6 +25,10 @@ def test_summarise_by_hand(small):
     assert (cell.n, cell.seed, cell.forwards, cell.backwards) == (10, 3, 10, 5)
     assert cell.mean_linf == pytest.approx(BIG)
     assert cell.interval == wilson(5, 10)
+    assert np.isnan([cell.mean_l1, cell.mean_l0, cell.mean_l0_pixels]).all()  # records of before have no such columns
+    many = {**small, "l1": np.full(70, 3.0), "l0": np.full(70, 9.0), "l0_pixels": np.full(70, 4.0)}
+    (cell, *_) = summarize(many)
+    assert (cell.mean_l1, cell.mean_l0, cell.mean_l0_pixels) == (3, 9, 4)
 
 
 def test_order_of_recording_is_kept(small):

@@ -57,7 +57,7 @@ def attack(
         y: (N,) true labels, integers in 0 .. K-1.
         method: name of a file in conf/attack (``pgd``, ``auto``, ``torchattacks/APGD``), or an attack object.
         eps: radius in pixel units of [0, 1]; a fraction may be given as text, ``"8/255"``.
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2``, ``l1``, ``l0`` or ``l0_pixels``, see :class:`robustforge.types.Threat`.
         output: where in the model's answer the logits are: an index, a key or an attribute; None: it is a tensor.
         mean: normalization of a model that does not normalize for itself, pixel units, one value or one a channel.
         std: likewise.

@@ -86,7 +86,7 @@ def evaluate(
             :func:`robustforge.attack` for what images and labels may be.
         eps: radius in pixel units of [0, 1], or a fraction as text; None for a protocol with budgets of its own, or
             the customary one of a named data set.
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2``, ``l1``, ``l0`` or ``l0_pixels``, see :class:`robustforge.types.Threat`.
         protocol: name of a file in conf/protocol, or a protocol. ``standard`` (AutoAttack, C&W and checks) is for a
             plain classifier, ``adaptive`` and ``full`` are for a defense.
         attack: one more attack that joins the protocol's: a name of conf/attack, or an attack object.
@@ -102,7 +102,7 @@ def evaluate(
         memory_gb: largest memory in GiB that a batch may take when no batch size is given.
         progress: show bars, on a terminal only.
         folder: keeps records and result, and finished work: the same call again continues an interrupted one.
-        overrides: as on the command line, such as ``protocol.suites.standard.attacks.carlini_wagner.steps=100``.
+        overrides: as on the command line, such as ``protocol.suites.l2.attacks.ddn.steps=1000``.
         **settings: fields of the protocol that are to be otherwise: ``n_test=1000``, ``false_positive_rate=0.01``.
 
     Returns:

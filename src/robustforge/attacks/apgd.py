@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustforge.attacks.apgd_l1 import ascend_sparsely
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, per_sample, project
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
@@ -57,6 +58,7 @@ class APGD(BaseAttack):
         three classes and its targeted form four: with fewer, a warning says that the margin is used.
     """
 
+    norms = ("linf", "l2", "l1")
     name: str = "apgd"
     steps: PositiveInt = 100
     restarts: PositiveInt = 1
@@ -80,6 +82,8 @@ class APGD(BaseAttack):
 
         def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
             goal = None if classes is None else goals(session, classes, rows, numbers)
+            if session.threat.norm == "l1":
+                return ascend_sparsely(session, begin, rows, self.steps, objective, goal=goal)
             return ascend_adaptively(session, begin, rows, self.steps, objective, goal=goal, give_up=self.give_up)
 
         start = partial(self.random_start, session, seed)

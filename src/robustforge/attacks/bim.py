@@ -13,6 +13,7 @@ from robustforge.attacks.core.repeats import Repeats
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BIM(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "bim"
     steps: PositiveInt = 10
     step_size: NonNegativeFloat | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import per_sample
-from robustforge.attacks.core.nearest import Nearest
+from robustforge.attacks.core.nearest import Nearest, check_norm
 from robustforge.attacks.core.rivals import likely_classes
 from robustforge.attacks.core.session import AttackSession
 from robustforge.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PositiveShare, Precision
@@ -90,6 +90,10 @@ class DeepFool(BaseAttack):
     max_step: PositiveFloat | None = None
     halvings: NonNegativeInt = 6
     norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm, self.norms)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

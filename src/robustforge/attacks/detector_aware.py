@@ -17,7 +17,7 @@ from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Iterates, Survivors
 from robustforge.ranges import NonNegativeFloat, PositiveInt
-from robustforge.types import DefenseOutput
+from robustforge.types import NORMS, DefenseOutput
 
 
 @dataclass
@@ -52,6 +52,7 @@ class DetectorAware(BaseAttack):
     """
 
     evades = needs_risk = of_system = True
+    norms = NORMS
     name: str = "detector_aware"
     schedule: Literal["penalty", "selective", "orthogonal"] = "selective"
     steps: PositiveInt = 100

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import NORMS, per_sample, random_sign
+from robustforge.attacks.core.nearest import Nearest
 from robustforge.attacks.core.restarts import first_then_others, in_rounds
 from robustforge.attacks.core.rivals import Order, goals, ranked_classes
 from robustforge.attacks.core.session import AttackSession
@@ -49,7 +50,7 @@ class _Walk(Iterates):
 
 @dataclass(frozen=True)
 class FAB(BaseAttack):
-    """Minimum-norm attack cut to the budget: adversarial images outside the ball are not returned.
+    """Minimum-norm attack; adversarial images outside the ball are not returned.
 
     Every step projects both the iterate and the clean image onto the linearized boundary between the label and one
     target class, goes a little beyond a mean of the two, and falls back toward the clean image once it is adversarial.
@@ -65,17 +66,19 @@ class FAB(BaseAttack):
         beta: share of the perturbation kept after an adversarial iterate, in (0, 1).
         give_up: end runs whose nearest adversarial point would not come into the ball at the pace of their last half:
             not in the paper, quicker, and possibly weaker.
+        early_stop: an image is done at its first adversarial iterate inside the ball; False searches for the nearest.
 
     Raises:
         UserError: settings under which it would do nothing.
 
     Notes:
-        An image is done at its first adversarial iterate inside the ball. The final search therefore asks the one
-        question that is left: whether the nearest adversarial point, pulled back onto the ball, still fools.
+        With ``early_stop`` the final search asks the one question that is left: whether the nearest adversarial point,
+        pulled back onto the ball, still fools.
         In bf16 only gradients are computed; the boundary's value is that of the float32 pass that judged the iterate.
         Later restarts start half the budget away; the paper's half of the best distance so far may exceed it.
     """
 
+    norms = ("linf", "l2", "l1")
     name: str = "fab_t"
     steps: PositiveInt = 100
     restarts: PositiveInt = 1
@@ -85,6 +88,7 @@ class FAB(BaseAttack):
     eta: Annotated[float, Ge(1)] = 1.05
     beta: OpenShare = 0.9
     give_up: bool = False
+    early_stop: bool = True
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""
@@ -98,10 +102,18 @@ class FAB(BaseAttack):
             noise = random_sign(x, session.index[rows], session.threat, SampleRandom(seed, self.name, number))
             return (x + session.threat.eps / 2 * noise).clamp(0, 1)
 
-        def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-            return self._walk(session, begin, rows, goals(session, classes, rows, numbers))
+        nearest = None if self.early_stop else Nearest(session)
 
-        return in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
+        def run(begin: Tensor, rows: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            ends, fooled = self._walk(session, begin, rows, goals(session, classes, rows, numbers))
+            if nearest is None:
+                return ends, fooled
+            for found, whose, which in zip(*(each.chunk(len(numbers)) for each in (ends, rows, fooled)), strict=True):
+                nearest.offer(found, whose, which)
+            return ends, torch.zeros_like(fooled)  # the next round looks for nearer ones
+
+        best = in_rounds(session, first_then_others(lanes, self.restarts), start, run, rows=rows)
+        return best if nearest is None else nearest.result()
 
     def _walk(self, session: AttackSession, start: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """(images (n, C, H, W): fooling ones in the ball, else clean ones; (n,) bool: which fooled)."""
@@ -116,7 +128,8 @@ class FAB(BaseAttack):
             logits = session.logits(s.x, runs.rows, exact=True)
             s.adversarial = session.suspects(logits, runs.rows)
             s.value = _toward(logits, s.goal).masked_fill(s.adversarial, float("-inf"))  # those move once more
-            s = runs.judge(s, s.note_nearest(threat))
+            inside = s.note_nearest(threat)
+            s = runs.judge(s, inside) if self.early_stop else s
             back = s.clean + self.beta * (s.x - s.clean)
             s.x = torch.where(per_sample(s.adversarial, back), back, s.x)
             if self.give_up and number + 1 in _MARKS:
@@ -154,7 +167,8 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
     Notes:
         The minimizer moves pixel i by ``min(t * pace_i, room_i)`` in the direction that helps, with pace 1 for
         L-infinity and ``|normal_i|`` for L2. What that gains is concave and piecewise linear in t, so that Newton's
-        method from t = 0 never overshoots and ends exactly, without sorting pixels.
+        method from t = 0 never overshoots and ends exactly, without sorting pixels. For L1 the steepest pixels move as
+        far as they have room, one after the other.
     """
     shape = x.shape
     x, normal, size = x.flatten(1), normal.flatten(1), rise.abs()[:, None]
@@ -164,6 +178,11 @@ def to_hyperplane(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor
     direction = normal.sign() * rise.sign()[:, None]
     weight = normal.abs()
     room = torch.where(direction > 0, 1 - x, x)
+    if norm == "l1":
+        order = weight.argsort(1, descending=True)
+        gain = (weight * room).gather(1, order)
+        share = ((size - (gain.cumsum(1) - gain)) / gain.clamp_min(torch.finfo(gain.dtype).tiny)).clamp(0, 1)
+        return (direction * room * torch.zeros_like(share).scatter(1, order, share)).view(shape)
     pace = torch.ones_like(weight) if norm == "linf" else weight
     slope_of = weight * pace
     t = torch.zeros_like(size)

@@ -14,11 +14,12 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.randomness import SampleRandom
 from robustforge.ranges import ShareBelowOne
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
 class FGSM(BaseAttack):
-    """One step of length eps along the loss gradient; the normalized gradient for L2.
+    """One step of length eps along the loss gradient, in the norm of the threat.
 
     Attributes:
         loss: ``cross_entropy`` or ``margin``.
@@ -32,6 +33,7 @@ class FGSM(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "fgsm"
     loss: Loss = "cross_entropy"
     label: Literal["given", "predicted"] = "given"

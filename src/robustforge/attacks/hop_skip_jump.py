@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import ascent_direction, l2_norm, per_sample
-from robustforge.attacks.core.nearest import Nearest, bisect
+from robustforge.attacks.core.nearest import Nearest, bisect, check_norm
 from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
 from robustforge.ranges import PositiveFloat, PositiveInt
@@ -52,6 +52,10 @@ class HopSkipJump(BaseAttack):
     init_tries: PositiveInt = 100
     gamma: PositiveFloat = 1.0
     norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.name, self.norm, self.norms)
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:
         """See :class:`robustforge.attacks.core.attack.BaseAttack`."""

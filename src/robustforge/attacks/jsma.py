@@ -114,6 +114,7 @@ class JSMA(BaseAttack):
         saturated. Images that the paper gives up are what other libraries' looser rules break: hence ``relax``.
     """
 
+    norms = ("linf", "l2", "l0")
     name: str = "jsma"
     theta: Annotated[float, Ge(-1), Le(1)] = 1.0
     gamma: PositiveShare = 1.0

@@ -13,7 +13,7 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.attacks.pgd import ascend
 from robustforge.ranges import NonNegativeFloat, PositiveInt
-from robustforge.types import UserError
+from robustforge.types import NORMS, UserError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class MultiTargeted(BaseAttack):
         UserError: settings under which it would do nothing, or a ``target``: it has its own.
     """
 
+    norms = NORMS
     name: str = "multi_targeted"
     classes: PositiveInt | None = None
     order: Order = "logits"

@@ -13,6 +13,7 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
 from robustforge.randomness import SampleRandom
 from robustforge.ranges import PositiveFloat, PositiveInt
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Noise(BaseAttack):
 
     Attributes:
         kind: ``uniform`` in the ball, or ``gaussian``: for L-infinity pixels of standard deviation ``scale * eps`` cut
-            at eps, for L2 a random direction of length eps.
+            at eps, for other norms a random direction of length eps.
         repeats: draws an image; the first that fools is returned, else the last.
         scale: standard deviation of Gaussian pixels as a share of eps.
 
@@ -29,6 +30,7 @@ class Noise(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "uniform_noise"
     kind: Literal["uniform", "gaussian"] = "uniform"
     repeats: PositiveInt = 10
@@ -49,7 +51,7 @@ class Noise(BaseAttack):
         x, index, threat = session.x[rows], session.index[rows], session.threat
         if self.kind == "uniform":
             noisy = random_start(x, index, threat, random)
-        elif threat.norm == "l2":
+        elif threat.norm != "linf":
             noisy = x + threat.eps * random_sign(x, index, threat, random)
         else:
             noisy = x + self.scale * threat.eps * random.normal(index, x.shape[1:])

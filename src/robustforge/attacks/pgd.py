@@ -17,6 +17,7 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
 from robustforge.attacks.core.survivors import Survivors, standing
 from robustforge.ranges import NonNegativeFloat, PositiveInt
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class PGD(BaseAttack):
         UserError: settings under which it would do nothing.
     """
 
+    norms = NORMS
     name: str = "pgd"
     steps: PositiveInt = 40
     step_size: NonNegativeFloat | None = None

@@ -14,12 +14,14 @@ from robustforge.attacks.core.attack import BaseAttack
 from robustforge.attacks.core.geometry import project, random_sign
 from robustforge.attacks.core.session import AttackSession
 from robustforge.randomness import SampleRandom
+from robustforge.types import NORMS
 
 
 @dataclass(frozen=True)
 class RandomSign(BaseAttack):
-    """One draw of random signs times eps (a random direction of length eps for L2), clipped to [0, 1]; no gradients."""
+    """One draw of random signs times eps (other norms: a random direction of length eps), clipped to [0, 1]."""
 
+    norms = NORMS
     name: str = "random_sign"
 
     def perturb(self, session: AttackSession, seed: int) -> Tensor:

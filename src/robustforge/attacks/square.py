@@ -58,6 +58,7 @@ class Square(BaseAttack):
     """
 
     evades = of_system = True
+    norms = ("linf", "l2", "l1")
     name: str = "square"
     precision: Precision = "float32"
     n_queries: PositiveInt = 5000

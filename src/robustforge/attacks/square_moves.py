@@ -1,4 +1,4 @@
-"""Square's random moves: stripes and windows of +-eps for L-infinity, windows of moved mass for L2.
+"""Square's random moves: stripes and windows of +-eps for L-infinity, windows of moved mass for L2 and L1.
 
 Every sample draws its own; windows are gathered and scattered, so that a move costs its window and not the image.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustforge.attacks.core.geometry import l2_norm, per_sample
+from robustforge.attacks.core.sparse import project_l1
 from robustforge.randomness import SampleRandom
 from robustforge.types import Norm
 
@@ -81,6 +82,29 @@ def l2_propose(x: Tensor, clean: Tensor, draw: Tensor, side: int, eps: float) ->
     return _at_distance(clean, delta, eps), torch.arange(len(x), device=x.device)
 
 
+def l1_start(clean: Tensor, index: Tensor, random: SampleRandom, eps: float) -> Tensor:
+    """The same tiles projected onto the L1 ball within [0, 1] (Croce & Hein 2021, arXiv:2103.01208, Appendix)."""
+    return project_l1(l2_start(clean, index, random, eps), clean, eps)
+
+
+def l1_propose(x: Tensor, clean: Tensor, draw: Tensor, side: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Moves a window's perturbation as in L2, with mass counted in L1; see :func:`l2_propose`."""
+    side = min(max(side, 3) | 1, *x.shape[2:])
+    delta = x - clean
+    window, other = _window(x, draw[:, 0], draw[:, 1], side), _window(x, draw[:, 2], draw[:, 3], side)
+    old = delta[window]
+    before = delta.abs().sum((2, 3), keepdim=True)
+    delta[other] = 0.0
+    delta[window] = 0.0
+    freed = (before - delta.abs().sum((2, 3), keepdim=True)).clamp(min=0)
+    unused = (eps - before.sum(1, keepdim=True)).clamp(min=0) / x.shape[1]
+    shape = kernel(side).to(x.device)
+    shape = torch.where(per_sample(draw[:, 4] < 0.5, x), shape, shape.T)
+    new = shape * _sign(draw[:, DRAWS:, None, None]) + old / _mass(old)
+    delta[window] = new / _mass(new) * (unused + freed)
+    return project_l1(clean + delta, clean, eps), torch.arange(len(x), device=x.device)
+
+
 def kernel(side: int) -> Tensor:
     """(side, side) of unit norm: a positive bump above a negative one (Sec. 3.3, Eq. 2)."""
     upper = _bump(side // 2, side)
@@ -120,4 +144,13 @@ def _norm(window: Tensor) -> Tensor:
     return norm.clamp_min(_TINY)
 
 
-MOVES: dict[Norm, tuple[Start, Propose]] = {"linf": (linf_start, linf_propose), "l2": (l2_start, l2_propose)}
+def _mass(window: Tensor) -> Tensor:
+    """Sum of absolute values of each sample's channels, (n, C, 1, 1), never 0."""
+    return window.abs().sum((2, 3), keepdim=True).clamp_min(_TINY)
+
+
+MOVES: dict[Norm, tuple[Start, Propose]] = {
+    "linf": (linf_start, linf_propose),
+    "l2": (l2_start, l2_propose),
+    "l1": (l1_start, l1_propose),
+}

@@ -13,7 +13,7 @@ from typing import Any
 
 from robustforge.types import Threat, UserError
 
-_NAMES = {"linf": "L-infinity", "l2": "L2", "l1": "L1", "l0": "L0"}
+_NAMES = {"linf": "L-infinity", "l2": "L2", "l1": "L1", "l0": "L0", "l0_pixels": "L0 of pixels"}
 _PAIRS = 1 << 28  # most pairs of pixels that JSMA's tables may have: 2 GiB each
 _REACH = 2.5  # radii that all steps together span, as with the library's own defaults: 10 steps of 2/255 for 8/255
 # Seen in its results; said whenever the attack is used, so that nobody reports such a number unaware.
@@ -54,11 +54,12 @@ NORMS = {
     "EADL1": "l1",
     "EADEN": "l1",
     "JSMA": "l0",
-    "OnePixel": "l0",
-    "Pixle": "l0",
+    "OnePixel": "l0_pixels",
+    "Pixle": "l0_pixels",
     "SparseFool": "l0",
 }
 NORMLESS = ("GN", "VANILA")  # noise, and nothing at all
+IN_L1 = ("FAB",)  # of the classes whose norm can be told
 LIMITS = {
     "APGDT": Limits(classes=4),
     "AutoAttack": Limits(classes=4),
@@ -72,10 +73,12 @@ _SQUARE_L2 = Limits(square=True, side=5)
 
 
 def norm_of(attack: str, options: Mapping[str, Any], accepts: Mapping[str, Any], threat: Threat) -> str:
-    """The norm in which a class searches: ``linf``, ``l2``, ``l1`` or ``l0``."""
+    """The norm in which a class searches; one that can be told searches in L-infinity, L2 and, some of them, L1."""
     if "norm" in options:
         return str(options["norm"]).lower()
-    return threat.norm if "norm" in accepts or attack in NORMLESS else NORMS.get(attack, "linf")
+    if "norm" in accepts:
+        return threat.norm if threat.norm in ("linf", "l2", *(("l1",) if attack in IN_L1 else ())) else "linf"
+    return threat.norm if attack in NORMLESS else NORMS.get(attack, "linf")
 
 
 def check_norm(attack: str, options: Mapping[str, Any], accepts: Mapping[str, Any], threat: Threat) -> None:
@@ -91,7 +94,7 @@ def check_norm(attack: str, options: Mapping[str, Any], accepts: Mapping[str, An
     bounded = {"eps", "max_epsilon"} & set(accepts)
     if own == threat.norm or (not bounded and threat.norm == "linf" and threat.eps >= 1):
         return
-    advice = f"set threat={own}" if own in ("linf", "l2") else "choose another attack"
+    advice = f"set threat={own}, or choose another attack" if own in _NAMES else "choose another attack"
     advice += "" if bounded else ", or threat.eps=1 in L-infinity, which allows any image"
     raise UserError(
         f"torchattacks.{attack} searches in {_NAMES.get(own, own)}, and the threat is a radius of {threat.eps:.4g} in "
@@ -151,15 +154,15 @@ def fitted_options(
         With ``eps`` (``max_epsilon``), ``norm`` and ``n_classes`` where the class takes them, and the step size in the
         library's own proportion to the radius: ``alpha`` spans 2.5 eps in all steps (2 eps for PGDL2 and PGDRSL2, 1.25
         for the one step of FFGSM), SPSA's ``lr`` likewise. The noise of GN gets the standard deviation eps / 2, in L2
-        one whose expected length is eps.
+        one whose expected length is eps, and so in L1; of a count 0.5.
     """
     accepts = inspect.signature(factory).parameters
     wanted: dict[str, Any] = {
         "eps": threat.eps,
         "max_epsilon": threat.eps,
-        "norm": {"linf": "Linf", "l2": "L2"}[threat.norm],
+        "norm": {"linf": "Linf", "l2": "L2"}.get(threat.norm, threat.norm.upper()),
         "n_classes": num_classes,
-        "std": threat.eps / 2 if threat.norm == "linf" else threat.eps / (shape[0] * shape[1] * shape[2]) ** 0.5,
+        "std": _noise(threat, shape[0] * shape[1] * shape[2]),
     }
     if "eps" in accepts:
         eps = float(options.get("eps", threat.eps))
@@ -171,6 +174,12 @@ def fitted_options(
             wanted["lr"] = _REACH * eps / max(1, options.get("nb_iter", accepts["nb_iter"].default))
         wanted.pop("std")  # Jitter's is of the logits
     return {**{name: value for name, value in wanted.items() if name in accepts}, **options}
+
+
+def _noise(threat: Threat, values: int) -> float:
+    """Standard deviation of Gaussian noise on so many values that about fills the ball."""
+    sizes: dict[str, float] = {"linf": threat.eps / 2, "l2": threat.eps / values**0.5, "l1": threat.eps / values}
+    return sizes.get(threat.norm, 0.5)
 
 
 def short_of(options: Mapping[str, Any], accepts: Mapping[str, Any]) -> str | None:

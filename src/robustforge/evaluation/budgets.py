@@ -16,7 +16,7 @@ FEWEST = 4  # budgets that make a strip worth drawing
 
 
 def save_budgets(defense: Defense, data: ImageData, protocol: Protocol, path: Path, device: torch.device) -> None:
-    """Writes the first test image under the attacks of the protocol's first suite at every budget, end to end.
+    """Writes the first test image under the attacks of the first suite that takes every budget, end to end.
 
     Args:
         defense: trained, on ``device``.
@@ -25,12 +25,13 @@ def save_budgets(defense: Defense, data: ImageData, protocol: Protocol, path: Pa
         path: file to write, see :func:`robustforge.reporting.figures.budgets.budgets`.
         device: where it runs.
     """
-    if len(protocol.budgets) < FEWEST:
+    suites = [suite for suite in protocol.suites.values() if all(map(suite.takes, protocol.budgets))]
+    if len(protocol.budgets) < FEWEST or not suites:
         return
     surface = defense.surfaces()["end_to_end"]
     x = data.test.pixels(slice(1), device)
     y = data.test.labels[:1].to(device)
-    attacks = list(next(iter(protocol.suites.values())).attacks.values())
+    attacks = list(suites[0].attacks.values())
     rows = [[attack(surface, x, y, threat).x_adv for threat in protocol.budgets] for attack in attacks]
     attacked = torch.stack([torch.cat(row) for row in rows])
     answers = [fooled(surface, row, y.expand(len(row)))[1].logits.argmax(1) for row in attacked]

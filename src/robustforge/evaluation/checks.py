@@ -21,7 +21,7 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.types import Threat
 
 RESTARTS = 5
-L2_FACTOR = 20  # a customary L2 budget times this spans the distance between two images
+FACTOR = 20  # a customary budget in L2, L1 or L0 times this spans the distance between two images
 
 
 def checks_of(attack: Attack, threat: Threat) -> list[tuple[str, Attack, Threat]]:
@@ -38,7 +38,7 @@ def checks_of(attack: Attack, threat: Threat) -> list[tuple[str, Attack, Threat]
         return []
     # a fixed step is made for a fixed budget
     free = _with(attack, step_size=None) if getattr(attack, "step_size", None) is not None else attack
-    everything = 1.0 if threat.norm == "linf" else L2_FACTOR * threat.eps
+    everything = 1.0 if threat.norm == "linf" else FACTOR * threat.eps
     found = [("identity", attack, Threat(threat.norm, 0.0)), ("unbounded", free, Threat(threat.norm, everything))]
     restarts = getattr(attack, "restarts", None)
     if "restarts" in names and isinstance(restarts, int):

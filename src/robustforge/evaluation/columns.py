@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustforge.attacks.core.geometry import l2_norm, linf_norm
+from robustforge.attacks.core.geometry import NORMS
 from robustforge.records.members import member_column
 from robustforge.types import AttackResult, Batch, DefenseOutput
 
@@ -39,8 +39,7 @@ def batch_columns(
         "success": _numpy(result.success),
         "accepted": accepted,
         "risk": nan if risk is None else _numpy(risk.double()),
-        "linf": _numpy(linf_norm(delta).double()),
-        "l2": _numpy(l2_norm(delta).double()),
+        **{name: _numpy(norm(delta).double()) for name, norm in NORMS.items()},
         "forwards": _numpy(result.forwards),
         "backwards": _numpy(result.backwards),
         "zero_gradient": nan if trace is None else _numpy(trace.zero_gradient.double()),

@@ -12,35 +12,13 @@ from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, eot
 from robustforge.attacks.none import NoAttack
 from robustforge.evaluation.checks import checks_of
+from robustforge.evaluation.suite import Suite as Suite
 from robustforge.hints import check_fields
 from robustforge.ranges import PositiveFloat, PositiveInt, Seed, ShareBelowOne, Some
 from robustforge.types import Threat, UserError
 
 WORST = "worst_case"  # what tables call the minimum over all attacks
 DRAWS = 16  # of the surface `eot` of a defense that names none
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Attacks that are run on the same surfaces.
-
-    Attributes:
-        attacks: the attacks; the keys are for overriding, records carry each attack's own name.
-        surfaces: surface names of the defense, or None for all it has but the aimed ones, which only targeted attacks
-            understand. Rows of other systems are attacked end to end.
-        others: whether the other systems (undefended, selector) are attacked with it too.
-        aimed: attack the aimed surfaces and nothing else, where the defense has any.
-        budgets: radii of its own, or None for the protocol's.
-        blind: its attacks ask the surface's own answer whether they are done, and never the deployed system, which
-            judges the result all the same: attackers that know of no detector.
-    """
-
-    attacks: Mapping[str, Attack]
-    surfaces: Sequence[str] | None = None
-    others: bool = True
-    aimed: bool = False
-    budgets: Some[Threat] | None = None
-    blind: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,7 +160,7 @@ class Protocol:
             cells += [Cell(row, surfaces["end_to_end"], rate=rate) for row, surfaces in rows.items()]
         for label, suite in self.suites.items():
             wanted = self._surfaces(label, suite, name, own)
-            for threat in self.budgets if suite.budgets is None else suite.budgets:
+            for threat in suite.radii(self.budgets):
                 for attack in self._attacks(suite):
                     for rate in self.rates:
                         if suite.others:

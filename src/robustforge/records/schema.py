@@ -35,8 +35,8 @@ COLUMNS = (
     Column("system", pa.string(), "row of the table: the defense, a part of it, or 'undefended'"),
     Column("attack", pa.string(), "name of the attack; 'clean' for images that nothing attacked"),
     Column("surface", pa.string(), "name of the surface that the attack differentiated or queried; 'none' if clean"),
-    Column("norm", pa.string(), "norm of the budget: 'linf', 'l2', or 'none' if clean"),
-    Column("eps", pa.float64(), "budget in units of [0, 1] pixels; NaN or infinite for an attack without a budget"),
+    Column("norm", pa.string(), "norm of the budget: 'linf', 'l2', 'l1', 'l0', 'l0_pixels', or 'none' if clean"),
+    Column("eps", pa.float64(), "budget in units of [0, 1] pixels, or a count; NaN or infinite: without a budget"),
     Column("seed", pa.int64(), "seed of the attack's random draws"),
     Column("index", pa.int64(), "position of the sample in its split"),
     Column("label", pa.int64(), "true class"),
@@ -56,6 +56,9 @@ COLUMNS = (
     Column("check", pa.string(), "what the cell checks on a subset of the images; empty for a number of the table", ""),
     Column("evades", pa.bool_(), "whether the attack lowers the risk too", False),
     Column("skipped", pa.bool_(), "not attacked, as the worst case had lost the image before", False),
+    Column("l1", pa.float64(), "L1 norm of the perturbation, units of [0, 1] pixels", NAN),
+    Column("l0", pa.float64(), "number of values that were changed, each channel for itself", NAN),
+    Column("l0_pixels", pa.float64(), "number of positions at which any channel was changed", NAN),
 )
 SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 # the columns that name a cell, the group of records behind one number
@@ -70,11 +73,11 @@ class Budget(Protocol):
 
     @property
     def norm(self) -> str:
-        """``linf`` or ``l2``."""
+        """``linf``, ``l2``, ``l1``, ``l0`` or ``l0_pixels``."""
 
     @property
     def eps(self) -> float:
-        """Radius in units of [0, 1] pixels."""
+        """Radius in units of [0, 1] pixels, or a count."""
 
 
 def cell_table(

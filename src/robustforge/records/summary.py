@@ -34,6 +34,9 @@ class Cell:
         rejected: percent of ``n`` that the system rejected.
         mean_linf: mean perturbation, pixel units; NaN for a worst case, which mixes attacks.
         mean_l2: the same in the Euclidean norm.
+        mean_l1: the same in the L1 norm; NaN for records that lack it, as the next two.
+        mean_l0: mean number of changed values.
+        mean_l0_pixels: mean number of changed positions.
         forwards: forward passes per image; summed over the attacks for a worst case.
         backwards: backward passes per image.
         seed: of the cell's records, or None where they differ.
@@ -61,6 +64,9 @@ class Cell:
     check: str = ""
     seconds: float | None = None
     members: list[dict[str, Any]] = field(default_factory=list)
+    mean_l1: float = math.nan
+    mean_l0: float = math.nan
+    mean_l0_pixels: float = math.nan
 
     @property
     def key(self) -> CellKey:
@@ -88,6 +94,9 @@ def summarize(source: Any, checks: bool = False) -> list[Cell]:
             rejected=100 * (1 - _mean(part, "accepted")),
             mean_linf=_mean(part, "linf"),
             mean_l2=_mean(part, "l2"),
+            mean_l1=_mean(part, "l1"),
+            mean_l0=_mean(part, "l0"),
+            mean_l0_pixels=_mean(part, "l0_pixels"),
             forwards=_mean(part, "forwards"),
             backwards=_mean(part, "backwards"),
             seed=_one_seed([part]),

@@ -10,7 +10,7 @@ from robustforge.records.summary import WORST
 from robustforge.records.table import CLEAN
 
 MISSING = "–"  # noqa: RUF001
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "l0_pixels": "L0 pixels"}
 
 
 def percent(value: float | None, n: int) -> str:

@@ -7,7 +7,6 @@ from typing import Literal, Self
 
 from torch import Tensor
 
-from robustforge.attacks.core.checks import PRECISIONS, check_at_least, check_choice
 from robustforge.attacks.core.geometry import limits
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.surface import Objective
@@ -16,20 +15,6 @@ from robustforge.losses.classification import cross_entropy_per_sample, margin
 
 Loss = Literal["cross_entropy", "margin"]
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy_per_sample, "margin": margin}
-
-
-def check_settings(
-    name: str, loss: str, precision: str, steps: int = 1, restarts: int = 1, step_size: float | None = None
-) -> None:
-    """Refuses settings under which an attack would do nothing and a defense would look robust.
-
-    Raises:
-        UserError: which setting, and what it may be.
-    """
-    check_at_least(name, 1, steps=steps, restarts=restarts)
-    check_at_least(name, 0, step_size=step_size)
-    check_choice(name, "loss", loss, OBJECTIVES)
-    check_choice(name, "precision", precision, PRECISIONS)
 
 
 @dataclass

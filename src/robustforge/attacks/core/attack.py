@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from robustforge.attacks.core.checks import check_threat
 from robustforge.attacks.core.geometry import project, random_start
 from robustforge.attacks.core.session import AttackSession, attacking
 from robustforge.attacks.core.surface import Surface
@@ -16,7 +17,7 @@ from robustforge.attacks.core.targets import Target, check_target
 from robustforge.hints import check_fields
 from robustforge.randomness import SampleRandom
 from robustforge.ranges import Precision
-from robustforge.types import AttackResult, Threat
+from robustforge.types import AttackResult, Norm, Threat
 
 
 class Attack(Protocol):
@@ -81,6 +82,7 @@ class BaseAttack(Attack):
         evades: whether it lowers a detector's risk too; of the class, not a setting.
         needs_risk: whether it is plain gradient ascent where nothing can be rejected; likewise.
         of_system: whether it asks the whole system alone, to which all surfaces of one system are the same; likewise.
+        norms: of the balls that it can search; of the class, not a setting.
 
     Raises:
         UserError: a setting of another type or out of range, under which it would do nothing: see the type hints.
@@ -92,12 +94,14 @@ class BaseAttack(Attack):
     evades: ClassVar[bool] = False
     needs_risk: ClassVar[bool] = False
     of_system: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def fits(self, shape: Sequence[int], num_classes: int, threat: Threat) -> None:
-        """See :class:`Attack`; refuses a target that is none of the classes."""
+        """See :class:`Attack`; refuses a target that is none of the classes, and balls of other norms."""
+        check_threat(self.name, threat, self.norms)
         check_target(self.name, self.target, num_classes)
 
     def __call__(
@@ -123,6 +127,7 @@ class BaseAttack(Attack):
             target=self.target,
             seed=seed,
         ) as session:
+            check_threat(self.name, session.threat, self.norms)
             attackable = session.threat.eps > 0 and len(x) > 0
             return session.finish(self.perturb(session, seed) if attackable else session.x.clone())
 

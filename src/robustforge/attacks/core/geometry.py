@@ -1,4 +1,4 @@
-"""The ball an adversarial example lives in: starts, steps, projections and distances, for L-infinity and L2."""
+"""The ball an adversarial example lives in: starts, steps, projections and distances, for every norm."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from robustforge.attacks.core.sparse import (
+    l0_step,
+    l1_step,
+    project_l0,
+    project_l1,
+    random_l1,
+    random_places,
+)
 from robustforge.randomness import SampleRandom
-from robustforge.types import Threat
+from robustforge.types import COUNTS, Threat
 
 _TINY = 1e-12
 
@@ -34,20 +42,40 @@ def linf_norm(x: Tensor) -> Tensor:
     return x.flatten(1).abs().amax(dim=1)
 
 
-NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2_norm, "linf": linf_norm}
+def l0_norm(x: Tensor) -> Tensor:
+    """Number of values of each sample that are not 0, (B,) float."""
+    return (x.flatten(1) != 0).sum(1).to(x.dtype)
+
+
+def l0_pixels_norm(x: Tensor) -> Tensor:
+    """Number of positions of each image (B, C, H, W) at which any channel is not 0, (B,) float."""
+    return (x != 0).any(1).flatten(1).sum(1).to(x.dtype)
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "l2": l2_norm,
+    "linf": linf_norm,
+    "l1": lambda x: x.flatten(1).abs().sum(1),
+    "l0": l0_norm,
+    "l0_pixels": l0_pixels_norm,
+}
 
 
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
-    """Nearest point of the ball around ``x``, then of [0, 1]; both (B, C, H, W)."""
+    """Nearest point of the ball around ``x``, then of [0, 1] (L1 and L0: of both at once); both (B, C, H, W)."""
     if threat.norm == "linf":
         return torch.min(torch.max(x_adv, x - threat.eps), x + threat.eps).clamp(0, 1)
+    if threat.norm == "l1":
+        return project_l1(x_adv, x, threat.eps)
+    if threat.norm in COUNTS:
+        return project_l0(x_adv, x, threat.eps, threat.norm == "l0_pixels")
     delta = x_adv - x
     scale = (threat.eps / l2_norm(delta).clamp_min(_TINY)).clamp(max=1.0)
     return (x + delta * per_sample(scale, delta)).clamp(0, 1)
 
 
 def limits(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor] | None:
-    """Lowest and highest pixels (B, C, H, W) of an L-infinity ball within [0, 1]; None for L2, which is no box."""
+    """Lowest and highest pixels (B, C, H, W) of an L-infinity ball within [0, 1]; None for others, which are no box."""
     if threat.norm != "linf":
         return None
     return (x - threat.eps).clamp_(min=0), (x + threat.eps).clamp_(max=1)
@@ -66,23 +94,35 @@ def projected_step_(
         threat: the ball.
         box: what :func:`limits` answers for ``x`` and ``threat``.
     """
+    if threat.norm == "l1":  # the few values that a step moves must have room to move
+        gradient.masked_fill_(torch.where(gradient > 0, current >= 1, current <= 0), 0.0)
     if box is None:
         return project(current + size * ascent_direction(gradient, threat), x, threat)
     return torch.clamp(gradient.sign_().mul_(size).add_(current), *box)
 
 
 def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
-    """Steepest-ascent direction of unit norm: the sign for L-infinity, the normalized gradient for L2."""
+    """Ascent direction: the sign for L-infinity, the normalized gradient for L2 and, by its mean, for L0.
+
+    L1 takes the signs of the largest entries; see :mod:`robustforge.attacks.core.sparse`.
+    """
     if threat.norm == "linf":
         return gradient.sign()
+    if threat.norm == "l1":
+        return l1_step(gradient)
+    if threat.norm in COUNTS:
+        return l0_step(gradient, threat.eps)
     # confident networks' gradients are so small that their squares, or a floor under their norm, would shorten it
     gradient = gradient / per_sample(linf_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
     return gradient / per_sample(l2_norm(gradient).clamp_min(_TINY), gradient)
 
 
 def random_start(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) -> Tensor:
-    """A uniform point of the ball around ``x`` (B, C, H, W), clipped to [0, 1]."""
+    """A uniform point of the ball around ``x`` (B, C, H, W), clipped to [0, 1]; for counts new values."""
     shape = x.shape[1:]
+    if threat.norm in COUNTS:
+        places = random_places(x, index, threat.eps, threat.norm == "l0_pixels", random)
+        return torch.where(places, random.uniform(index, shape), x)
     if threat.norm == "linf":
         noise = (2 * random.uniform(index, shape) - 1) * threat.eps
     else:
@@ -93,7 +133,12 @@ def random_start(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom)
 
 
 def random_sign(x: Tensor, index: Tensor, threat: Threat, random: SampleRandom) -> Tensor:
-    """A random direction like ``x`` (B, C, H, W): signs for L-infinity, a unit vector for L2."""
+    """A random direction like ``x`` (B, C, H, W): signs for L-infinity and for a count, a unit vector for L2 and L1."""
+    if threat.norm == "l1":
+        return random_l1(x, index, random)
+    if threat.norm in COUNTS:
+        places = random_places(x, index, threat.eps, threat.norm == "l0_pixels", random)
+        return torch.where(random.uniform(index, x.shape[1:]) < 0.5, -1.0, 1.0) * places
     if threat.norm == "linf":
         return torch.where(random.uniform(index, x.shape[1:]) < 0.5, -1.0, 1.0)
     direction = random.normal(index, x.shape[1:])

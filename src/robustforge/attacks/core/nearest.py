@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from robustforge.attacks.core.session import AttackSession
 from robustforge.types import UserError
 
 
-def check_norm(name: str, norm: str | None) -> None:
-    """Raises UserError for a norm that is neither of the two, nor None for the threat's."""
-    if norm is not None and norm not in NORMS:
-        raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(NORMS)}, or null for the threat's.")
+def check_norm(name: str, norm: str | None, norms: Collection[str]) -> None:
+    """Raises UserError for a norm that is none of ``norms``, nor None for the threat's."""
+    if norm is not None and norm not in norms:
+        raise UserError(f"Attack {name} has norm='{norm}': choose one of {', '.join(norms)}, or null for the threat's.")
 
 
 def bisect(fooled: Callable[[Tensor], Tensor], rows: Tensor, halvings: int) -> Tensor:
@@ -89,6 +89,21 @@ class Nearest:
         bisect(
             lambda share: self.offer(torch.lerp(clean, far, per_sample(share, clean)), rows, everyone), rows, halvings
         )
+
+    def prune(self, rows: Tensor, most: int) -> None:
+        """Sets up to ``most`` changed values (pixels) of what was found (n,) back, smallest first, while it fools."""
+        rows = rows[self.distance[rows].isfinite() & (self.distance[rows] > 0)]
+        clean = self._session.x[rows]
+        size = (self.x_adv[rows] - clean).abs()
+        size = size.sum(1, keepdim=True) if self.name == "l0_pixels" else size
+        ranked = size.flatten(1).masked_fill(size.flatten(1) == 0, float("inf")).sort(1)
+        for place, value in zip(*(each[:, :most].unbind(1) for each in (ranked.indices, ranked.values)), strict=True):
+            going = value.isfinite().nonzero().flatten()
+            if not len(going):
+                break
+            back = torch.zeros_like(size.flatten(1), dtype=torch.bool).scatter_(1, place[:, None], True).view_as(size)
+            trial = torch.where(back, clean, self.x_adv[rows])
+            self.offer(trial[going], rows[going], torch.ones_like(going, dtype=torch.bool))
 
     def result(self) -> Tensor:
         """(B, C, H, W) inside the ball: what was found, projected where it lies outside."""
