@@ -103,6 +103,7 @@ def test_every_class_gives_a_result_or_one_sentence_beforehand(attack, norm):
         ("APGD", {"norm": "L2"}, (3, 16, 16), 10, "linf", "set threat=l2"),
         ("APGD", {}, (3, 16, 16), 10, "l1", "searches in L-infinity"),
         ("Square", {}, (3, 16, 16), 10, "l1", "searches in L-infinity"),
+        ("FAB", {}, (3, 16, 16), 10, "l1", "searches in L-infinity"),
         ("JSMA", {}, (1, 8, 8), 10, "l1", "set threat=l0,"),
         ("OnePixel", {}, (1, 8, 8), 10, "l1", "set threat=l0_pixels"),
     ],
@@ -114,7 +115,7 @@ def test_what_is_refused(attack, options, shape, classes, norm, words):
 @pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning")
 @pytest.mark.parametrize(
     ("attack", "options", "norm"),
-    [("FAB", {"steps": 2}, "l1"), ("EADL1", {"max_iterations": 2, "binary_search_steps": 1}, "l1"), ("GN", {}, "l1"),
+    [("EADL1", {"max_iterations": 10, "binary_search_steps": 1}, "l1"), ("GN", {}, "l1"),
      ("OnePixel", {"steps": 1, "popsize": 2}, "l0_pixels"), ("GN", {}, "l0")],
 )  # fmt: skip
 def test_sparse_norms_are_searched_and_kept(victim, images, attack, options, norm):

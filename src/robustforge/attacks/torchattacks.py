@@ -93,11 +93,11 @@ class _AttackedModel(nn.Module):
         self._count("forwards", len(x))
         copy = x.clone()  # a network may write into its input, and x may be the input of several passes
         seen: list[Tensor] = []  # the margins of this pass
-        if x.requires_grad:
+        if copy.requires_grad:  # not so where gradients are off
             copy.register_hook(partial(self._differentiated, seen))  # type: ignore[no-untyped-call]
         logits = self._session.surface.logits(copy, y)
         check_logits(logits)
-        if x.requires_grad and not logits.requires_grad:  # a surface that does not look at the image: an honest zero
+        if copy.requires_grad and not logits.requires_grad:  # a surface that does not look at the image: an honest zero
             logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
         if len(x) == len(self._rows):
             seen.append(margin(logits.detach().float(), y))

@@ -59,7 +59,6 @@ NORMS = {
     "SparseFool": "l0",
 }
 NORMLESS = ("GN", "VANILA")  # noise, and nothing at all
-IN_L1 = ("FAB",)  # of the classes whose norm can be told
 LIMITS = {
     "APGDT": Limits(classes=4),
     "AutoAttack": Limits(classes=4),
@@ -73,11 +72,11 @@ _SQUARE_L2 = Limits(square=True, side=5)
 
 
 def norm_of(attack: str, options: Mapping[str, Any], accepts: Mapping[str, Any], threat: Threat) -> str:
-    """The norm in which a class searches; one that can be told searches in L-infinity, L2 and, some of them, L1."""
+    """The norm in which a class searches; one that can be told searches in L-infinity or L2 (FAB's L1 fails)."""
     if "norm" in options:
         return str(options["norm"]).lower()
     if "norm" in accepts:
-        return threat.norm if threat.norm in ("linf", "l2", *(("l1",) if attack in IN_L1 else ())) else "linf"
+        return threat.norm if threat.norm in ("linf", "l2") else "linf"
     return threat.norm if attack in NORMLESS else NORMS.get(attack, "linf")
 
 
@@ -160,7 +159,7 @@ def fitted_options(
     wanted: dict[str, Any] = {
         "eps": threat.eps,
         "max_epsilon": threat.eps,
-        "norm": {"linf": "Linf", "l2": "L2"}.get(threat.norm, threat.norm.upper()),
+        "norm": {"l2": "L2"}.get(threat.norm, "Linf"),
         "n_classes": num_classes,
         "std": _noise(threat, shape[0] * shape[1] * shape[2]),
     }
