@@ -106,5 +106,5 @@ def test_what_every_attack_owes(victim, images):
 
 @pytest.mark.parametrize("kind", [APGD, FAB, MultiTargeted, ConstraintDescent])
 def test_an_unknown_order_is_refused(kind):
-    with pytest.raises(UserError, match=r"order='nearest': choose one of logits, malt"):
+    with pytest.raises(UserError, match=r"order is 'nearest': give logits or malt"):
         kind(order="nearest")

@@ -87,5 +87,5 @@ def test_an_attack_that_spares(defense, data):
 
 
 def test_other_words_are_refused(evaluate):
-    with pytest.raises(UserError, match="choose 'full' or 'worst'"):
+    with pytest.raises(UserError, match="give full or worst"):
         evaluate(columns="best")

@@ -78,7 +78,7 @@ def test_a_suite_is_run_at_budgets_of_its_norms_alone():
     assert [(c.attack.name, c.threat.norm) for c in cells] == [
         ("fgsm", "linf"), ("bim", "linf"), ("pgd", "l0"), ("bim", "l0"),
     ]  # fmt: skip
-    with pytest.raises(UserError, match="norms l3: choose from linf, l2, l1, l0, l0_pixels"):
+    with pytest.raises(UserError, match="each linf, l2, l1, l0 or l0_pixels"):
         Suite({}, norms=["l2", "l3"])
 
 

@@ -36,8 +36,9 @@ def checks_of(attack: Attack, threat: Threat) -> list[tuple[str, Attack, Threat]
     steps = getattr(attack, "steps", None)
     if not (isinstance(steps, int) and steps > 1) and "attacks" not in names:
         return []
-    # a fixed step is made for a fixed budget
-    free = _with(attack, step_size=None) if getattr(attack, "step_size", None) is not None else attack
+    # a fixed step is made for a fixed budget, where an attack has one of its own by default
+    chooses = any(one.name == "step_size" and one.default is None for one in fields(attack))
+    free = _with(attack, step_size=None) if chooses else attack
     everything = 1.0 if threat.norm == "linf" else FACTOR * threat.eps
     found = [("identity", attack, Threat(threat.norm, 0.0)), ("unbounded", free, Threat(threat.norm, everything))]
     restarts = getattr(attack, "restarts", None)
