@@ -12,6 +12,7 @@ from robustforge.config.locate import config_folder
 from robustforge.config.presets import for_run
 from robustforge.config.sweep import SweepSummary
 from robustforge.config.trust import load_plain
+from robustforge.records.schema import SCHEMA as RECORDS
 from robustforge.reporting.result import SCHEMA, read_result
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -88,7 +89,8 @@ def test_a_sweep_with_damaged_jobs_is_summed_up_all_the_same(tmp_path, caplog, c
         (tmp_path / job / "overrides.json").write_text(overrides)
         if result:
             (tmp_path / job / "result.json").write_text(result)
-    SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    with pytest.raises(SystemExit, match="1"):
+        SweepSummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "result.json' is damaged" in caplog.text
     assert caplog.text.count("its job is left out of the summary") == 2
     assert "${oc.env:HOME}" in (tmp_path / "summary.csv").read_text()
@@ -100,13 +102,14 @@ def test_names_in_a_result_are_text(tmp_path):
     name = "[/red] <script> ${oc.env:HOME}"
     cell = {"system": name, "attack": "clean", "surface": "none", "norm": "none", "eps": 0.0, "rate": None, "n": 4}
     cell |= {"accuracy": 50.0, "interval": [15.0, 85.0], "rejected": 0.0, "violated": [], "indicators": []}
-    cell |= {"abstention": None, "verdict": None, "seconds": 1.0}
+    cell |= {"abstention": None, "verdict": None, "seconds": 1.0, "forwards": 1.0, "backwards": 0.0, "check": ""}
     given = {"schema": SCHEMA, "name": name, "defense": name, "protocol": name, "strict": False, "n_test": 4}
     given |= {"split": "test", "cells": [cell], "worst_case": [], "checks": [], "comparisons": [], "thresholds": []}
     given |= {"random_systems": [], "diagnostics": {}, "stages": [], "objective": 50.0, "objective_of": None}
     given |= {"versions": {}, "code": {}, "reused_from_other_code": [], "seed": 0, "seconds": 1.0}
     (tmp_path / "result.json").write_text(json.dumps(given))
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "records.parquet")
+    columns = {one.name: [name if pa.types.is_string(one.type) else 0] for one in RECORDS}
+    pq.write_table(pa.table(columns).cast(RECORDS), tmp_path / "records.parquet")
     report = rf.Report.load(tmp_path)
     assert name in str(report)
     assert "<script>" not in report._repr_html_()

@@ -98,14 +98,14 @@ def test_the_advice_for_one_logit_works():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net: rf.attack(net, X, Y, "pdg", eps=0.1), "did you mean 'pgd'"),
+        (lambda net: rf.attack(net, X, Y, "pgg", eps=0.1), "did you mean 'pgd'"),
         (lambda net: rf.attack(net, X, Y, "torchattacks/AGPD", eps=0.1), "did you mean 'torchattacks/APGD'"),
         (lambda net: rf.attack(net, X, Y, "pgd", eps=0.1, stpes=3), "did you mean 'steps'"),
         (lambda net: rf.attack(net, X, Y, rf.attacks.PGD(), eps=0.1, stpes=3), "did you mean 'steps'"),
         (lambda net: rf.attack(net, X, Y, "pgd", eps=0.1, steps=0), "at least 1"),
         (lambda net: rf.attack(net, X, Y, "pgd", eps="8/0"), "'8/0' is no radius"),
         (lambda net: rf.attack(net, X, Y, "pgd", eps=8), "between 0 and 1 for linf"),
-        (lambda net: rf.attack(net, X, Y, "pgd", eps=1, norm="l3"), "choose 'linf' or 'l2'"),
+        (lambda net: rf.attack(net, X, Y, "pgd", eps=1, norm="l3"), "choose one of linf, l2"),
         (lambda net: rf.attack(net, X, Y, 3, eps=0.1), "a name or an attack object"),
         (lambda net: rf.evaluate(net, (X, Y), eps=0.1, protocol="standrad"), "did you mean 'standard'"),
         (lambda net: rf.evaluate(net, (X, Y), eps=0.1, n_tests=3), "did you mean 'n_test'"),

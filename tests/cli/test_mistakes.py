@@ -106,7 +106,7 @@ CASES = [(name, said, words) for name, cases in COMMANDS.items() for said, words
 PLACES = "paths: {data_dir: d, output_dir: o, store_dir: s}"
 RUNS = {
     None: ["no config.yaml"],
-    "": ["of no run"],
+    "": ["is no configuration"],
     "{": ["cannot be read"],
     "a: [1": ["cannot be read"],
     "- 1": ["must hold keys"],

@@ -30,7 +30,10 @@ def report(monkeypatch, capsys, tmp_path):
 def test_a_run_becomes_a_page(report, tmp_path):
     folder = write_run(tmp_path / "run")
     defense = {"_target_": "robustforge.defenses.memdef.MemoryDefense", "memory_size": 1234}
-    OmegaConf.save({"defense": defense, "paths": {"data_dir": "/home/me"}}, folder / "config.yaml")
+    OmegaConf.save(
+        {"defense": defense, "paths": {"data_dir": "/home/me"}, "dataset": {"name": "mine"}, "trainer": {"devices": 1}},
+        folder / "config.yaml",
+    )
     assert report(folder) == (0, "wrote report.html\n")
     page = (tmp_path / "report.html").read_text()
     assert "defense.memory_size" in page

@@ -46,7 +46,7 @@ SETTINGS = [
     *[("scheduler.warmup", value) for value in (-0.1, 1, 2, "abc", NAN)],
     *[("scheduler.warmpu", 0.1), ("scheduler", "cosine"), ("scheduler", 5)],
     *[("threat.eps", value) for value in (-1, INF, NAN, "abc", "8/0", [], True)],
-    *[("threat.norm", value) for value in ("linff", "l1", 2, None)],
+    *[("threat.norm", value) for value in ("linff", "l3", 2, None)],
     *[("attack.steps", value) for value in (2.5, 0, -1, "abc", NAN, True, [])],
     *[("attack.step_size", value) for value in (-1, "abc", NAN)],
     *[("attack.restarts", 0), ("attack.loss", "margn"), ("attack.precision", "half"), ("attack.early_stop", "maybe")],
@@ -168,7 +168,7 @@ def test_there_are_many():
     ("settings", "said"),
     [
         ({"attack.steps": 2.5}, "attack.steps is 2.5: give a whole number of at least 1."),
-        ({"threat.norm": "linff"}, "threat.norm is 'linff': give linf or l2 (did you mean 'linf'?)."),
+        ({"threat.norm": "linff"}, "threat.norm is 'linff': give linf, l2, l1, l0 or l0_pixels (did you mean 'linf'?)."),
         ({"attack.loss": "margn"}, "attack.loss is 'margn': give cross_entropy or margin (did you mean 'margin'?)."),
         ({"evaluate": "maybe"}, "evaluate is 'maybe': give true or false."),
         ({"seed": True}, "seed is true: give a whole number in [0, 4294967295]."),

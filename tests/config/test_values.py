@@ -7,12 +7,13 @@ from omegaconf import OmegaConf
 
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
+from robustforge.config.tables import GIVEN
 from robustforge.config.values import check_node
 from robustforge.types import UserError
 
 # one composition that holds every option of these groups
 GROUPS = ("attack", "model", "optimizer", "scheduler", "defense")
-NEEDS = ("dataset.path=a.npz", "all.defense.pretrained.network=${model}")
+NEEDS = ("dataset.path=a.npz", "all.defense.pretrained.network=${model}", "all.model.own.network=${model}")
 WRONG = {
     "text": "abc",
     "negative": -1,
@@ -40,10 +41,11 @@ SENSIBLE = {
         "below all risks: everything is rejected": ("Protocol.threshold",),
         "the last answer of a network": ("output",),
         "refused with the other precisions": ("precision",),
-        "subtracted": ("Pretrained.mean",),
+        "subtracted": ("Pretrained.mean", "own_network.mean"),
     },
     "list": {
         "no suite of this kind": ("surfaces", "false_positive_rates"),
+        "nothing is sampled": ("sampled",),
         "no milestone": ("milestones",),
         "no temperature: no detector of divergence": ("temperatures",),
         "no hidden layer": ("hidden",),
@@ -51,7 +53,11 @@ SENSIBLE = {
     },
     "names": {
         "no attack but the run's own": ("suites", "Suite.attacks"),
-        "refused by the defense or the attack, which knows why": ("train_attacks", "WorstCase.attacks"),
+        "refused by the defense or the attack, which knows why": (
+            "train_attacks",
+            "WorstCase.attacks",
+            "Sampled.attacks",
+        ),
     },
     "null": {
         "off, or the default": (
@@ -65,7 +71,7 @@ SENSIBLE = {
                 "feature_loss",
                 "main",
             ),
-            *("path", "StackSettings.threat"),
+            *("path", "StackSettings.threat", "pretrained"),
         ),
     },
 }
@@ -98,8 +104,12 @@ def settings(compose):
     for _, node in nodes(OmegaConf.to_container(cfg)):
         kind = node["_target_"].rsplit(".", 1)[1]
         for name in node:
-            if not name.startswith("_"):
-                small = {key: item if leaf(item) else {"_target_": "builtins.object"} for key, item in node.items()}
+            if not name.startswith("_") and name not in GIVEN:
+                small = {
+                    key: item if leaf(item) else {"_target_": "builtins.object"}
+                    for key, item in node.items()
+                    if key not in GIVEN
+                }
                 found.setdefault((kind, name), small)
     return found
 

@@ -70,7 +70,7 @@ def kept(cfg, trust=()):
     return keep_given(settled(cfg), trust)
 
 
-DATA = SimpleNamespace(fingerprint="data", batch_size=32, augment=Augment(), seed=0)
+DATA = SimpleNamespace(fingerprint="data", batch_size=32, eval_batch_size=64, augment=Augment(), seed=0)
 
 
 def keys_of(defense):

@@ -48,7 +48,7 @@ def test_pictures_that_fail_lose_nothing_else(train_run, monkeypatch, caplog):
     def fails(*_, **__):
         raise RuntimeError("no ink")
 
-    for module, name in ((figures, "gallery"), (pictures, "accuracy_bars"), (pictures, "save_budgets")):
+    for module, name in ((figures, "gallery"), (pictures, "accuracy_figure"), (pictures, "save_budgets")):
         monkeypatch.setattr(module, name, fails)
     run = train_run(*QUICK, "model=lenet")
     assert run.objective == run.result["objective"]
@@ -87,8 +87,8 @@ def test_pictures_of_a_generative_defense_that_fail_lose_nothing_else(train_run,
         (["model=lenet", "trainer.precision=bf16-true"], "weights are kept in float32 here: give one of auto, 32-true"),
         (["model=lenet", "trainer.precision=16-true"], "weights are kept in float32 here"),
         (["model=lenet", "trainer.precision=64-true"], "weights are kept in float32 here"),
-        (["model=lenet", "dataset.shape=[32,32,3]"], r"shape.*\[3, 32, 32\]"),
-        (["defense=pretrained", "defense.network=${model}", "dataset.shape=[32,32,3]"], r"shape.*\[3, 32, 32\]"),
+        (["model=lenet", "dataset.shape=[32,32,3]"], r"shape.*\[3, ?32, ?32\]"),
+        (["defense=pretrained", "defense.network=${model}", "dataset.shape=[32,32,3]"], r"shape.*\[3, ?32, ?32\]"),
     ],
 )
 def test_what_cannot_be_trained_or_attacked_is_refused_before(train_run, tmp_path, overrides, message):
@@ -118,8 +118,9 @@ def test_networks_that_write_into_their_input_have_the_records_of_those_that_do_
         rf.evaluate(model, (x, y), eps=0.1, protocol="smoke", progress=False)
         for model in (lambda x: network(x.sub_(0.5)), lambda x: network(x - 0.5))
     ]
-    tables = [report.records.drop_columns(["seconds"]) for report in reports]
-    assert tables[0].equals(tables[1])
+    for name in reports[0].records.column_names:
+        one, other = (report.records[name].to_numpy(zero_copy_only=False) for report in reports)
+        assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
 
 
 @pytest.mark.usefixtures("quiet_figures")

@@ -11,6 +11,7 @@ from robustforge.papers.figures import diagnostic_lines, draw
 from robustforge.papers.outcome_curves import accepted_share, shares
 from robustforge.papers.specification import Panel
 from robustforge.records.table import read_records
+from robustforge.reporting.result import SCHEMA
 
 PANEL = {"label": "ours", "run": "a", "system": "gmvae", "attack": "fgsm", "surface": "encoder"}
 EMPTY = {"paper_table": "gmvae_text", "rows": [], "columns": [], "runs": {"a": {}, "b": {}}}
@@ -63,7 +64,9 @@ def test_figures_and_lines_of_a_specification(records, tmp_path):
     assert [path.name for path in made] == ["curves.png", "acceptance.png"]
     assert all(path.stat().st_size > 5000 for path in made)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "result.json").write_text(json.dumps({"diagnostics": {"frechet_distance": 4.25, "other": 1.0}}))
+    (tmp_path / "a" / "result.json").write_text(
+        json.dumps({"schema": SCHEMA, "diagnostics": {"frechet_distance": 4.25, "other": 1.0}})
+    )
     assert diagnostic_lines(spec, ["a"], tmp_path) == ["a: frechet distance 4.250."]
     assert draw(table(EMPTY), {}, tmp_path) == diagnostic_lines(table(EMPTY), ["a"], tmp_path) == []
     with pytest.raises(ValueError, match="outcomes, acceptance"):

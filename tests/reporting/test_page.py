@@ -138,11 +138,13 @@ def test_the_end_of_a_sweep_writes_it(tmp_path):
     write_json(tmp_path / "two" / "overrides.json", ["seed=2"])
     (tmp_path / "two" / "FAILED").write_text("exit code 2")
     cfg = {"hydra": {"sweep": {"dir": str(tmp_path)}}, "report": True}
-    SweepSummary().on_multirun_end(OmegaConf.create(cfg))
+    with pytest.raises(SystemExit, match="1"):  # a job failed
+        SweepSummary().on_multirun_end(OmegaConf.create(cfg))
     page = (tmp_path / "report.html").read_text()
     assert "seed=2: no result" in page
     (tmp_path / "report.html").unlink()
-    SweepSummary().on_multirun_end(OmegaConf.create({**cfg, "report": False}))
+    with pytest.raises(SystemExit, match="1"):
+        SweepSummary().on_multirun_end(OmegaConf.create({**cfg, "report": False}))
     assert not (tmp_path / "report.html").exists()
 
 

@@ -19,7 +19,7 @@ from robustforge.config.outputs import check_output
 from robustforge.config.places import settled
 from robustforge.config.restore import processes_of, restored
 from robustforge.config.run_folder import environment
-from robustforge.config.values import check_command
+from robustforge.config.values import check_command, check_run
 from robustforge.data.adversarial_set import begin_set, close_set, open_set
 from robustforge.defenses.stages import CraftStage
 from robustforge.evaluation.fitting import check_fits
@@ -50,6 +50,7 @@ def make(cfg: DictConfig) -> Path:
     check_command(cfg, tables.AdversarialSet)
     recorded = load_run(cfg)
     merged = settled(merge(recorded, cfg))
+    check_run(merged, tables.Run)
     device, name = device_of(merged), str(merged.defense_name)
     torch.set_float32_matmul_precision("high")
     defense, data = restored(merged, device, processes_of(recorded))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from robustforge.attacks.core.models import Network
 from robustforge.defenses.stages import Factory
+from robustforge.ranges import PositiveFloat, Some
 
 
 def own_network(
     network: Factory,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: float | Some[float] | None = None,
+    std: PositiveFloat | Some[PositiveFloat] | None = None,
     output: int | str | None = None,
 ) -> Network:
     """The network with its normalization in front, (B, C, H, W) in [0, 1] -> logits (B, K).
