@@ -37,6 +37,7 @@ def test_nothing_heavy_is_loaded_before_a_job_runs(code, arguments, names, said)
     assert seconds < 8
 
 
+@pytest.mark.slow
 def test_a_run_in_a_fresh_interpreter_shows_none_of_lightnings_remarks(tmp_path):
     """Lightning sets its log level when it is imported, which is after Hydra has set up logging."""
     done = subprocess.run(

@@ -12,7 +12,8 @@ from robustforge.types import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "reproduce"
 NAMES = tables()
-CASES = [(name, run, profile) for name in NAMES for run in load(name).runs for profile in load(name).profiles]
+SPECS = {name: load(name) for name in NAMES}
+CASES = [(name, run, profile) for name, spec in SPECS.items() for run in spec.runs for profile in spec.profiles]
 
 
 def test_every_file_is_listed():
@@ -47,7 +48,7 @@ def test_a_file_says_what_it_is_and_how_to_run_it(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_and_columns_are_the_papers(name):
-    spec = load(name)
+    spec = SPECS[name]
     assert set(spec.profiles) == {"cpu", "paper"}
     for profile in spec.profiles.values():
         assert profile.note.strip()
@@ -66,7 +67,7 @@ def test_rows_and_columns_are_the_papers(name):
 
 @pytest.mark.parametrize(("name", "run", "profile"), CASES, ids=lambda part: str(part))
 def test_run_composes_and_covers_its_cells(compose, name, run, profile):
-    spec = load(name)
+    spec = SPECS[name]
     cfg = compose(*spec.overrides(run, profile))
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     suites = plain["protocol"]["suites"].values()
@@ -86,7 +87,7 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
 
 def test_the_two_profiles_differ():
     for name in NAMES:
-        spec = load(name)
+        spec = SPECS[name]
         run = next(iter(spec.runs))
         assert spec.overrides(run, "cpu") != spec.overrides(run, "paper")
 

@@ -214,13 +214,16 @@ def shortened(attack, path):
     return [f"{path}.{key}={value}" for key, value in least.items() if isinstance(attack.get(key), int)]
 
 
-def fitting(compose, case):
+NORMS = {name: OmegaConf.load(CONF / "threat" / f"{name}.yaml").get("norm", "linf") for name in names("threat")}
+
+
+def fitting(attack, case):
     """The case, with the first threat from its own on in whose norm its attack searches."""
-    attack, options = build(compose(case[4]).attack), names("threat")
+    options = names("threat")
     own = options.index(case[3].partition("=")[2])
     for threat in options[own:] + options[:own]:
         try:
-            attack.fits((1, 28, 28), 10, Threat(compose(f"threat={threat}").threat.norm, 1))
+            attack.fits((1, 28, 28), 10, Threat(NORMS[threat], 1))
         except UserError:
             continue
         return (*case[:3], f"threat={threat}", *case[4:])
@@ -231,9 +234,10 @@ def fitting(compose, case):
 @pytest.mark.filterwarnings("ignore:torchattacks.*:UserWarning", "ignore:.*dlr is not defined.*:UserWarning")
 @pytest.mark.parametrize("case", SMALL, ids=" ".join)
 def test_small_options_run(train_run, compose, case):
-    case = fitting(compose, case)
+    composed = compose(case[4]).attack
+    case = fitting(build(composed), case)
     attack = case[4].partition("=")[2]
-    steps = shortened(compose(case[4]).attack, "attack")
+    steps = shortened(composed, "attack")
     # Square takes 5,000 queries by default
     steps += ["+attack.options.n_queries=3"] if attack.endswith("Square") else []
     # inductor takes minutes for what one batch never pays back

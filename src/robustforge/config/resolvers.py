@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -81,6 +82,7 @@ def run_folder(overrides: str) -> str:
     return f"{readable[:_LONGEST]}-{digest}"
 
 
+@cache
 def register() -> None:
     """Makes the resolvers known to OmegaConf, and ``attack=torchattacks/<Name>`` to Hydra."""
     OmegaConf.register_new_resolver("frac", fraction, replace=True)
