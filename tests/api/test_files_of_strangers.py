@@ -24,7 +24,7 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (ALIASES, "holds YAML aliases"),
-        ("a: " + "[" * 20_000, "cannot be read as a configuration"),
+        ("a: " + "[" * 3_000, "cannot be read as a configuration"),
         ("", "is no configuration"),
         ("a: [1", "cannot be read as a configuration"),
         ("a: !!python/name:os.system", "cannot be read as a configuration"),

@@ -94,6 +94,7 @@ def test_what_is_not_needed_is_set_back(norm):
         assert torch.equal((nearest.x_adv != x).any(1)[0, 0], torch.tensor([False, True, False, False]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "norm"), PAIRS)
 def test_stronger_with_steps_and_counted(victim, images, kind, norm):
     x, y = images[0][:32], images[1][:32]

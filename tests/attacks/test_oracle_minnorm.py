@@ -98,6 +98,7 @@ def rivals(steps):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(rivals(1)))
 def test_beside_adversarial_library(trained, victim, images, name):
     attack, function, settings, norm, bound = rivals(150)[name]

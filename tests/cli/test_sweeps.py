@@ -59,6 +59,7 @@ def jobs(monkeypatch):
     return found
 
 
+@pytest.mark.slow  # five whole sweeps
 def test_a_second_call_runs_what_failed_and_nothing_else(command, tmp_path, jobs):
     sweep = ("-m", "defense=none", "seed=0,1,2", f"paths.output_dir={tmp_path}")
     jobs.fails = {"1": 2}
@@ -98,6 +99,7 @@ def test_a_second_call_runs_what_failed_and_nothing_else(command, tmp_path, jobs
     assert jobs.ran == ["2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["source", "a value from elsewhere"])
 def test_a_job_that_has_become_another_one_is_run_again(command, tmp_path, jobs, monkeypatch, change):
     monkeypatch.setenv("ROBUSTFORGE_DATA", "/one")

@@ -14,6 +14,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "reproduce"
 NAMES = tables()
 SPECS = {name: load(name) for name in NAMES}
 CASES = [(name, run, profile) for name, spec in SPECS.items() for run in spec.runs for profile in spec.profiles]
+FIRST = {name: next(iter(spec.runs)) for name, spec in SPECS.items()}
+
+
+def case(name, run, profile):
+    """The paper's profile of a table is composed with its first run, and with all others among the slow tests."""
+    slow = profile == "paper" and run != FIRST[name]
+    return pytest.param(name, run, profile, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{run}-{profile}")
 
 
 def test_every_file_is_listed():
@@ -65,7 +72,7 @@ def test_rows_and_columns_are_the_papers(name):
     assert shown == set(spec.runs), "a run that nothing shows"
 
 
-@pytest.mark.parametrize(("name", "run", "profile"), CASES, ids=lambda part: str(part))
+@pytest.mark.parametrize(("name", "run", "profile"), [case(*one) for one in CASES])
 def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     spec = SPECS[name]
     cfg = compose(*spec.overrides(run, profile))
