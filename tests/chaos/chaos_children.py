@@ -41,6 +41,7 @@ def phases():
     from robustforge.attacks.bim import BIM
     from robustforge.cli import pictures, pipeline
     from robustforge.defenses.base import Defense
+    from robustforge.evaluation.runner import Evaluation
     from robustforge.training import craft, runner
 
     return {
@@ -50,7 +51,7 @@ def phases():
         "crafting": (craft, "track"),
         "calibration": (runner.StageRunner, "_calibrate"),
         "attacks": (BIM, "__call__"),
-        "writing records": (pipeline.Evaluation, "_diagnostics"),
+        "writing records": (Evaluation, "_diagnostics"),
         "pictures": (pictures, "draw"),
     }
 

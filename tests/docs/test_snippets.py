@@ -67,6 +67,7 @@ def _presets(arguments):
 def _first(word):
     """One value of a sweep."""
     key, equal, value = word.partition("=")
+    value = re.sub(r"choice\((.*)\)", r"\1", value)
     return word if value.startswith(("[", "{")) else key + equal + value.split(",")[0]
 
 
