@@ -214,12 +214,14 @@ def test_ranks_get_the_folder_and_hydras_own_overrides(command, tmp_path, monkey
     monkeypatch.setattr(entry, "run_ranks", lambda *arguments: calls.append(arguments) or 0)
     extra = tmp_path / "conf"
     extra.mkdir()
-    answer = command("trainer=ddp_cpu", "seed=4", f"paths.output_dir={tmp_path}", f"hydra.searchpath=[file://{extra}]",
+    answer = command("trainer=ddp_cpu", "seed=4", "defense=pretrained", "defense.network=${model}", f"paths.output_dir={tmp_path}", f"hydra.searchpath=[file://{extra}]",
                      f"hydra.run.dir={tmp_path / 'mine'}")  # fmt: skip
     assert answer.code == 0, answer.err
     ((module, overrides, count),) = calls
     assert (module, count) == ("robustforge.cli.train", 2)
-    assert {"trainer=ddp_cpu", "seed=4", f"hydra.searchpath=[file://{extra}]"} <= set(overrides)
+    assert {"trainer=ddp_cpu", "seed=4", "defense.network=${model}", f"hydra.searchpath=[file://{extra}]"} <= set(
+        overrides
+    )
     assert overrides[-1] == f"hydra.run.dir='{tmp_path / 'mine'}'"
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DEFENSES = sorted(path.stem for path in (ROOT / "conf" / "defense").glob("*.yaml"))
 FEW = (
-    "model=lenet", "dataset.limit_train=96", "dataset.batch_size=16", "attack.steps=2", "protocol=smoke", "debug=fast",
+    "model=lenet", "dataset.limit_train=96", "dataset.batch_size=16", "attack=pgd", "attack.steps=2", "protocol=smoke",
+    "debug=fast",
     "protocol.n_test=33", "protocol.suites.all.attacks={fgsm: {}, bim: {steps: 2}}", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 SMALL = {

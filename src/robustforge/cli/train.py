@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robustforge.cli.entry import job, run
 from robustforge.config.devices import devices_of
@@ -28,14 +29,14 @@ register()  # here too: the processes of a launcher, such as submitit's, import 
 def _task(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
+    overrides, of_hydra = (_as_typed(part) for part in (hydra_config.overrides.task, hydra_config.overrides.hydra))
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run_job(MODULE, overrides, hydra_config.overrides.hydra, folder, job_key(cfg, overrides))
+        return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides))
     outputs = Path(str(cfg.paths.output_dir))
     with job(), _unless_refused(folder, outputs):
         devices = devices_of(cfg.trainer)
     if devices.processes > 1 and not launched_by_us():
-        arguments = [*overrides, *forwarded(hydra_config.overrides.hydra), run_dir(folder)]
+        arguments = [*overrides, *forwarded(of_hydra), run_dir(folder)]
         code = run_ranks(MODULE, arguments, devices.count)
         if code:
             sys.exit(code)
@@ -44,6 +45,11 @@ def _task(cfg: DictConfig) -> float | None:
 
     with job(), _unless_refused(folder, outputs):
         return pipeline.train(cfg, folder)
+
+
+def _as_typed(overrides: Any) -> list[str]:
+    """Overrides for another process, which composes again: interpolations among them are left to it."""
+    return [str(item) for item in OmegaConf.to_container(overrides, resolve=False)]
 
 
 @contextmanager
