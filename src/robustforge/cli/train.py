@@ -49,7 +49,8 @@ def _task(cfg: DictConfig) -> float | None:
 
 def _as_typed(overrides: Any) -> list[str]:
     """Overrides for another process, which composes again: interpolations among them are left to it."""
-    return [str(item) for item in OmegaConf.to_container(overrides, resolve=False)]
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(item) for item in plain]
 
 
 @contextmanager
