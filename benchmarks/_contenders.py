@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import _oracles
 from benchmarks._victims import Victim
@@ -219,36 +219,3 @@ def _art(victim: Victim, kind: str, **settings: Any) -> Tensor:
     )
     labels = {"y": victim.y.numpy()} if kind.startswith(("Projected", "Carlini")) else {}
     return torch.from_numpy(attack.generate(victim.x.numpy(), **labels))
-
-
-class Counted(nn.Module):
-    """A network that counts images in forward and backward passes.
-
-    Args:
-        network: (B, C, H, W) -> (B, K).
-
-    Attributes:
-        forwards: images that passed forward.
-        backwards: images whose gradient was taken.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.forwards, self.backwards = network, 0, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.forwards += len(x)
-        copy = x.clone()
-        if copy.requires_grad:
-            copy.register_hook(self._back)
-        answer: Tensor = self.network(copy)
-        return answer
-
-    def _back(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
-
-
-def counted(victim: Victim) -> tuple[Victim, Counted]:
-    """The same victim behind a fresh count."""
-    network = Counted(victim.network).eval()
-    return replace(victim, network=network), network

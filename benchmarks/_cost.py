@@ -6,13 +6,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustforge.accel import fast_bf16
@@ -31,9 +28,9 @@ class Pass:
     fixed: float
     each: float
 
-    def seconds(self, passes: NDArray[Any]) -> float:
-        """Of one batch, whose images took ``passes`` (B,) passes: the batch shrinks as its images are done."""
-        return float(self.fixed * passes.max(initial=0) + self.each * passes.sum())
+    def seconds(self, most: float, all_images: float) -> float:
+        """Of a batch that shrinks as its images are done: passes of the image that took most, and of all together."""
+        return self.fixed * most + self.each * all_images
 
 
 def predicted_seconds(records: pa.Table, network: nn.Module, x: Tensor) -> float:
@@ -45,15 +42,12 @@ def predicted_seconds(records: pa.Table, network: nn.Module, x: Tensor) -> float
         x: images to measure with, (B, C, H, W).
     """
     forward, backward = passes_of(network, x)
-    cells: dict[tuple[Any, ...], dict[str, Any]] = {}
-    rows = records.select([*CELL_COLUMNS, "forwards", "backwards"]).to_pylist()
-    for row in rows:
-        cell = cells.setdefault(tuple(str(row[name]) for name in CELL_COLUMNS), {"forwards": [], "backwards": []})
-        cell["forwards"].append(row["forwards"])
-        cell["backwards"].append(row["backwards"])
+    wanted = [(passes, how) for passes in ("forwards", "backwards") for how in ("max", "sum")]
+    cells = records.group_by(list(CELL_COLUMNS)).aggregate(wanted).to_pylist()
     return sum(
-        forward.seconds(np.array(cell["forwards"])) + backward.seconds(np.array(cell["backwards"]))
-        for cell in cells.values()
+        forward.seconds(cell["forwards_max"], cell["forwards_sum"])
+        + backward.seconds(cell["backwards_max"], cell["backwards_sum"])
+        for cell in cells
     )
 
 

@@ -22,7 +22,8 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import BenchRow, _oracles, _victims, say
-from benchmarks._contenders import ROUNDS, Bounded, Contender, contenders, counted
+from benchmarks._contenders import ROUNDS, Bounded, Contender, contenders
+from benchmarks._counted import counted
 from benchmarks._victims import Victim
 from robustforge.attacks.core.geometry import NORMS
 from robustforge.types import COUNTS, Norm

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmarks import _contenders, optimality
+from benchmarks import _contenders, _counted, optimality
 from benchmarks._victims import Victim
 from torch import nn
 
@@ -57,7 +57,7 @@ def test_budgets_are_halved_for_each_image():
 
 
 def test_passes_are_counted():
-    asked, network = _contenders.counted(victim(0.4, 0.1))
+    asked, network = _counted.counted(victim(0.4, 0.1))
     leaf = asked.x.clone().requires_grad_(True)
     asked.network(leaf).sum().backward()
     asked.network(asked.x[:1])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from omegaconf import OmegaConf
+from tests.config.test_compositions import nodes, options
 
 from robustforge.config.instantiate import build
 from robustforge.config.places import settled
@@ -77,18 +78,6 @@ SENSIBLE = {
 }
 
 
-def nodes(value, key=""):
-    """(key, node) of everything with a _target_."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield key, value
-        for name, item in value.items():
-            yield from nodes(item, f"{key}.{name}" if key else name)
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from nodes(item, f"{key}.{number}")
-
-
 def leaf(value):
     return not (isinstance(value, dict) and "_target_" in value)
 
@@ -96,8 +85,6 @@ def leaf(value):
 @pytest.fixture(scope="module")
 def settings(compose):
     """(class, name of the setting) -> (node that holds it, its objects left out), every setting once."""
-    from tests.config.test_compositions import options
-
     every = [f"+{group}@all.{group}.{name}={name}" for group, name in options() if group in GROUPS]
     cfg = settled(compose("defense=none", "callbacks=compile", *every, *NEEDS))
     found = {}

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 from torch import nn
 
+from robustforge.evaluation import attacking
+from robustforge.evaluation.lost import NOBODY
+from robustforge.evaluation.parts import Finished, Parts
+from robustforge.evaluation.progress import CellProgress
 from robustforge.evaluation.share import Share, dealt
 from robustforge.records.table import read_records
 from robustforge.types import UserError
@@ -103,3 +107,20 @@ def test_random_systems_draw_the_same_in_parts(evaluate, defense, monkeypatch):
 def test_what_is_spared_needs_the_whole(evaluate):
     with pytest.raises(UserError, match="protocol.columns=full"):
         evaluate("parts", columns="worst").run_share(Share(1, 2))
+
+
+def test_one_rank_reads_what_is_finished_and_tells_the_others(evaluate, tmp_path, monkeypatch):
+    """Several would set the same damaged file aside."""
+    evaluation = evaluate("parts")
+    evaluation._begun()
+
+    class Told(Parts):
+        def finished(self):
+            raise AssertionError("another rank reads")
+
+    before = Finished([{"index": np.arange(50)}], np.arange(50), 1.0)
+    for name, answer in (("rank", lambda: 1), ("world_size", lambda: 2), ("agree", lambda _: before)):
+        monkeypatch.setattr(attacking.distributed, name, answer)
+    rows, bar = evaluation.rows(), CellProgress(1, quiet=True)
+    found = evaluation.attacking.attack(evaluation.measured[0], rows, NOBODY, Told(tmp_path), Share(), bar)
+    assert (found.parts, found.index.tolist()) == ([], [])

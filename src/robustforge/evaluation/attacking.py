@@ -65,12 +65,13 @@ class Attacking:
         Returns:
             What was finished before (on rank 0), and what this process has attacked; seconds in the same way.
         """
-        before = distributed.agree(kept.finished())
+        main = distributed.rank() == 0
+        found = distributed.agree(kept.finished() if main else None)  # one rank reads, and sets aside what is damaged
+        before = found or Finished([], NOBODY, 0.0)
         unit = BATCH if cell.system in self.random_systems else 1
         ranks = distributed.world_size()
         mine = dealt(rows, unit, (share.number - 1) * ranks + distributed.rank(), share.count * ranks)
         mine = mine[~np.isin(mine, before.index)]
-        main = distributed.rank() == 0
         parts, seconds = (list(before.parts), before.seconds) if main else ([], 0.0)
         for columns in parts:
             bar.advance(columns["success"])
