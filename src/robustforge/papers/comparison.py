@@ -36,7 +36,7 @@ def compare(spec: TableSpec, results: Mapping[str, Any]) -> list[ComparedCell]:
     ready = {run: _as_result(result) for run, result in results.items()}
     cells = []
     for cell in spec.cells:
-        paper = _paper_value(cell)
+        paper = paper_number(cell)
         each = [_compare_one(replace(cell, run=(run,)), paper, ready) for run in cell.run]
         if not each:
             each = [_compare_one(cell, paper, ready)]
@@ -44,8 +44,8 @@ def compare(spec: TableSpec, results: Mapping[str, Any]) -> list[ComparedCell]:
     return cells
 
 
-def _paper_value(cell: CellSpec) -> float | None:
-    """The printed number in percent, or None."""
+def paper_number(cell: CellSpec) -> float | None:
+    """The printed number of a cell in percent, or None."""
     table = load_paper_table(cell.paper_table)
     if cell.paper_row is None:
         return None
@@ -91,6 +91,9 @@ def _compare_one(cell: CellSpec, paper: float | None, results: Mapping[str, Any]
         reason=ours.reason,
         adapted_reason=adapted.reason,
         gap=gap,
+        violated=tuple((ours.cell or {}).get("violated", ())),
+        adapted_violated=tuple((adapted.cell or {}).get("violated", ())),
+        adapted_verdict=(adapted.cell or {}).get("verdict") or "",
     )
 
 

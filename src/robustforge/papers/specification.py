@@ -13,21 +13,29 @@ from robustforge.papers.parsing import did_you_mean
 from robustforge.records.metrics import METRICS, Selection
 from robustforge.records.summary import WORST
 
+PROFILES = ("cpu", "gpu", "paper")
 FROM_RESULTS = ("accuracy", "error", "rejected", "auroc", "recovered")
 FIGURE_KINDS = ("outcomes", "acceptance")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How the table is run: ``cpu`` for two cores and an evening, ``paper`` for the paper's own settings.
+    """How the table is run.
+
+    ``cpu`` is for two cores and an evening, ``gpu`` for one data-center GPU and at most eight minutes, ``paper`` for
+    the paper's own settings.
 
     Attributes:
         note: what differs from the paper; printed above the table.
         overrides: of ``train.py``, after those of the run.
+        minutes: that the whole table is expected to take; None where nobody has measured it.
+        runs: names of the runs that are made; empty: all. Cells of the others are shown as not run.
     """
 
     note: str
     overrides: tuple[str, ...]
+    minutes: float | None = None
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Run:
     """One training and evaluation.
 
     Attributes:
-        overrides: of ``train.py``, in both profiles.
+        overrides: of ``train.py``, in all profiles.
         by_profile: further ones by profile, which come last.
     """
 
@@ -193,10 +201,16 @@ class TableSpec:
         made = self.runs[run]
         return [*made.overrides, *self.profiles[profile].overrides, *made.by_profile.get(profile, ())]
 
+    def runs_of(self, profile: str) -> list[str]:
+        """Names of the runs that a profile makes, in the order in which they are made."""
+        wanted = self.profiles[profile].runs
+        return [run for run in self.runs if not wanted or run in wanted]
+
     def __post_init__(self) -> None:
         shown = {run for cell in self.cells for run in (*cell.run, cell.adapted_run, cell.baseline) if run}
         shown |= {panel.run for figure in self.figures for panel in figure.panels}
         shown |= {run for figure in self.curves for run in figure.runs.values()}
+        shown |= {run for profile in self.profiles.values() for run in profile.runs}
         for run in sorted(shown):
             if run not in self.runs:
                 raise ValueError(f"There is no run '{run}'{did_you_mean(run, self.runs)}")
