@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from robustforge.papers.costs import COSTS
 from robustforge.papers.parsing import did_you_mean
 from robustforge.records.metrics import METRICS, Selection
 from robustforge.records.summary import WORST
@@ -58,21 +59,22 @@ class CellSpec:
     Attributes:
         row: label of its row.
         column: label of its column.
-        paper_table: id of the table of printed numbers.
+        paper_table: id of the table of printed numbers; empty where no paper has any.
         paper_row: which of its rows (see :func:`robustforge.papers.printed.paper_row`); None where the paper has none.
         paper_key: which of the row's numbers; None where the paper prints none.
         paper_index: which of several budgets, where the paper lists them.
         paper_scale: factor that makes the paper's number percent.
         run: the run, or several that differ in their seed and are averaged; empty for a number that is only copied.
         system: which system of the run.
-        attack: its name, or ``clean``.
+        attack: its name, ``clean``, or ``worst_case`` over all that was recorded at ``eps``.
         paper_surface: the surface that the paper's protocol attacks.
         norm: of the budget; None where only one was recorded.
         eps: the budget in units of [0, 1] pixels; None where only one was recorded.
         rate: false-positive rate of the threshold; None where only one was recorded.
         metric: ``accuracy``; ``error`` (wrong and accepted); ``rejected``; ``auroc`` (of risk, changed images against
             clean ones, percent); ``recovered`` (accuracy on what the system ``direct`` rejects, of a system that keeps
-            that one's other answers); or one of :func:`robustforge.records.metrics.measure`.
+            that one's other answers); one of :func:`robustforge.records.metrics.measure`, or of
+            :func:`robustforge.papers.costs.cost`.
         pool: further attacks, counted together with ``attack``.
         direct: see ``recovered``.
         baseline: the run by whose distortions ours are divided.
@@ -81,11 +83,12 @@ class CellSpec:
         adapted_attack: its attack, if another one.
         adapted_norm: the norm of its budget, if another one.
         adapted_eps: its budget, if another one.
+        partial: of several runs, average those that are at hand, rather than none.
     """
 
     row: str
     column: str
-    paper_table: str
+    paper_table: str = ""
     paper_row: str | Mapping[str, Any] | None = None
     paper_key: str | None = None
     paper_index: int | None = None
@@ -106,9 +109,10 @@ class CellSpec:
     adapted_attack: str | None = None
     adapted_norm: str | None = None
     adapted_eps: float | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
-        known = (*FROM_RESULTS, *METRICS)
+        known = (*FROM_RESULTS, *METRICS, *COSTS)
         if self.metric not in known:
             raise ValueError(f"There is no metric '{self.metric}'{did_you_mean(self.metric, known)}")
         if self.run and not (self.system and self.attack):

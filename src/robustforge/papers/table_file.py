@@ -48,11 +48,11 @@ class _File:
     """
 
     title: str
-    paper_table: str
     profiles: Mapping[str, Any]
     runs: Mapping[str, Any]
     rows: tuple[Any, ...]
     columns: tuple[Any, ...]
+    paper_table: str = ""
     note: str = ""
     overrides: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
