@@ -8,7 +8,14 @@ from robustforge.papers.costs import cost
 from robustforge.reporting.result import make_result
 
 CLEAN = {"attack": "clean", "n": 50, "seconds": 0.1, "seed": 0}
-ROW = {"run": ["a", "b"], "system": "memdef", "paper_surface": "slot_given", "partial": True, "eps": 9 / 255, "label": "m"}
+ROW = {
+    "run": ["a", "b"],
+    "system": "memdef",
+    "paper_surface": "slot_given",
+    "partial": True,
+    "eps": 9 / 255,
+    "label": "m",
+}
 COLUMNS = [
     {"label": "PGD", "attack": "pgd", "rate": 0.05},
     {"label": "worst", "attack": "worst_case", "rate": 0.05},
@@ -20,7 +27,10 @@ def test_costs_by_hand():
     result = {"stages": [{"made_in": 60.0}, {"made_in": 30.0}]}
     assert cost("milliseconds", result, [CLEAN])[0]["accuracy"] == pytest.approx(2.0)
     assert cost("training_minutes", result, [CLEAN])[0]["accuracy"] == pytest.approx(1.5)
-    assert cost("training_minutes", {"stages": [{"name": "old"}]}, [CLEAN]) == (None, "not recorded by an earlier version")
+    assert cost("training_minutes", {"stages": [{"name": "old"}]}, [CLEAN]) == (
+        None,
+        "not recorded by an earlier version",
+    )
     assert cost("milliseconds", result, []) == (None, "not run: clean")
 
 

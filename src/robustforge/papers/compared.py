@@ -40,6 +40,7 @@ class ComparedCell:
         adapted_spread: likewise of ``adapted``.
         violated: names of the indicators that speak against ``ours``.
         adapted_violated: likewise against ``adapted``.
+        metric: what the numbers are, see :class:`robustforge.papers.specification.CellSpec`.
         adapted_verdict: what a strict protocol calls ``adapted`` (``robust accuracy``, ``unreliable`` ...), else empty.
     """
 
@@ -66,6 +67,7 @@ class ComparedCell:
     violated: tuple[str, ...] = ()
     adapted_violated: tuple[str, ...] = ()
     adapted_verdict: str = ""
+    metric: str = "accuracy"
 
 
 def judge(paper: float | None, ours: float | None, metric: str) -> tuple[float | None, str]:

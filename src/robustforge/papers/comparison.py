@@ -99,6 +99,7 @@ def _compare_one(cell: CellSpec, paper: float | None, results: Mapping[str, Any]
         violated=tuple((ours.cell or {}).get("violated", ())),
         adapted_violated=tuple((adapted.cell or {}).get("violated", ())),
         adapted_verdict=(adapted.cell or {}).get("verdict") or "",
+        metric=cell.metric,
     )
 
 

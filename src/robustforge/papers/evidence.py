@@ -200,8 +200,9 @@ def _seconds(results: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _cell(cell: ComparedCell) -> dict[str, Any]:
+    usual = {field.name: field.default for field in fields(ComparedCell)}
     values = {name: value for name, value in asdict(cell).items() if name not in _LEFT_OUT}
-    kept = {name: value for name, value in values.items() if value not in (None, "", ())}
+    kept = {name: value for name, value in values.items() if value not in (None, "", ()) and value != usual.get(name)}
     rounded: dict[str, Any] = _rounded(kept)
     return rounded
 
