@@ -1,5 +1,6 @@
 """Tables in documents: markers, what they show, and that the repository's own documents are fresh."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from robustforge.cli.table_states import load, tables
 from robustforge.papers import claims_figure
 from robustforge.papers.documents import fill, parse_marker
 from robustforge.papers.evidence import write_evidence
-from robustforge.papers.headlines import read_headlines
+from robustforge.papers.headlines import Headline, read_headlines
 
 __all__ = ["result", "spec"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,7 @@ def test_markers_name_tables_profiles_rows_and_columns_that_exist():
         for line in path.read_text().splitlines():
             if line.startswith("<!-- results: "):
                 marker = parse_marker(line[len("<!-- results: ") : -len(" -->")], path.name)
-                if marker.name == "headlines":
+                if marker.name.startswith(("headlines", "picture/")):
                     continue
                 seen.add(marker.name)
                 assert marker.name in tables(), path
@@ -113,15 +114,25 @@ def test_headlines_are_cells_of_tables():
             assert any((cell.row, cell.column) == (row, headline.column) for cell in spec.cells), headline
 
 
-def test_the_picture_is_stale_when_its_numbers_are_others(tmp_path, monkeypatch):
-    picture = tmp_path / "claims.svg"
-    assert claims_figure.drawn_data(picture) == ""
-    claims_figure.draw(picture, tmp_path)
-    assert claims_figure.drawn_data(picture) == claims_figure.data_of(tmp_path)
-    assert "not run" in claims_figure.data_of(tmp_path) or "null" in claims_figure.data_of(tmp_path)
-    first = picture.read_bytes()
-    claims_figure.draw(picture, tmp_path)
-    assert b"Memory Defense" in first
+def test_a_picture_is_stale_when_its_numbers_are_others(tmp_path):
+    picture, bars = tmp_path / "new" / "claims.svg", claims_figure.first_page(tmp_path)
+    assert not claims_figure.is_drawn(picture, bars)
+    claims_figure.draw(picture, bars)
+    assert claims_figure.is_drawn(picture, bars)
+    assert [numbers[1:] for numbers in bars.groups.values()] == [[None, None]] * 5, "nothing was run here"
+    label = next(iter(bars.groups))
+    assert not claims_figure.is_drawn(picture, replace(bars, groups={**bars.groups, label: [89.8, 70.0, 1.0]}))
+
+
+def test_a_method_has_a_picture_once_its_table_was_run(spec, result, tmp_path, monkeypatch):
+    one = Headline("made", "Made up", "accuracy", "made/up", "first", "PGD", {})
+    monkeypatch.setattr(claims_figure, "read_headlines", lambda: [one])
+    page = PAGE.format("picture/made")
+    assert "was not run" in fill(page, tmp_path, "page.md").text
+    write_evidence(tmp_path / "made" / "up.json", content(spec, a=result, b=result))
+    bars = claims_figure.of_method("made", tmp_path)
+    assert bars.groups == {"first": [89.97, 90.0, 40.0], "second": [89.97, 90.0, 40.0], "mean": [None, 90.0, 40.0]}
+    assert "(../../../../docs/figures/made.svg)" in fill(page, tmp_path, "page.md").text
 
 
 def test_the_readme_is_short():

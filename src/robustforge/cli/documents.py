@@ -9,10 +9,12 @@ from pathlib import Path
 from robustforge.config.locate import config_folder
 from robustforge.files import write_text
 from robustforge.papers import claims_figure
+from robustforge.papers.claims_figure import Bars
 from robustforge.papers.documents import fill
+from robustforge.papers.headlines import read_headlines
 from robustforge.types import UserError
 
-PICTURE = Path("docs") / "figures" / "claims.svg"
+PICTURES = Path("docs") / "figures"
 
 
 def documents(root: Path) -> list[Path]:
@@ -44,12 +46,22 @@ def stale(root: Path, results: Path, write: bool = False) -> list[Path]:
             found.append(path)
             if write:
                 write_text(path, filled)
-    picture = root / PICTURE
-    if claims_figure.drawn_data(picture) != claims_figure.data_of(results):
-        found.append(picture)
-        if write:
-            claims_figure.draw(picture, results)
+    for picture, bars in _pictures(root, results).items():
+        if not claims_figure.is_drawn(picture, bars):
+            found.append(picture)
+            if write:
+                claims_figure.draw(picture, bars)
     return found
+
+
+def _pictures(root: Path, results: Path) -> dict[Path, Bars]:
+    """Every picture and its numbers: of the first page, and of the methods whose table was run."""
+    made = {root / PICTURES / "claims.svg": claims_figure.first_page(results)}
+    for headline in read_headlines():
+        bars = claims_figure.of_method(headline.method, results)
+        if bars is not None:
+            made[root / PICTURES / f"{headline.method}.svg"] = bars
+    return made
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 A document holds ``<!-- results: memdef/table1 -->`` and ``<!-- end of results -->``. After the name may stand
 ``profile=gpu``, ``rows=`` and ``columns=`` (labels separated by ``;``), and ``one_line`` for a row a line. In place of
-a table's name, ``headlines`` stands for one number of each paper.
+a table's name, ``headlines`` stands for one number of each paper, and ``picture/memdef`` for a method's picture.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustforge.papers.claims_figure import of_method
 from robustforge.papers.compared import ComparedCell
 from robustforge.papers.costs import COSTS
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
@@ -22,6 +23,7 @@ from robustforge.papers.rendering import markdown_rows
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 HEADLINES = "headlines"
+PICTURE = "picture/"  # before a method's name
 _BLOCK = re.compile(r"^<!-- results: (?P<what>[^\n]*?) -->\n(?P<body>.*?)^<!-- end of results -->$", re.M | re.S)
 _OPENING = re.compile(r"^<!-- results: ", re.M)
 
@@ -106,6 +108,8 @@ def parse_marker(what: str, where: str) -> Marker:
 
 
 def _body(marker: Marker, results: Path, written: Written, where: str) -> str:
+    if marker.name.startswith(PICTURE):
+        return _picture(marker.name.removeprefix(PICTURE), results)
     if marker.name == HEADLINES:
         return _headlines(results, where)
     written.tables.append(marker.name)
@@ -167,6 +171,13 @@ def facts(content: Mapping[str, Any]) -> str:
         f"{content['seconds'] / 60:.0f} min on {', '.join(dict.fromkeys(str(run['machine']) for run in runs))}",
     ]
     return f"<sub>{'; '.join(parts)}.</sub>"
+
+
+def _picture(method: str, results: Path) -> str:
+    bars = of_method(method, results)
+    if bars is None:
+        return "\nThe table of the picture was not run on this version.\n"
+    return f"\n![Printed, ours and under an adapted attack: {bars.title}](../../../../docs/figures/{method}.svg)\n"
 
 
 def _headlines(results: Path, where: str) -> str:

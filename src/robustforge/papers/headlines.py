@@ -27,7 +27,8 @@ class Headline:
         table: ``<method>/<table>`` that has ours.
         row: label of its row there.
         column: label of its column.
-        printed: where the paper's number is: ``table``, ``row``, ``key``, ``index`` and ``scale``.
+        printed: where the paper's number is: ``table``, ``row``, ``key``, ``index`` and ``scale``; with ``rest`` it is
+            what the printed one leaves of 100.
         adapted_row: label of the row with the adapted attack, if another one.
         profile: of the table.
     """
@@ -47,7 +48,9 @@ class Headline:
         """The printed number, in percent."""
         row = paper_row(load_paper_table(self.printed["table"]), self.printed["row"])
         value = paper_value(row, self.printed["key"], self.printed.get("index"))
-        return None if value is None else value * self.printed.get("scale", 1)
+        if value is None:
+            return None
+        return 100 - value if self.printed.get("rest") else value * self.printed.get("scale", 1)
 
 
 @dataclass(frozen=True)
