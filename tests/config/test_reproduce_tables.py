@@ -83,6 +83,8 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     suites = plain["protocol"]["suites"].values()
     attacks = {a["name"] for suite in suites for a in suite["attacks"].values()}
+    if plain["protocol"].get("main"):  # joins every suite
+        attacks.add(plain["protocol"]["main"]["name"])
     threats = [*plain["protocol"]["budgets"], *(t for suite in suites for t in suite.get("budgets") or ())]
     budgets = [threat["eps"] for threat in threats]
     # what a row reads must be what its run attacks
