@@ -69,3 +69,13 @@ def test_the_source_of_what_it_uses_counts(module, counts, usual, monkeypatch):
         assert (digest_today(RUN) != usual) == counts
     finally:
         dependence._sources.cache_clear()
+
+
+def test_the_machine_is_named_with_its_threads(monkeypatch):
+    import torch
+
+    from robustforge.config import run_folder
+
+    monkeypatch.setattr(run_folder, "cpu_name", lambda: "a processor")
+    assert run_folder.machine(torch.device("cpu"), 2) == "a processor, 2 threads"
+    assert run_folder.machine(torch.device("cpu"), 1) == "a processor, 1 thread"
