@@ -33,9 +33,9 @@ from robustforge.training.runner import StageRunner
 from robustforge.training.store import ArtifactStore
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES, SIDE = 600, 224
+FILES, SIDE = 1500, 224
 IMAGES = 128
-FITS = ((6, 7), (60, 3))  # epochs, and pairs of measurements: fits of about one second and ten
+FITS = ((6, 9), (60, 3))  # epochs, and pairs of measurements: fits of about one second and ten
 
 
 def run() -> list[BenchRow]:
@@ -119,9 +119,10 @@ def stage_overhead(place: Path, epochs: int, repetitions: int) -> BenchRow:
 
     pairs = [(_seconds(whole), _seconds(bare)) for _ in range(repetitions + 1)][1:]
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    note = f"small_cnn on digits, {epochs} epochs, median of {repetitions} pairs; a resume point every 5 seconds"
+    ratio = statistics.median(one / other for one, other in pairs)  # what else the machine does meets both of a pair
+    note = f"small_cnn on digits, {repetitions} pairs, median of their ratios; a resume point every 5 seconds"
     name = f"stage of {epochs} epochs with resume points and store / bare Trainer.fit"
-    return BenchRow(name, ours, theirs, "s", ours / theirs, 1.03, higher_is_better=False, note=note)
+    return BenchRow(name, ours, theirs, "s", ratio, 1.03, higher_is_better=False, note=note)
 
 
 def processes(place: Path) -> BenchRow:
