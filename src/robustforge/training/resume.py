@@ -1,4 +1,4 @@
-"""Where a killed stage continues: one checkpoint, replaced every few seconds at the end of an epoch, in a single rename."""
+"""Where a killed stage continues: one checkpoint, replaced every few seconds, after an epoch, in a single rename."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from robustforge.training import distributed
 from robustforge.training.store import check_finite
 from robustforge.types import DamagedError
 
-
 SHARE = 50
-"""The least seconds between two checkpoints, in those that one takes to write: they cost at most a fiftieth of a fit."""
+"""Least seconds between two checkpoints, in those that one takes to write: they cost at most a fiftieth of a fit."""
 
 
 class ResumePoint(Callback):
