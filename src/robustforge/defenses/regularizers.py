@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -63,7 +63,7 @@ def worst_weights(network: nn.Module, loss: Callable[[Network], Tensor], gamma: 
     Notes:
         One step, as in the paper. Biases and normalization layers keep their values, as in the authors' code.
     """
-    parameters = dict(network.named_parameters())
+    parameters: dict[str, Tensor] = dict(network.named_parameters())
     moved = {name: w for name, w in parameters.items() if w.dim() > 1 and w.requires_grad}
     gradients = torch.autograd.grad(loss(unmoved(network, parameters)), list(moved.values()))
     for (name, w), g in zip(moved.items(), gradients, strict=True):
@@ -72,7 +72,7 @@ def worst_weights(network: nn.Module, loss: Callable[[Network], Tensor], gamma: 
     return partial(functional_call, network, parameters)
 
 
-def unmoved(network: nn.Module, parameters: dict[str, Tensor]) -> Network:
+def unmoved(network: nn.Module, parameters: Mapping[str, Tensor]) -> Network:
     """The network with the parameters given, whose passes leave its running statistics as they are."""
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     return partial(functional_call, network, {**parameters, **buffers})

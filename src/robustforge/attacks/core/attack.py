@@ -140,8 +140,9 @@ class BaseAttack(Attack):
         self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0
     ) -> Tensor:
         """See :class:`Attack`; without the float32 pass that judges them."""
-        how = {"index": index, "precision": self.precision, "target": self.target, "seed": seed}
-        with attacking(surface, x, y, threat, **how) as session:
+        with attacking(
+            surface, x, y, threat, index=index, precision=self.precision, target=self.target, seed=seed
+        ) as session:
             check_threat(self.name, session.threat, self.norms)
             return self._perturbed(session, seed).detach().float().contiguous()
 
