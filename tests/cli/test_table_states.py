@@ -64,6 +64,26 @@ def test_a_table_is_never_then_run_then_stale(trained, here, tmp_path, monkeypat
     assert (state.word, state.reason) == ("stale", "settings or source of run 'mnist' changed")
 
 
+def test_what_the_run_says_of_itself_reaches_the_table(here, monkeypatch, tmp_path):
+    """Verdicts of a strict protocol and the time of its stages are in result.json alone, not in the records."""
+    result = {"stages": [{"name": "undefended", "key": "k" * 64, "made_in": 120.0}], "strict": True}
+
+    def train(overrides, folder):
+        columns = join(
+            make_cell("none", "clean", "none", 0.0, [1, 1, 0, 1]), make_cell("none", "fgsm", "end_to_end", 0.1, [0] * 4)
+        )
+        write_table(read_table(columns), folder / "records.parquet")
+        write_json(folder / "result.json", make_result(columns, {"name": "x", "seed": 0, "defense": "none", **result}))
+        return 0
+
+    monkeypatch.setattr(reproduce, "_train", train)
+    assert command(monkeypatch, TABLE, here) == 0
+    content = read_evidence(tmp_path / "results" / f"{TABLE}.json")
+    cell = next(cell for cell in content["cells"] if (cell["row"], cell["column"]) == ("eps 0.10", "MNIST"))
+    assert cell["adapted_verdict"] == "robust accuracy"
+    assert content["seconds"] >= 120
+
+
 def test_half_a_table_is_stale(trained, here, tmp_path, monkeypatch):
     assert command(monkeypatch, TABLE, "--runs", "mnist", here) == 0
     state = state_of(TABLE, "cpu", tmp_path / "results")

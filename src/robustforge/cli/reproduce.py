@@ -85,14 +85,14 @@ def reproduce(
     if extra:
         header.append(f"Further overrides: {' '.join(extra)}.")
     header += diagnostic_lines(spec, records, folder)
-    cells = compare(spec, records | failed)
+    found = {run: read_result(folder / run) for run in records}
+    cells = compare(spec, {run: found[run] | {"records": records[run]} for run in records} | failed)
     console.print(render(cells, header))
     for path in [*write(cells, folder, header), *draw(spec, records, folder)]:
         console.print(f"wrote {path}")
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
-        found = {run: read_result(folder / run) for run in records}
         console.print(f"wrote {_keep(results, name, profile, spec, extra, cells, found)}")
     return len(failed)
 
