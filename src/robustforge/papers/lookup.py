@@ -67,7 +67,8 @@ def _look_up_run(cell: CellSpec, results: Mapping[str, Any]) -> tuple[Found, Fou
         return clean, clean, clean
     if cell.metric in METRICS:
         base = results.get(cell.baseline or "") or {}
-        found = Found(*measure(cell.metric, cell.selection, result.get("records"), base.get("records")))
+        parts = result.get("records"), base.get("records"), cell.baseline_system
+        found = Found(*measure(cell.metric, cell.selection, *parts))
         return clean, found, found
     candidates = [c for c in mine if c["attack"] == cell.attack and _in_budget(c, cell)]
 

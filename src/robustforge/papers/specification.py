@@ -68,6 +68,7 @@ class CellSpec:
         pool: further attacks, counted together with ``attack``.
         direct: see ``recovered``.
         baseline: the run by whose distortions ours are divided.
+        baseline_system: its system, if another one.
         adapted: surface of the attack that is adapted to the defense, or ``worst_case`` over all that was recorded.
         adapted_run: the run of the adapted number, if another one.
         adapted_attack: its attack, if another one.
@@ -93,6 +94,7 @@ class CellSpec:
     pool: tuple[str, ...] = ()
     direct: str | None = None
     baseline: str | None = None
+    baseline_system: str | None = None
     adapted: str = WORST
     adapted_run: str | None = None
     adapted_attack: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,11 @@ class Selection:
 
 
 def measure(
-    metric: str, selection: Selection, records: Records | None, baseline: Records | None
+    metric: str,
+    selection: Selection,
+    records: Records | None,
+    baseline: Records | None,
+    baseline_system: str | None = None,
 ) -> tuple[dict[str, Any] | None, str]:
     """One number.
 
@@ -70,6 +74,7 @@ def measure(
         selection: of which cells.
         records: of the run.
         baseline: records of the run that distortions are divided by; the same attack on the same surface there.
+        baseline_system: its system, if another one.
 
     Returns:
         (what a cell of ``result.json`` would hold: ``accuracy`` in percent, ``interval``, ``n``, ``seed``; or None, the
@@ -86,7 +91,8 @@ def measure(
         return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
         return None, "not run: the run that distortions are divided by"
-    others = list(selection.attacked(baseline).values())
+    before = replace(selection, system=baseline_system or selection.system)
+    others = list(before.attacked(baseline).values())
     if len(cells) != 1 or len(others) != 1:
         return None, "not run uniquely: give norm and eps"
     found = _distortion(metric, cells[0], clean, others[0])
