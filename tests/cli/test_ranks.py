@@ -21,6 +21,8 @@ FEW = (
 )  # fmt: skip
 SMALL = {
     "adversarial_training": ["defense.robust.attack.steps=1"],
+    "ape_gan": ["defense.generator.width=4", "defense.discriminator.width=4",
+                "trainer.strategy=ddp_find_unused_parameters_true"],
     "cae": ["defense.denoiser.widths=[4,8]", "defense.denoiser.latent_channels=4"],
     "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.search.restarts=2",
                     "defense.search.steps=3", "trainer.strategy=ddp_find_unused_parameters_true"],

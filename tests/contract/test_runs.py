@@ -88,6 +88,7 @@ def check(run, n=N):
 def tiny(defense):
     denoiser = ["defense.denoiser.widths=[4,8]", "defense.denoiser.latent_channels=4"]
     extra = {
+        "ape_gan": ["defense.generator.width=4", "defense.discriminator.width=4"],
         "adversarial_training": ["defense.robust.attack.steps=1"],
         "dfl_pcl": ["inner.steps=1"],
         "dynamic": ["defense.robust.attack.steps=2"],

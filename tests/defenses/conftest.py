@@ -7,6 +7,8 @@ import torch
 
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
+from robustforge.defenses.ape_gan import APEGAN
+from robustforge.defenses.ape_gan import networks as ape_networks
 from robustforge.defenses.cae import ConvAutoEncoder
 from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.defense_gan import DefenseGAN
@@ -79,6 +81,16 @@ PURIFIERS = {
     ),
     "magnet": lambda m, t, **k: MagNet(
         m, partial(SigmoidAutoencoder, (1, 28, 28), True), partial(SigmoidAutoencoder, (1, 28, 28), False), t, t, **k
+    ),
+    "ape_gan": lambda m, t, **k: APEGAN(
+        m,
+        partial(ape_networks.Generator, (1, 28, 28), 4),
+        partial(ape_networks.Discriminator, (1, 28, 28), 4),
+        OFFLINE,
+        Threat("linf", 0.1),
+        t,
+        t,
+        **k,
     ),
     "defense_vae": lambda m, t, **k: DefenseVAE(
         m, partial(DefenseVAENetwork, (1, 28, 28), 8, 4), OFFLINE, Threat("linf", 0.1), t, t, t, **k

@@ -30,11 +30,14 @@ def bound_relus(network: Network, limit: float) -> Network:
     if not limit > 0:
         raise UserError(f"ReLUs are to be bounded at {limit}: give a limit above 0.")
     places = [
-        (parent, name) for parent in network.modules() for name, child in parent._modules.items() if type(child) is nn.ReLU
+        (parent, name)
+        for parent in network.modules()
+        for name, child in parent._modules.items()
+        if type(child) is nn.ReLU
     ]
     if not places:
         raise UserError(
-            f"{type(network).__name__} has no nn.ReLU that could be bounded: choose a model with ReLUs that are modules."
+            f"{type(network).__name__} has no nn.ReLU to be bounded: choose a model whose ReLUs are modules."
         )
     for parent, name in places:
         setattr(parent, name, nn.Hardtanh(0.0, limit))

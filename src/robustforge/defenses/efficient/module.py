@@ -47,7 +47,9 @@ class EfficientDefense(Defense):
     ) -> None:
         super().__init__(seed=seed, training=training)
         if noise_std < 0 or copies < 0:
-            raise UserError(f"Efficient Defenses has noise_std={noise_std} and copies={copies}: give 0 or more of each.")
+            raise UserError(
+                f"Efficient Defenses has noise_std={noise_std} and copies={copies}: give 0 or more of each."
+            )
         self.undefended_training, self.noise_std, self.copies = undefended_training, noise_std, copies
         self.undefended = build_seeded(model, seed, "undefended")
         self.classifier = build_seeded(model, seed, "classifier")
