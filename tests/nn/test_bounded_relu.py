@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustforge.nn.bounded_relu import bound_relus
+from robustforge.nn.bounded_relu import bound_relus, open_bounds
 from robustforge.nn.lenet import lenet
 from robustforge.nn.pooled_cnn import pooled_cnn
 from robustforge.nn.resnet import resnet18, resnet50
@@ -50,6 +50,20 @@ def test_every_relu_of_our_networks_is_bounded(factory, options, relus):
     assert calls["aten::hardtanh"] + calls.get("aten::hardtanh_", 0) >= relus
     assert not {"aten::relu", "aten::relu_", "aten::clamp_min", "aten::clamp_min_"} & calls.keys()
     assert not torch.allclose(plain, bounded)
+
+
+def test_open_bounds_have_a_slope_and_the_same_value():
+    network = bound_relus(nn.Sequential(nn.ReLU()), 1.5)
+    z = torch.tensor([-2.0, 0.25, 1.4, 1.6, 9.0], requires_grad=True)
+    with open_bounds(network):
+        value = network(z)
+    assert torch.equal(value, network(z))
+    value.sum().backward()
+    assert z.grad.tolist() == [0, 1, 1, 1, 1]
+    with pytest.raises(RuntimeError), open_bounds(network):
+        raise RuntimeError
+    assert not network[0].open
+    assert "limit=1.5" in str(network)
 
 
 def test_a_limit_that_is_never_reached_changes_nothing():

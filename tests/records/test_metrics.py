@@ -58,7 +58,7 @@ def test_distortions_are_divided_by_those_without_defenders():
 
 
 def test_distortions_may_be_divided_by_those_of_another_system():
-    beside = records(CW, ALONE | {"system": ["undefended"] * 10})
+    beside = records(CW, ALONE | {"system": ["undefended"] * 10, "surface": ["end_to_end"] * 10})
     same, _ = measure("mean_l2_ratio", selection("cw"), beside, beside)
     assert same["accuracy"] == 100
     mean, _ = measure("mean_l2_ratio", selection("cw"), beside, beside, "undefended")

@@ -37,10 +37,12 @@ class Run:
     Attributes:
         overrides: of ``train.py``, in both profiles.
         by_profile: further ones by profile, which come last.
+        apart: whether the overrides of file and profile are not for this run (one of another defense).
     """
 
     overrides: tuple[str, ...]
     by_profile: Mapping[str, tuple[str, ...]]
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class CellSpec:
         pool: further attacks, counted together with ``attack``.
         direct: see ``recovered``.
         baseline: the run by whose distortions ours are divided.
-        baseline_system: its system, if another one.
+        baseline_system: its system, if another one, which is always attacked end to end.
         adapted: surface of the attack that is adapted to the defense, or ``worst_case`` over all that was recorded.
         adapted_run: the run of the adapted number, if another one.
         adapted_attack: its attack, if another one.
@@ -193,7 +195,8 @@ class TableSpec:
     def overrides(self, run: str, profile: str) -> list[str]:
         """train.py's overrides for one run: the run's own, the profile's, the run's for that profile."""
         made = self.runs[run]
-        return [*made.overrides, *self.profiles[profile].overrides, *made.by_profile.get(profile, ())]
+        shared = () if made.apart else self.profiles[profile].overrides
+        return [*made.overrides, *shared, *made.by_profile.get(profile, ())]
 
     def __post_init__(self) -> None:
         shown = {run for cell in self.cells for run in (*cell.run, cell.adapted_run, cell.baseline) if run}

@@ -96,8 +96,9 @@ def _profile(file: _File, name: str, given: Any) -> Profile:
 
 
 def _run(name: str, given: Mapping[str, Any], profiles: Mapping[str, Profile]) -> Run:
-    check_keys(given, ("overrides", *profiles), f"Run '{name}'")
-    return Run(tuple(given.get("overrides", ())), {key: tuple(given[key]) for key in profiles if key in given})
+    check_keys(given, ("overrides", "apart", *profiles), f"Run '{name}'")
+    by_profile = {key: tuple(given[key]) for key in profiles if key in given}
+    return Run(tuple(given.get("overrides", ())), by_profile, bool(given.get("apart", False)))
 
 
 def _figure(kind: type[Figure], panel: type[Any], given: Mapping[str, Any]) -> Figure:

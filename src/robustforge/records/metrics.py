@@ -74,7 +74,7 @@ def measure(
         selection: of which cells.
         records: of the run.
         baseline: records of the run that distortions are divided by; the same attack on the same surface there.
-        baseline_system: its system, if another one.
+        baseline_system: its system, if another one, which is always attacked end to end.
 
     Returns:
         (what a cell of ``result.json`` would hold: ``accuracy`` in percent, ``interval``, ``n``, ``seed``; or None, the
@@ -91,8 +91,9 @@ def measure(
         return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
         return None, "not run: the run that distortions are divided by"
-    before = replace(selection, system=baseline_system or selection.system)
-    others = list(before.attacked(baseline).values())
+    if baseline_system:
+        selection = replace(selection, system=baseline_system, surface="end_to_end")
+    others = list(selection.attacked(baseline).values())
     if len(cells) != 1 or len(others) != 1:
         return None, "not run uniquely: give norm and eps"
     found = _distortion(metric, cells[0], clean, others[0])

@@ -9,6 +9,7 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.defenses.base import classify
 from robustforge.defenses.efficient import EfficientDefense
 from robustforge.defenses.efficient.augmentation import with_noisy_copies
+from robustforge.nn.bounded_relu import BoundedReLU
 from robustforge.types import Threat, UserError
 
 
@@ -72,7 +73,7 @@ def test_one_step_trains_the_classifier_alone(make, batch):
 def test_parts_can_be_left_out(make, batch):
     both, plain = make(), make(limit=None, copies=0)
     for network, bounded in ((both.classifier, True), (both.undefended, False), (plain.classifier, False)):
-        assert any(isinstance(module, nn.Hardtanh) for module in network.modules()) is bounded
+        assert any(isinstance(module, BoundedReLU) for module in network.modules()) is bounded
         assert any(isinstance(module, nn.ReLU) for module in network.modules()) is not bounded
     expected = F.cross_entropy(plain.classifier(batch.x), batch.y)
     torch.testing.assert_close(plain.losses(batch)["cross_entropy"], expected)
@@ -81,13 +82,27 @@ def test_parts_can_be_left_out(make, batch):
 def test_the_black_box_attacks_the_undefended_classifier(make, batch):
     defense = make()
     surfaces = defense.surfaces()
-    assert set(surfaces) == {"end_to_end", "transfer"}
+    assert set(surfaces) == {"end_to_end", "transfer", "bpda"}
     attack, threat = FGSM(early_stop=False), Threat("linf", 0.1)
     handed = attack(surfaces["transfer"], batch.x, batch.y, threat)
     alone = attack(classify(defense.undefended)["end_to_end"], batch.x, batch.y, threat)
     assert torch.equal(handed.x_adv, alone.x_adv)
     assert torch.equal(handed.success, defense(handed.x_adv).logits.argmax(1) != batch.y)
     assert defense.classifier_network() is defense.classifier
+
+
+def test_the_adapted_surface_has_a_slope_where_every_unit_is_at_its_bound(make, batch):
+    defense = make(limit=1e-4)
+    gradients = {}
+    for name in ("end_to_end", "bpda"):
+        x = batch.x.clone().requires_grad_(True)
+        surface = defense.surfaces()[name]
+        logits = surface.logits(x, batch.y)
+        assert torch.equal(logits, defense(batch.x).logits)
+        (gradients[name],) = torch.autograd.grad(logits[:, 0].sum(), x)
+    silent = {name: (gradient == 0).flatten(1).all(1).float().mean() for name, gradient in gradients.items()}
+    assert silent["end_to_end"] > 0.5
+    assert silent["bpda"] == 0
 
 
 @pytest.mark.parametrize("settings", [{"noise_std": -0.1}, {"copies": -1}])

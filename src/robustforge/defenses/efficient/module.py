@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.efficient.augmentation import with_noisy_copies
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
-from robustforge.nn.bounded_relu import bound_relus
+from robustforge.nn.bounded_relu import bound_relus, open_bounds
 from robustforge.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed
 from robustforge.types import Batch, DefenseOutput, UserError
 
@@ -78,9 +80,19 @@ class EfficientDefense(Defense):
         return [plain_stage(self), fit]
 
     def surfaces(self) -> dict[str, Surface]:
-        """``end_to_end``: the classifier itself; ``transfer``: the undefended one, the paper's black box."""
+        """What an attacker may differentiate.
+
+        ``end_to_end``: the classifier itself; ``transfer``: the undefended one, the paper's black box; ``bpda``: the
+        classifier with the slopes of ordinary ReLUs on the way back, where the bounds are.
+        """
+
+        def opened(x: Tensor, _: Tensor) -> tuple[Tensor]:
+            with open_bounds(self.classifier):
+                return (self.classifier(x),)
+
         whole = end_to_end(self, self)
-        return {"end_to_end": whole, "transfer": transfer(self.undefended, whole)}
+        bpda = replace(whole, name="bpda", attacker_logits=opened)
+        return {"end_to_end": whole, "transfer": transfer(self.undefended, whole), "bpda": bpda}
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The undefended classifier beside the defense."""
