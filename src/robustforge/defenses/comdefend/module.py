@@ -24,7 +24,7 @@ class ComDefend(Purifier):
         undefended_training: how the classifier is optimized.
         noise_std: of the Gaussian noise on the code in training, in units of the code (released code: 20).
         penalty: weight of the code's mean square (paper: 0.0001).
-        inference_noise: standard deviation of the noise that stays on the code at inference, in the same units; 0: none.
+        inference_noise: standard deviation of noise that stays on the code at inference, in the same units; 0: none.
         surface_temperature: T of the sigmoid that stands for the quantizer on the way back.
         draws: passes over whose noise the surface ``eot`` averages, where noise stays.
         seed: of initial weights, batches and the deployed noise.

@@ -53,8 +53,9 @@ def mixture_of(numbers: Tensor, channels: int) -> LogisticMixture:
     """
     numbers = numbers.float()
     groups = parameters_of(channels, 1)
-    parts = numbers.unflatten(1, (groups, numbers.shape[1] // groups))
-    weights, means, scales, couplings = parts.split([1, channels, channels, groups - 1 - 2 * channels], 1)
+    parts = numbers.reshape(len(numbers), groups, -1, *numbers.shape[2:])
+    sizes = [1, channels, channels, groups - 1 - 2 * channels]
+    weights, means, scales, couplings = torch.split(parts, sizes, 1)
     return LogisticMixture(
         F.log_softmax(weights[:, 0], 1),
         0.5 + 0.5 * means,
@@ -96,7 +97,7 @@ def log_likelihood(mixture: LogisticMixture, x: Tensor) -> Tensor:
     Returns:
         (B,), nats, summed over the image.
     """
-    joint, channels = mixture.log_weights, x.split(1, 1)
+    joint, channels = mixture.log_weights, torch.split(x, 1, 1)
     for channel, value in enumerate(channels):
         mean = mixture.mean_after(channel, channels[:channel])
         joint = joint + discretized_logistic(value, mean, mixture.log_scales[:, channel])
