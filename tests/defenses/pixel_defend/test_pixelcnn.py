@@ -15,7 +15,7 @@ from robustforge.defenses.pixel_defend.logistic_mixture import (
     parameters_of,
 )
 from robustforge.defenses.pixel_defend.networks import PixelCNN
-from robustforge.defenses.pixel_defend.raster import purify
+from robustforge.defenses.pixel_defend.raster import likelier, purify
 from robustforge.defenses.pixel_defend.recent import Recent
 
 SHAPES = [(1, 5, 7), (3, 6, 4)]
@@ -103,6 +103,17 @@ def test_purified_images_are_near_and_each_pixel_is_the_likeliest(shape):
         for column in range(shape[2]):
             place, value = of_pixel(mixture, row, column), purified[:, :, row, column]
             assert torch.equal(likeliest(place, x[:, :, row, column], eps), value)
+
+
+def test_an_image_is_left_alone_where_purification_makes_it_less_likely():
+    made, x = network((1, 5, 7)), images((1, 5, 7))
+    unmoved, purified = (x * 255).round() / 255, purify(network((1, 5, 7)), x, 0.2)
+    purified[1] = 1 - unmoved[1].round()
+    assert (made(purified) > made(unmoved)).tolist() == [True, False, True]
+    kept = likelier(made, x, purified)
+    assert torch.equal(kept[[0, 2]], purified[[0, 2]])
+    assert torch.equal(kept[1], unmoved[1])
+    assert (made(kept) >= made(unmoved)).all()
 
 
 def test_likeliest_is_the_best_of_all_gray_levels_by_exhaustion():

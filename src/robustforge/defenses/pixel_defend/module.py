@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustforge.defenses.pixel_defend.logistic_mixture import bits_per_dimension
 from robustforge.defenses.pixel_defend.networks import PixelCNN
-from robustforge.defenses.pixel_defend.raster import purify
+from robustforge.defenses.pixel_defend.raster import likelier, purify
 from robustforge.defenses.pixel_defend.recent import Recent
 from robustforge.defenses.purifier import Purifier
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded, check_average
@@ -27,6 +27,8 @@ class PixelDefend(Purifier):
         training: how it is optimized, on clean images.
         undefended_training: how the classifier is optimized.
         eps_defend: how far a pixel may move, in units of [0, 1] (paper: 32/255 on Fashion-MNIST, 16/255 on CIFAR-10).
+        only_likelier: leave an image as it is where the search, which looks at one pixel after another, ends in a less
+            likely one (ours; the paper takes its end in any case).
         average: decay of the running average of the network's weights (PixelCNN++: 0.9995); None for none.
         seed: of initial weights and batches.
 
@@ -43,7 +45,7 @@ class PixelDefend(Purifier):
         it is. The adaptive variant, which leaves likely images alone, is left out.
     """
 
-    evaluation_only = ("eps_defend",)
+    evaluation_only = ("eps_defend", "only_likelier")
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class PixelDefend(Purifier):
         training: Training,
         undefended_training: Training,
         eps_defend: Share = 32 / 255,
+        only_likelier: bool = True,
         average: OpenShare | None = None,
         seed: Seed = 0,
     ) -> None:
@@ -59,13 +62,18 @@ class PixelDefend(Purifier):
         if not 0 <= eps_defend <= 1:
             raise UserError(f"defense.eps_defend is {eps_defend}: give a distance between 0 and 1.")
         check_average(average)
-        self.training_settings, self.eps_defend, self.average = training, eps_defend, average
+        self.training_settings, self.average = training, average
+        self.eps_defend, self.only_likelier = eps_defend, only_likelier
         self.pixelcnn = build_seeded(pixelcnn, seed, "pixelcnn")
         self._recent = Recent()
 
     def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """See :meth:`Purifier.rebuild`; without gradients in ``x``, and images seen lately are not searched again."""
-        return self._recent(lambda new: purify(self.pixelcnn, new, self.eps_defend), x.detach(), self.pixelcnn)
+        return self._recent(self._search, x.detach(), self.pixelcnn)
+
+    def _search(self, x: Tensor) -> Tensor:
+        purified = purify(self.pixelcnn, x, self.eps_defend)
+        return likelier(self.pixelcnn, x, purified) if self.only_likelier else purified
 
     def differentiable(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """:meth:`rebuild` going forward, the identity going backward."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustforge.defenses.pixel_defend.logistic_mixture import likeliest, mixture_of
+from robustforge.defenses.pixel_defend.logistic_mixture import LEVELS, likeliest, mixture_of
 from robustforge.defenses.pixel_defend.networks import PixelCNN, ShiftedConv2d, as_input
 
 
@@ -91,3 +91,21 @@ def purify(network: PixelCNN, x: Tensor, eps: float) -> Tensor:
             pixels.end_row()
             row_before = as_input(purified[:, :, row : row + 1])
     return purified
+
+
+@torch.no_grad()
+def likelier(network: PixelCNN, x: Tensor, purified: Tensor) -> Tensor:
+    """Of each image the likelier version: as it came, or purified.
+
+    Args:
+        network: trained, in eval mode.
+        x: (B, C, H, W) in [0, 1], taken to the nearest gray levels.
+        purified: the same images, gray levels.
+
+    Returns:
+        (B, C, H, W) gray levels in [0, 1].
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        unmoved = (x.float() * (LEVELS - 1)).round() / (LEVELS - 1)
+        gained = network(purified) > network(unmoved)
+    return torch.where(gained[:, None, None, None], purified, unmoved)
