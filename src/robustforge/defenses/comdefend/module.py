@@ -49,7 +49,7 @@ class ComDefend(Purifier):
         noise_std: NonNegativeFloat = 20.0,
         penalty: NonNegativeFloat = 0.0001,
         inference_noise: NonNegativeFloat = 0.0,
-        surface_temperature: PositiveFloat = 10.0,
+        surface_temperature: PositiveFloat = 3.0,
         draws: PositiveInt = 16,
         seed: Seed = 0,
     ) -> None:

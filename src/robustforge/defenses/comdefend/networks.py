@@ -72,8 +72,7 @@ def hard_bits(code: Tensor, temperature: float) -> Tensor:
 
     Args:
         code: (B, code, H, W).
-        temperature: T > 0. Codes are as far from 0 as the noise in training was wide, where a sigmoid with T = 1 has
-            no slope left.
+        temperature: T > 0. Noise in training drives codes far from 0, where a sigmoid with T = 1 has hardly a slope.
 
     Returns:
         (B, code, H, W), exactly 0 or 1.
