@@ -33,6 +33,8 @@ SMALL = {
     "memdef": ["selector=offline", "selector.attack.steps=1", "stack=short", "defense.memory_size=20"],
     "mrr": ["defense.n_defenders=2", "defense.input.enabled=true", "defense.input.atoms=8", "defense.input.batch=32",
             "defense.input.iterations=2", "dataset.limit_train=200", "defense.fusion.per_class=false"],
+    "comdefend": ["defense.network.widths=[4,8]"],
+    "pixel_defend": ["defense.pixelcnn.width=4", "defense.pixelcnn.blocks=1"],
     "pretrained": ["defense.network=${model}"],
     "puvae": ["defense.vae.width=4", "defense.vae.hidden=16", "defense.draws=2"],
 }  # fmt: skip

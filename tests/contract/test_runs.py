@@ -97,6 +97,8 @@ def tiny(defense):
         "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.search.restarts=2",
                         "defense.search.steps=3"],
         "defense_vae": ["defense.vae.width=4", "defense.train_attacks.pgd.steps=1"],
+        "pixel_defend": ["defense.pixelcnn.width=4", "defense.pixelcnn.blocks=1"],
+        "comdefend": ["defense.network.widths=[4,8]"],
         "pretrained": ["defense.network=${model}"],
         "mrr": ["defense.n_defenders=2", "defense.input.enabled=true", "defense.input.atoms=8",
                 "defense.input.iterations=2", "defense.input.batch=32", "dataset.limit_train=200"],
