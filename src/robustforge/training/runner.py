@@ -181,7 +181,7 @@ class StageRunner:
             return
         if stage.prepare is not None:
             stage.prepare()
-        self.data.adversarial = _images(artifacts, stage.adversarial_set)
+        self.data.adversarial, self.data.erasing = _images(artifacts, stage.adversarial_set), stage.erasing
         resume = ResumePoint(workspace, stage)
         defense.enter(stage)
         final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
@@ -192,7 +192,7 @@ class StageRunner:
         if checkpoint:
             log.info("continuing %s from its last finished epoch", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        self.data.adversarial = None
+        self.data.adversarial, self.data.erasing = None, True
         if trainer.interrupted:
             raise KeyboardInterrupt
         check_trained(trainer.global_step, stage.name)

@@ -26,6 +26,8 @@ class AdversarialTraining(Defense):
         training: how the robust classifier is optimized.
         undefended_training: how the undefended row is optimized.
         warm_start: start from the undefended classifier's weights instead of fresh ones.
+        keep_best: keep the epoch of the highest robust accuracy on held-out images: trained on, it falls again (Rice
+            et al. 2020, arXiv:2002.11569).
         seed: of initial weights, batches and attacks.
     """
 
@@ -36,10 +38,11 @@ class AdversarialTraining(Defense):
         training: Training,
         undefended_training: Training,
         warm_start: bool = False,
+        keep_best: bool = True,
         seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
-        self.robust, self.warm_start = robust, warm_start
+        self.robust, self.warm_start, self.keep_best = robust, warm_start, keep_best
         self.undefended_training = undefended_training
         self.undefended = build_seeded(model, seed, "undefended")
         self.classifier = build_seeded(model, seed, "classifier")
@@ -72,7 +75,8 @@ class AdversarialTraining(Defense):
             uses=("undefended",) if self.warm_start else (),
             validate=self.validate,
             prepare=self._copy_weights if self.warm_start else None,
-            takes=("model", "robust", "warm_start", "training"),
+            best="robust_accuracy" if self.keep_best else None,
+            takes=("model", "robust", "warm_start", "keep_best", "training"),
         )
         return [plain, robust]
 
