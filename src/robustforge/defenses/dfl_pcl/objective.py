@@ -58,7 +58,8 @@ class Objective:
         y, count = batch.y.repeat(len(halves)), len(batch.y)
         output = self.network.respond(torch.cat([images for images, _ in halves.values()]))
         logits, features = output.logits.float(), output.features.float()
-        terms, noted = {}, {"feature_norm": features.norm(dim=1).mean()}
+        terms: dict[str, Tensor] = {}
+        noted = {"feature_norm": features.norm(dim=1).mean()}
         entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
         if self.trades:
             clean, attacked = logits.chunk(2)

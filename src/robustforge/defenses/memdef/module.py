@@ -115,8 +115,17 @@ class MemoryDefense(Defense):
         if chosen.attack is not None or chosen.slot == "selector":
             uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",)
             takes += _OF_SURFACE
-        part, validate, training = {"part": self.stack.part}, self.stack_metrics, chosen.training
-        return FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
+        return FitStage(
+            "stack",
+            ("stack",),
+            self.stack_losses,
+            chosen.training,
+            {"part": self.stack.part},
+            uses,
+            validate=self.stack_metrics,
+            takes=takes,
+            erasing=False,  # random erasing is classifier-A's alone (paper, Sec. 4.2)
+        )
 
     def _selector_stages(self) -> list[Stage]:
         chosen = self.selector_settings
@@ -134,6 +143,7 @@ class MemoryDefense(Defense):
             adversarial_set=craft[0].name if craft else None,
             validate=self.selector_metrics,
             prepare=self._copy_selector,
+            best=chosen.best,
             takes=("model", "selector"),
         )
         return [*craft, fit]
@@ -143,7 +153,7 @@ class MemoryDefense(Defense):
 
     def selector_losses(self, batch: Batch) -> dict[str, Tensor]:
         """See :func:`selector_terms`."""
-        return selector_terms(self.selector, self.selector_settings, batch, self.attack_seed())
+        return selector_terms(self.selector, self.undefended, self.selector_settings, batch, self.attack_seed())
 
     def selector_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out clean accuracy, and accuracy under the training attack made afresh on these weights."""
