@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.choices import one_of
+from robustforge.defenses.figures import Figure
+from robustforge.defenses.memdef.figures import memdef_figures
 from robustforge.defenses.memdef.objective import attacked_stack_terms, selector_terms, stack_terms
 from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.stack import MemoryStack
@@ -104,6 +107,10 @@ class MemoryDefense(Defense):
         rows = {"undefended": classify(self.undefended)}
         return rows if self.selector_settings.kind == "clean" else {**rows, "selector": classify(self.selector)}
 
+    def figures(self) -> dict[str, Figure]:
+        """Its latents without and with memory: see the module of that name."""
+        return memdef_figures(self.system)
+
     def stages(self) -> list[Stage]:
         """Clean classifier-A, its robust copy (with a static adversarial set for ``offline``), the stack."""
         stages: list[Stage] = [plain_stage(self), *self._selector_stages()]
@@ -115,17 +122,9 @@ class MemoryDefense(Defense):
         if chosen.attack is not None or chosen.slot == "selector":
             uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",)
             takes += _OF_SURFACE
-        return FitStage(
-            "stack",
-            ("stack",),
-            self.stack_losses,
-            chosen.training,
-            {"part": self.stack.part},
-            uses,
-            validate=self.stack_metrics,
-            takes=takes,
-            erasing=False,  # random erasing is classifier-A's alone (paper, Sec. 4.2)
-        )
+        part, validate, training = {"part": self.stack.part}, self.stack_metrics, chosen.training
+        stage = FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
+        return replace(stage, erasing=False)  # random erasing is classifier-A's alone (paper, Sec. 4)
 
     def _selector_stages(self) -> list[Stage]:
         chosen = self.selector_settings
