@@ -47,7 +47,8 @@ class DflPcl(Defense):
         keep_best: keep the epoch of the highest robust accuracy on held-out images (clean accuracy without an attack).
         average: decay of a running average of the weights, or None.
         warm_start: start the stages from the undefended classifier's (Mustafa's code trains cross-entropy first).
-        tie_centroids: the centroids are the rows of the linear head, and no parameters of their own.
+        tie_centroids: the centroids are the head's rows and no parameters of their own; the paper's "center of their
+            class's weight" allows both readings.
         trades: weight of the divergence from clean to attacked answers (TRADES' beta) in place of the cross-entropy on
             attacked images; 0: cross-entropy on both halves.
         seed: of initial weights, batches and attacks.
@@ -55,10 +56,6 @@ class DflPcl(Defense):
     Raises:
         UserError: ``tie_centroids`` without a feature loss, or ``trades`` without an attack or with a share of the
             halves other than one half.
-
-    Notes:
-        The paper writes the centroids as the "center of their class's weight", with the letter of the head's rows, and
-        does not say whether they are the head's rows: ``tie_centroids`` is that reading.
     """
 
     def __init__(
@@ -126,9 +123,8 @@ class DflPcl(Defense):
         """The features, and the centroids that they are pulled to."""
         if self.feature_loss is None:
             return FeatureSpace(self.network, None, normalized=False)
-        return FeatureSpace(
-            self.network, self.loss_points.get_parameter("centroids.weight"), self.feature_loss.normalized
-        )
+        centroids = self.loss_points.get_parameter("centroids.weight")
+        return FeatureSpace(self.network, centroids, self.feature_loss.normalized)
 
     @property
     def loss_points(self) -> nn.ModuleDict:
@@ -166,11 +162,8 @@ class DflPcl(Defense):
     def objective(self) -> Objective:
         """The loss of the defended network."""
         loss, surface = self.feature_loss, end_to_end(self, self.network)
-        points = None if loss is None else self.loss_points
-        means = self.class_means
-        return Objective(
-            self.network, surface, self.attack, self.threat, self.clean_weight, loss, points, means, self.trades
-        )
+        points, trained = None if loss is None else self.loss_points, (self.attack, self.threat, self.clean_weight)
+        return Objective(self.network, surface, *trained, loss, points, self.class_means, self.trades)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 5 on the clean and the attacked half of the batch."""
