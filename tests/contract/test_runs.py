@@ -321,11 +321,15 @@ def test_variants_run_under_the_ablations_protocol(train_run, variant):
 
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_tables_protocol_runs(train_run):
-    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots"]
+    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots",
+             "unbounded.attacks.cw_0", "unbounded.attacks.cw_50"]  # fmt: skip
     run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=paper/memdef",
                     *(f"protocol.suites.{step}.steps=2" for step in steps))  # fmt: skip
     found = check(run)
-    assert {round(key[4] * 255) for key in found} == {0, 9, 25}
+    assert {round(key[4] * 255) for key in found if key[3] != "l2"} == {0, 9, 25}
+    assert {key[1:5] for key in found if key[0] == "memdef" and key[3] == "l2"} == {
+        (attack, surface, "l2", 56.0) for attack in ("cw_0", "cw_50") for surface in ("slot_given", "selector")
+    }
     assert {key[2] for key in found if key[:2] == ("memdef", "bim")} == {"slot_given", "selector", "soft_slot"}
     assert {key[2] for key in found if key[:2] == ("memdef", "adapted_pgd")} == {"selector", "soft_slot", "end_to_end"}
 
