@@ -70,6 +70,7 @@ class FitStage:
         rates: factors on the learning rate of some parameters, by the prefix of their names in the defense.
         erasing: whether its training images may be erased in part, as the data's augmentation says; False leaves
             crop and flips alone.
+        replays: how often each batch is shown in a row.
 
     Raises:
         UserError: a decay outside (0, 1).
@@ -87,6 +88,7 @@ class FitStage:
     best: str | None = None
     average: float | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    replays: int = 1
     takes: tuple[str, ...] | None = None
     shared: bool = False
     erasing: bool = True

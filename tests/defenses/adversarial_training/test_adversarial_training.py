@@ -170,3 +170,8 @@ def test_stages(model, training, batch, warm):
 def test_the_last_epoch_is_kept_where_that_is_wanted(model, training):
     defense = AdversarialTraining(model, AdversarialLoss(ATTACK, THREAT), training, training, keep_best=False)
     assert defense.stages()[1].best is None
+
+
+def test_an_epoch_that_has_overfitted_a_single_step_is_not_the_best(model, training):
+    for loss in (AdversarialLoss(FGSM(), THREAT), AdversarialLoss(ATTACK, THREAT, examples="fast")):
+        assert AdversarialTraining(model, loss, training, training).stages()[1].best == "pgd_accuracy"

@@ -59,7 +59,7 @@ def hardening_stage(defense: Hardenable, robust: AdversarialLoss) -> FitStage:
         uses=("undefended", "denoiser"),
         validate=lambda batch: robust_metrics(system, batch, robust, defense.seed),
         prepare=lambda: _copy(defense),
-        best="robust_accuracy",
+        best=robust.best,
         takes=("hardening", "hardening_training"),
     )
 

@@ -54,7 +54,7 @@ class SelectorSettings:
     @property
     def best(self) -> str | None:
         """The held-out metric by which an epoch is chosen, or None for the last epoch."""
-        return "robust_accuracy" if self.keep_best and self.kind == "pgd" else None
+        return self.robust.best if self.keep_best and self.kind == "pgd" else None
 
     @property
     def robust(self) -> AdversarialLoss:
