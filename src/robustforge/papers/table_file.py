@@ -8,7 +8,7 @@ tables have the run in the row and the attack in the column, and some the other 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from robustforge.papers.loops import expand
@@ -20,6 +20,7 @@ from robustforge.papers.specification import (
     OutcomeFigure,
     Panel,
     Profile,
+    RowFigure,
     Run,
     TableSpec,
 )
@@ -44,6 +45,8 @@ class _File:
         figures: likewise.
         curves: likewise.
         roc: likewise.
+        pictures: likewise.
+        over_rows: likewise.
     """
 
     title: str
@@ -58,6 +61,8 @@ class _File:
     figures: tuple[Any, ...] = ()
     curves: tuple[Any, ...] = ()
     roc: bool = False
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    over_rows: tuple[Any, ...] = ()
 
 
 def parse_table(given: Mapping[str, Any], where: str) -> TableSpec:
@@ -87,6 +92,8 @@ def _parse_table(file: _File) -> TableSpec:
         figures=tuple(_figure(OutcomeFigure, Panel, given) for given in file.figures),
         curves=tuple(_figure(CurveFigure, CurvePanel, given) for given in file.curves),
         roc=file.roc,
+        pictures=file.pictures,
+        over_rows=tuple(parse(RowFigure, given, "A figure") for given in file.over_rows),
     )
 
 

@@ -13,7 +13,8 @@ from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
 DETECTION = ("auroc_flipped", "flipped", "missed")
 DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
-METRICS = (*DETECTION, *DISTORTION)
+RISK = "risk_99"
+METRICS = (*DETECTION, *DISTORTION, RISK)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def measure(
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+            ``risk_99`` (99th percentile of risk, times 100),
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
         selection: of which cells.
@@ -83,10 +85,15 @@ def measure(
     if records is None:
         return None, "not run: the records are not at hand"
     cells, clean, attack = list(selection.attacked(records).values()), selection.clean(records), selection.attacks[0]
+    if metric == RISK and attack == CLEAN:
+        cells = [] if clean is None else [clean]
     if not cells or clean is None:
         return None, f"not run: {attack} on {selection.surface}"
     seeds = {int(seed) for part in cells for seed in np.unique(part["seed"])}
     common = {"attack": attack, "seed": seeds.pop() if len(seeds) == 1 else None}
+    if metric == RISK:
+        risk = np.concatenate([part["risk"] for part in cells])
+        return common | {"accuracy": 100 * float(np.percentile(risk, 99)), "interval": None, "n": len(risk)}, ""
     if metric in DETECTION:
         return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
