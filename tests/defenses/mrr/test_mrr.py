@@ -138,8 +138,9 @@ def test_mixture_is_a_normal_density():
 
 
 def test_defenders_start_from_the_victim_and_learn_on_the_pushed_images(mrr, batch):
-    defense = mrr(2)
+    defense = mrr(2, latent={"init": "victim"})
     stage = next(s for s in defense.stages() if s.name == "defender_2")
+    assert stage.uses == ("undefended", "pushed_2")
     assert stage.adversarial_set == "pushed_2"
     stage.prepare()
     x = batch.x

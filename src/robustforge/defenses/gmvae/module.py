@@ -136,7 +136,8 @@ class GaussianMixtureVAE(Defense):
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
         assert self.training_settings is not None
-        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance)
+        all_labels = self.label_settings.per_class is None
+        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance, all_labels)
         takes = "shape", "num_classes", "latent", "width", "batch_norm", *_OBJECTIVE
         losses, training, validate = self.losses, self.training_settings, self.validate
         return [
