@@ -131,7 +131,8 @@ class GaussianMixtureVAE(Defense):
 
     def figures(self) -> dict[str, Figure]:
         """Samples and reconstructions: see the module of that name."""
-        return gmvae_figures(self.classifier, self.variance, self.undefended, self.fid)
+        white_box = self.surfaces()["white_box"]
+        return gmvae_figures(self.classifier, self.variance, self.undefended, white_box, self.fid)
 
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""

@@ -16,6 +16,7 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.mrr.figures import mrr_figures
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
+from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.settings import FusionSettings, InputSettings, LatentSettings
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import defender_stages, fitted_stages
@@ -120,8 +121,12 @@ class ModularRobustRedundancy(Defense):
         return mrr_surfaces(self, self.system, self.penalty_weight, self.paper_literal)
 
     def figures(self) -> dict[str, Figure]:
-        """Correlations of the scores: see the module of that name."""
-        return mrr_figures(self.system, self.surfaces()["end_to_end"])
+        """Correlations of the scores, features and what slips through: see the module of that name."""
+        layers, pool = self.latent_settings.layers, self.latent_settings.pool
+        networks: dict[str, nn.Module] = {"victim": Checkpoints(self.undefended, layers, pool)}
+        if self.defenders:
+            networks["defender"] = self.defenders[0]
+        return mrr_figures(self.system, self.surfaces()["end_to_end"], networks)
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The victim alone; one that is a defense itself as ``victim``, beside what it is compared with."""
