@@ -11,7 +11,8 @@ from robustforge.records.detection import Detection, detection
 from robustforge.records.statistics import wilson
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
-DETECTION = ("auroc_flipped", "flipped", "missed")
+FALSE_POSITIVES = {f"false_positives_{share}": share / 100 for share in (90, 95, 98, 99)}  # at so many percent detected
+DETECTION = ("auroc_flipped", "flipped", "missed", *FALSE_POSITIVES)
 DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
 METRICS = (*DETECTION, *DISTORTION)
 
@@ -65,6 +66,8 @@ def measure(
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+            ``false_positives_90`` (of right clean images, at the threshold that catches 90 % of those that became
+            wrong; also 95, 98 and 99),
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
         selection: of which cells.
@@ -104,6 +107,10 @@ def _detection(metric: str, seen: Detection) -> dict[str, Any]:
     if metric == "auroc_flipped":
         area = seen.auroc
         return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": flipped}
+    if metric in FALSE_POSITIVES:
+        share = seen.false_positives(FALSE_POSITIVES[metric])
+        hits, n = round(share / 100 * len(seen.negative)) if flipped else 0, len(seen.negative)
+        return {"accuracy": share if flipped else None, "interval": wilson(hits, n) if flipped else None, "n": n}
     hits = flipped if metric == "flipped" else seen.missed
     share = 100 * hits / seen.attacked if seen.attacked else None
     return {"accuracy": share, "interval": wilson(hits, seen.attacked), "n": seen.attacked}

@@ -29,7 +29,7 @@ def density(data: Arrays, path: Path) -> Path:
             axes.set_title(f"{name}: features (red: attacked)", fontsize=9)
             axes = figure.add_subplot(len(names), 2, 2 * row + 2)
             both = [data[f"distance_{row}"], data[f"attacked_distance_{row}"]]
-            edges = np.histogram_bin_edges(np.concatenate(both), 40)
+            edges = np.histogram_bin_edges(np.concatenate(both), 40).tolist()
             for values, color, label in zip(both, ("tab:blue", "tab:red"), ("clean", "attacked"), strict=True):
                 axes.hist(values, edges, density=True, alpha=0.6, color=color, label=label)
             axes.set(title=f"{name}: distance to the class center", xlabel="distance", ylabel="density")
