@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from robustforge.attacks.core.attack import Attack
 from robustforge.hints import check_fields
 from robustforge.ranges import (
     NonNegativeFloat,
@@ -18,6 +19,7 @@ from robustforge.ranges import (
     Share,
     Some,
 )
+from robustforge.types import Threat
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,27 @@ class LabelSettings:
     per_class: PositiveInt | None = None
     anneal_from: Annotated[float, Ge(1)] = 100.0
     anneal_until: Share = 0.7
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """Adversarial training of the encoder, which the paper does not have: attacked images stay at their class's mean.
+
+    Attributes:
+        attack: makes the training examples, on the encoder's class scores.
+        threat: their budget.
+        weight: share of attacked images in the latent term.
+
+    Raises:
+        UserError: a share outside [0, 1].
+    """
+
+    attack: Attack
+    threat: Threat
+    weight: Share = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self)
