@@ -108,12 +108,17 @@ def _detection(metric: str, seen: Detection) -> dict[str, Any]:
         area = seen.auroc
         return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": flipped}
     if metric in FALSE_POSITIVES:
-        share = seen.false_positives(FALSE_POSITIVES[metric])
-        hits, n = round(share / 100 * len(seen.negative)) if flipped else 0, len(seen.negative)
-        return {"accuracy": share if flipped else None, "interval": wilson(hits, n) if flipped else None, "n": n}
+        return _false_positives(seen, FALSE_POSITIVES[metric])
     hits = flipped if metric == "flipped" else seen.missed
     share = 100 * hits / seen.attacked if seen.attacked else None
     return {"accuracy": share, "interval": wilson(hits, seen.attacked), "n": seen.attacked}
+
+
+def _false_positives(seen: Detection, detected: float) -> dict[str, Any]:
+    rate, n = seen.false_positives(detected), len(seen.negative)
+    if np.isnan(rate):
+        return {"accuracy": None, "interval": None, "n": n}
+    return {"accuracy": rate, "interval": wilson(round(rate / 100 * n), n), "n": n}
 
 
 def _distortion(metric: str, part: Records, clean: Records, other: Records) -> dict[str, Any] | str:
