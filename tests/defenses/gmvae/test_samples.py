@@ -115,8 +115,10 @@ def test_pairs_are_images_of_the_papers_classes_and_what_becomes_of_them(scene):
     clean = scene.data.test.pixels((scene.data.test.labels == 2).nonzero().flatten()[:count])
     before = network(clean).log_softmax(1)[:, 6]
     assert (logits[0].log_softmax(1)[:, 6] > before).all(), "it moves toward the class aimed at"
+    noise = torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     wanted = torch.arange(count) % 9 + 1
-    assert (logits[2].argmax(1) == wanted).float().mean() > 0.5
+    reached, before = (values.log_softmax(1)[torch.arange(count), wanted] for values in (logits[2], network(noise)))
+    assert reached.mean() > before.mean() + 0.2
 
 
 def test_the_fid_is_measured_where_it_is_asked_for(scene, monkeypatch):

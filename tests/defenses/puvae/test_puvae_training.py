@@ -1,11 +1,11 @@
-"""PuVAE keeps what it needs of an image: trained for seconds on scikit-learn's digits."""
+"""PuVAE keeps what it needs of an image: trained for a few seconds on scikit-learn's digits."""
 
 from functools import partial
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
+from robustforge.data.sources import digits as load_digits
 from robustforge.defenses.puvae import PuVAE
 from robustforge.defenses.puvae.networks import ConditionalVAE
 from robustforge.losses.purification import gaussian_kl
@@ -25,22 +25,22 @@ class Answering(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_digits()
-    x = torch.from_numpy(data.images[:, None]).float() / 16
-    return x, torch.from_numpy(data.target)
+    data = load_digits((1, 14, 14))
+    x, y = torch.from_numpy(data["x_train"]).float() / 255, torch.from_numpy(data["y_train"])
+    return x, y
 
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    x, y = digits[0][:1500], digits[1][:1500]
+    x, y = digits[0][:1200], digits[1][:1200]
     means = torch.stack([x[y == number].mean(0) for number in range(10)])
     training = None  # the loop is the test's own
-    vae = partial(ConditionalVAE, (1, 8, 8), 10, latent=8, width=8, hidden=64)
+    vae = partial(ConditionalVAE, (1, 14, 14), 10, latent=32, width=8, hidden=64)
     defense = PuVAE(lambda: Answering(means), vae, training, training)
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(defense.vae.parameters(), 3e-3)
-    for _ in range(15):
-        for rows in torch.randperm(1500).split(50):
+    for _ in range(12):
+        for rows in torch.randperm(1200).split(30):
             optimizer.zero_grad()
             terms = defense.losses(Batch(x[rows], y[rows], rows))
             torch.stack(list(terms.values())).sum().backward()
@@ -50,7 +50,7 @@ def trained(digits):
 
 def test_the_latent_does_not_collapse_and_images_beat_the_mean_of_their_class(trained, digits):
     defense, means = trained
-    x, y = digits[0][1500:], digits[1][1500:]
+    x, y = digits[0][1200:], digits[1][1200:]
     with torch.no_grad():
         mean, std = (part[:, 0] for part in defense.vae.encode(x, y[:, None]))
         rebuilt = defense.vae.decode(mean[:, None], y[:, None])[:, 0].sigmoid()
