@@ -48,7 +48,7 @@ class ImageData(L.LightningDataModule):
 
     Args:
         name: name of the data set; see :func:`robustforge.data.sources.load_arrays` for where it is looked for.
-        kind: ``digits``, ``torchvision``, ``coil100``, ``npz`` or ``imagefolder``.
+        kind: ``digits``, ``torchvision``, ``coil100``, ``celeba``, ``npz`` or ``imagefolder``.
         shape: (C, H, W).
         num_classes: labels are 0 .. num_classes - 1.
         mean: per channel (or one value for all), pixel units; for the network's first layer, not applied here.

@@ -11,7 +11,8 @@ from robustforge.records.detection import Detection, detection
 from robustforge.records.statistics import wilson
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
-DETECTION = ("auroc_flipped", "flipped", "missed")
+FALSE_POSITIVES = {f"false_positives_{share}": share / 100 for share in (90, 95, 98, 99)}  # at so many percent detected
+DETECTION = ("auroc_flipped", "flipped", "missed", *FALSE_POSITIVES)
 DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
 RISK = "risk_99"
 METRICS = (*DETECTION, *DISTORTION, RISK)
@@ -70,7 +71,12 @@ def measure(
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+<<<<<<< HEAD
             ``risk_99`` (99th percentile of risk, times 100),
+=======
+            ``false_positives_90`` (of right clean images, at the threshold that catches 90 % of those that became
+            wrong; also 95, 98 and 99),
+>>>>>>> faults_a
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
         selection: of which cells.
@@ -118,9 +124,18 @@ def _detection(metric: str, seen: Detection) -> dict[str, Any]:
     if metric == "auroc_flipped":
         area = seen.auroc
         return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": flipped}
+    if metric in FALSE_POSITIVES:
+        return _false_positives(seen, FALSE_POSITIVES[metric])
     hits = flipped if metric == "flipped" else seen.missed
     share = 100 * hits / seen.attacked if seen.attacked else None
     return {"accuracy": share, "interval": wilson(hits, seen.attacked), "n": seen.attacked}
+
+
+def _false_positives(seen: Detection, detected: float) -> dict[str, Any]:
+    rate, n = seen.false_positives(detected), len(seen.negative)
+    if np.isnan(rate):
+        return {"accuracy": None, "interval": None, "n": n}
+    return {"accuracy": rate, "interval": wilson(round(rate / 100 * n), n), "n": n}
 
 
 def _distortion(metric: str, part: Records, clean: Records, other: Records) -> dict[str, Any] | str:
