@@ -71,12 +71,9 @@ def measure(
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
-<<<<<<< HEAD
             ``risk_99`` (99th percentile of risk, times 100),
-=======
             ``false_positives_90`` (of right clean images, at the threshold that catches 90 % of those that became
             wrong; also 95, 98 and 99),
->>>>>>> faults_a
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
         selection: of which cells.
