@@ -1,5 +1,6 @@
 """Every file of conf/reproduce: its runs compose in every profile, its rows and columns are the paper's."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,22 @@ CASES = [
     (name, run, profile) for name, spec in SPECS.items() for profile in spec.profiles for run in spec.runs_of(profile)
 ]
 FIRST = {name: next(iter(spec.runs)) for name, spec in SPECS.items()}
+NUMBER = re.compile(r"(seed|defense\.[\w.]+)=[\d.]+")
+
+
+def like_an_earlier_one(spec, run):
+    """Whether a run is another one of the table with other numbers in its defense alone, a seed or a size."""
+    kinds = [[o for o in spec.overrides(one, "cpu") if not NUMBER.fullmatch(o)] for one in spec.runs]
+    place = list(spec.runs).index(run)
+    return kinds[place] in kinds[:place]
 
 
 def case(name, run, profile):
-    """The paper's profile of a table is composed with its first run, and with all others among the slow tests."""
-    slow = profile == "paper" and run != FIRST[name]
+    """Each table is composed with its first run by the paper's profile, and with each kind of run by the other.
+
+    All others are among the slow tests.
+    """
+    slow = run != FIRST[name] if profile == "paper" else like_an_earlier_one(SPECS[name], run)
     return pytest.param(name, run, profile, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{run}-{profile}")
 
 
@@ -84,7 +96,7 @@ def test_run_composes_and_covers_its_cells(compose, name, run, profile):
     suites = plain["protocol"]["suites"].values()
     attacks = {a["name"] for suite in suites for a in suite["attacks"].values()}
     if plain["protocol"].get("main"):  # joins every suite
-        attacks.add(plain["protocol"]["main"]["name"])
+        attacks.add(plain["protocol"]["main"].get("name"))
     threats = [*plain["protocol"]["budgets"], *(t for suite in suites for t in suite.get("budgets") or ())]
     budgets = [threat["eps"] for threat in threats]
     # what a row reads must be what its run attacks
