@@ -42,9 +42,9 @@ def run() -> list[BenchRow]:
     rows = [_overhead(small.some(256))]
     for victim, count, bar in ((small, 256, 5.0), (wide, 128, 3.0), (residual, 32, 4.0)):
         rows += _compare("PGD-40", PGD(steps=40), _oracles.pgd(40), victim.some(count), victim.threat, bar)
-    deepfool, jsma, carlini_wagner = DeepFool(), JSMA(gamma=0.5, target="next"), CarliniWagner()
+    deepfool, jsma, carlini_wagner = DeepFool(), JSMA(gamma=0.5, target="next", selection="single"), CarliniWagner()
     rows += _compare("DeepFool, 50 steps", deepfool, _oracles.deepfool(50), small.some(64), UNBOUNDED, 5.0)
-    rows += _compare("JSMA, half the pixels", jsma, _oracles.jsma(0.5), small.some(16), UNBOUNDED, 20.0)
+    rows += _compare("JSMA, half the pixels", jsma, _oracles.jsma(0.5), small.some(16), UNBOUNDED, 3.0)
     rows += _compare(
         "CW-L2, 9 x 1000", carlini_wagner, _oracles.carlini_wagner(9, 1000), small.some(32), UNBOUNDED, 5.0
     )
