@@ -67,7 +67,7 @@ def test_relaxed_pairs_break_what_the_paper_gives_up():
 def test_single_pixels_by_hand():
     """Class 2 is aimed at: pixel 0 raises its logit most and class 1's more, pixels 1 and 2 nobody else's."""
     surface = linear(
-        torch.tensor([[0.0, 0, 0, 0], [5.0, 0, 0, 0], [3.0, 2.0, 1.0, 0.5]]), torch.tensor([1.5, 0.0, 0.0])
+        torch.tensor([[0.0, 0, 0, 0], [12.0, 0, 0, 0], [3.0, 2.0, 1.0, 0.5]]), torch.tensor([1.5, 0.0, 0.0])
     )
     x, y = torch.zeros(1, 1, 1, 4), torch.tensor([0])
     attack = JSMA(precision="float32", selection="single", target=2)
