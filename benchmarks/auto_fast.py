@@ -77,10 +77,15 @@ def compare(system: System, fast: Attack, whole: Attack) -> BenchRow:
     )
 
 
-def victims(held_out: bool = False) -> list[System]:
-    """The five systems, or five others of the same kinds (other seed, narrower) on which to try ensembles out."""
+def victims(held_out: bool = False, data: ImageData | None = None) -> list[System]:
+    """The five systems, or five others of the same kinds (other seed, narrower) on which to try ensembles out.
+
+    Args:
+        held_out: the others.
+        data: gray 28 x 28 images of ten classes; the digits by default.
+    """
     seed, widths = (100, (12, 24)) if held_out else (0, (16, 32))
-    data = ImageData(name="digits", kind="digits", shape=(1, 28, 28), num_classes=10)
+    data = data or ImageData(name="digits", kind="digits", shape=(1, 28, 28), num_classes=10)
     data.setup()
     train, y = unit_pixels(data.train.images), data.train.labels
     plain, madry, trades = (_trained(kind, train, y, seed, widths) for kind in ("clean", "madry", "trades"))
