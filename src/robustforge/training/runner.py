@@ -67,6 +67,7 @@ class StageRunner:
         only_reuse: refuse to make what the store lacks (evaluation must not train).
         made_by_other_code: ``warn`` uses products that another version of the package made, ``remake`` makes them
             again.
+        resume_every: least seconds between two resume points of a fit; 0 for one after every epoch.
 
     Raises:
         UserError: another word for that.
@@ -80,6 +81,7 @@ class StageRunner:
     quiet: bool = False
     only_reuse: bool = False
     made_by_other_code: str = "warn"
+    resume_every: float = 5.0
 
     def __post_init__(self) -> None:
         if self.made_by_other_code not in OTHER_CODE:
@@ -182,7 +184,8 @@ class StageRunner:
         if stage.prepare is not None:
             stage.prepare()
         self.data.adversarial = _images(artifacts, stage.adversarial_set)
-        resume = ResumePoint(workspace, stage)
+        self.data.replays = stage.replays
+        resume = ResumePoint(workspace, stage, self.resume_every)
         defense.enter(stage)
         final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
         extra = [*(final if stage.best or stage.average else []), resume]
@@ -190,9 +193,9 @@ class StageRunner:
             trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
         checkpoint = resume.find()
         if checkpoint:
-            log.info("continuing %s from its last finished epoch", stage.name)
+            log.info("continuing %s from its last resume point", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        self.data.adversarial = None
+        self.data.adversarial, self.data.replays = None, 1
         if trainer.interrupted:
             raise KeyboardInterrupt
         check_trained(trainer.global_step, stage.name)
