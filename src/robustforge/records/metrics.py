@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 FALSE_POSITIVES = {f"false_positives_{share}": share / 100 for share in (90, 95, 98, 99)}  # at so many percent detected
 DETECTION = ("auroc_flipped", "flipped", "missed", *FALSE_POSITIVES)
 DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
-METRICS = (*DETECTION, *DISTORTION)
+RISK = "risk_99"
+METRICS = (*DETECTION, *DISTORTION, RISK)
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,18 @@ class Selection:
 
 
 def measure(
-    metric: str, selection: Selection, records: Records | None, baseline: Records | None
+    metric: str,
+    selection: Selection,
+    records: Records | None,
+    baseline: Records | None,
+    baseline_system: str | None = None,
 ) -> tuple[dict[str, Any] | None, str]:
     """One number.
 
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+            ``risk_99`` (99th percentile of risk, times 100),
             ``false_positives_90`` (of right clean images, at the threshold that catches 90 % of those that became
             wrong; also 95, 98 and 99),
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
@@ -73,6 +79,7 @@ def measure(
         selection: of which cells.
         records: of the run.
         baseline: records of the run that distortions are divided by; the same attack on the same surface there.
+        baseline_system: its system, if another one, which is always attacked end to end.
 
     Returns:
         (what a cell of ``result.json`` would hold: ``accuracy`` in percent, ``interval``, ``n``, ``seed``; or None, the
@@ -81,14 +88,21 @@ def measure(
     if records is None:
         return None, "not run: the records are not at hand"
     cells, clean, attack = list(selection.attacked(records).values()), selection.clean(records), selection.attacks[0]
+    if metric == RISK and attack == CLEAN:
+        cells = [] if clean is None else [clean]
     if not cells or clean is None:
         return None, f"not run: {attack} on {selection.surface}"
     seeds = {int(seed) for part in cells for seed in np.unique(part["seed"])}
     common = {"attack": attack, "seed": seeds.pop() if len(seeds) == 1 else None}
+    if metric == RISK:
+        risk = np.concatenate([part["risk"] for part in cells])
+        return common | {"accuracy": 100 * float(np.percentile(risk, 99)), "interval": None, "n": len(risk)}, ""
     if metric in DETECTION:
         return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
         return None, "not run: the run that distortions are divided by"
+    if baseline_system:
+        selection = replace(selection, system=baseline_system, surface="end_to_end")
     others = list(selection.attacked(baseline).values())
     if len(cells) != 1 or len(others) != 1:
         return None, "not run uniquely: give norm and eps"
