@@ -16,7 +16,7 @@ from robustforge.config import slurm
 from robustforge.config.disk import refused
 from robustforge.config.errors import explain, say
 from robustforge.config.locate import config_folder
-from robustforge.config.logger_settings import check_overrides
+from robustforge.config.logger_settings import check_agent, check_overrides
 from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.processes import is_child
 from robustforge.config.resolvers import register
@@ -108,6 +108,7 @@ def _say_if_refused(error: Exception) -> None:
 def _complete(config_name: str) -> None:
     """Checks the command line and writes out what it leaves to the preset, or to the run that it names."""
     check_overrides(sys.argv[1:])
+    check_agent(sys.argv[1:], os.environ)
     if config_name == "train":
         sys.argv[1:] = completed(sys.argv[1:])
         preset = find_preset(sys.argv[1:], config_folder())

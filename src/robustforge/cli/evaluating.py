@@ -51,12 +51,15 @@ class Asked:
             raise UserError("merge keeps what was attacked, and overwrite attacks again: give one of them.")
 
 
-def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Asked | None = None) -> float | None:
+def evaluate_run(
+    cfg: DictConfig, folder: Path, trained: Path, trained_by: int = 1, asked: Asked | None = None
+) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
+        trained: folder of the run.
         trained_by: number of processes that trained the run.
         asked: what else is asked.
 
@@ -89,8 +92,14 @@ def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Aske
     if main:
         claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
-    loggers = loggers_of(cfg, folder)
-    return attack_and_report(cfg, job, folder, reports, loggers, started, asked.overwrite, asked.export)
+    loggers, exit_code = loggers_of(cfg, folder, trained), 1
+    try:
+        how = asked.overwrite, asked.export, False
+        objective = attack_and_report(cfg, job, folder, reports, loggers, started, *how)
+        exit_code = 0
+    finally:
+        loggers.finish(exit_code)
+    return objective
 
 
 def _attack_share(evaluation: Evaluation, share: Share) -> None:

@@ -25,16 +25,25 @@ from robustforge.reporting.figures.security import security_curve
 
 
 def save_arrays(
-    name: str, defense: Defense, data: ImageData, protocol: Protocol, folder: Path, device: torch.device, seed: int
+    name: str,
+    defense: Defense,
+    data: ImageData,
+    protocol: Protocol,
+    folder: Path,
+    device: torch.device,
+    seed: int,
+    images: int = 12,
 ) -> dict[str, float]:
     """Writes what the figures are drawn from and returns what was measured on the way: see :func:`save_figures`.
 
-    The gallery shows the cases that the folder's records call the worst, and typical ones.
+    The gallery shows the cases that the folder's records call the worst, and as many typical ones: 12 ``images`` or
+    more, where there are as many.
     """
+    count = max(6, -(-images // 2))
     attack = protocol.main or next(iter(next(iter(protocol.suites.values())).attacks.values()))
     budget, shown = protocol.budgets[-1], None
     with optional("choice of images"):
-        shown = cases(read_records(folder), name, budget.norm, budget.eps, protocol.rates[0])
+        shown = cases(read_records(folder), name, budget.norm, budget.eps, protocol.rates[0], count)
     found = save_figures(defense, Scene(data, attack, budget, device, seed), folder, shown)
     with optional("figure budgets"):
         save_budgets(defense, data, protocol, folder / "budgets.npz", device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from robustforge.cli.attacking import attack_and_report
 from robustforge.cli.job import Job, assemble
-from robustforge.cli.loggers import RunLoggers
+from robustforge.cli.loggers import RunLoggers, Told
+from robustforge.cli.wandb_board import known_identity
 from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
@@ -78,12 +80,23 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective
 
 
-def loggers_of(cfg: DictConfig, folder: Path) -> RunLoggers:
-    """Where a run logs to, by its configuration."""
+def loggers_of(cfg: DictConfig, folder: Path, trained: Path | None = None) -> RunLoggers:
+    """Where a run logs to, by its configuration.
+
+    Args:
+        cfg: of the run, resolved.
+        folder: of the run.
+        trained: the run that is attacked again, which an evaluation names.
+    """
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     values = {str(key): value for key, value in config.items()}
-    return RunLoggers(values["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), values)
+    told = Told(f"{cfg.name}/{folder.name}", list(cfg.tags), values, group=str(cfg.name))
+    if trained is not None:
+        of = {"id": known_identity(trained), "name": f"{cfg.name}/{trained.name}", "folder": str(trained.absolute())}
+        name = f"{of['name']}/{folder.name.removeprefix('.').removesuffix('.new')}"
+        told = replace(told, name=name, config={**values, "trained_run": of}, job_type="evaluate")
+    return RunLoggers(values["logger"], folder, told)
 
 
 def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers) -> list[StageReport]:
@@ -108,4 +121,5 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
 
     limits, other_code = limits_of(cfg, precision), str(cfg.store.made_by_other_code)
     runner = StageRunner(job.data, store, trainer, limits, job.device, job.quiet, made_by_other_code=other_code)
+    runner.reused = loggers.reused
     return runner.run(job.defense)

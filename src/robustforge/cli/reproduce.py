@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from robustforge.cli.entry import stopped
+from robustforge.cli.table_board import publish_table
 from robustforge.config import slurm
 from robustforge.config.errors import explain
-from robustforge.config.isolated import clean_environment, run_dir
+from robustforge.config.isolated import GROUP, clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
 from robustforge.config.resolvers import register
@@ -95,8 +96,10 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
     header += diagnostic_lines(spec, records, folder)
     cells = compare(spec, records | failed)
     console.print(render(cells, header))
-    for path in [*write(cells, folder, header), *draw(spec, records, folder)]:
+    made = [*write(cells, folder, header), *draw(spec, records, folder)]
+    for path in made:
         console.print(f"wrote {path}")
+    publish_table(name, profile, extra, folder, cells, made)
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     return len(failed)
@@ -116,8 +119,9 @@ def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only:
 
 
 def _train(overrides: Sequence[str], folder: Path) -> int:
-    """Runs train.py in a process of its own; its exit code."""
-    return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [clean_environment()])
+    """Runs train.py in a process of its own; its exit code. Dashboards show a table's runs as one group."""
+    environment = {**clean_environment(), GROUP: "/".join(folder.parent.parts[-3:])}
+    return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     overrides, of_hydra = (_as_typed(part) for part in (hydra_config.overrides.task, hydra_config.overrides.hydra))
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides))
+        return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides), Path(hydra_config.sweep.dir).name)
     outputs = Path(str(cfg.paths.output_dir))
     with job(), _unless_refused(folder, outputs):
         devices = devices_of(cfg.trainer)

@@ -138,6 +138,20 @@ def over_seeds(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) -> Su
     return Summary([*keys, "seeds", *MEASURES], rows, failed)
 
 
+def folded_rows(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) -> tuple[list[str], list[list[Any]]]:
+    """The same as numbers: (columns, rows), with mean, low and high end of every measure, None where missing."""
+    runs = [(as_mapping(one), result) for one, result in results]
+    keys = swept(runs)
+    columns = [*keys, "runs", "finished", *(f"{name}{end}" for name in MEASURES for end in ("", ", low", ", high"))]
+    rows: list[list[Any]] = []
+    for place, found in grouped(runs, keys).items():
+        finished = [numbers_of(result) for result in found if result and "cells" in result]
+        folded = _folded(finished)
+        ends = [getattr(folded.get(name), end, None) for name in MEASURES for end in ("mean", "low", "high")]
+        rows.append([*(value for _, value in place), len(found), len(finished), *ends])
+    return columns, rows
+
+
 def _folded(runs: Sequence[Numbers]) -> dict[str, Folded]:
     """Each measure that all of some runs have."""
     names = dict.fromkeys(name for numbers in runs for name in numbers)

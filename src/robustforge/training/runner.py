@@ -20,6 +20,7 @@ from robustforge.fingerprint import key_of
 from robustforge.manifest import set_aside
 from robustforge.training import distributed
 from robustforge.training.craft import craft
+from robustforge.training.curves import curve_logger, keep_curves
 from robustforge.training.final_weights import FinalWeights
 from robustforge.training.fitting import check_batches, check_trained, lightnings_refusals
 from robustforge.training.keys import craft_batch, craft_limit, describe_stage
@@ -67,6 +68,7 @@ class StageRunner:
         only_reuse: refuse to make what the store lacks (evaluation must not train).
         made_by_other_code: ``warn`` uses products that another version of the package made, ``remake`` makes them
             again.
+        reused: told the name and the folder of every product that is taken from the store.
 
     Raises:
         UserError: another word for that.
@@ -80,6 +82,7 @@ class StageRunner:
     quiet: bool = False
     only_reuse: bool = False
     made_by_other_code: str = "warn"
+    reused: Callable[[str, Path], None] | None = None
 
     def __post_init__(self) -> None:
         if self.made_by_other_code not in OTHER_CODE:
@@ -126,14 +129,15 @@ class StageRunner:
                 self._make(stage, owner, key, artifacts)
                 distributed.barrier()
                 if main:
-                    keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
-                    self.store.commit(stage.name, key, description, keep)
+                    self.store.commit(stage.name, key, description, _kept(stage, self.store.workspace(stage.name, key)))
                 distributed.barrier()
         artifact = self.store.find(stage.name, key)
         assert artifact is not None
         if not isinstance(stage, CraftStage):
             artifact.load_modules(owner, _modules(stage))
         artifacts[stage.name] = artifact
+        if reused and self.reused is not None:
+            self.reused(stage.name, artifact.folder)
         seconds = time.perf_counter() - started
         log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
         return StageReport(stage.name, key, reused, seconds, artifact.by_other_code)
@@ -188,6 +192,8 @@ class StageRunner:
         extra = [*(final if stage.best or stage.average else []), resume]
         with lightnings_refusals():
             trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.loggers = [*trainer.loggers, curve_logger(workspace)]
         checkpoint = resume.find()
         if checkpoint:
             log.info("continuing %s from its last finished epoch", stage.name)
@@ -212,6 +218,11 @@ class StageRunner:
 
 def _modules(stage: FitStage | CalibrateStage) -> tuple[str, ...]:
     return stage.trains if isinstance(stage, FitStage) else stage.fits
+
+
+def _kept(stage: Stage, workspace: Path) -> tuple[str, ...]:
+    """The files that make up a stage's product."""
+    return ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors", *keep_curves(workspace))
 
 
 def _images(artifacts: dict[str, Artifact], name: str | None) -> np.ndarray | None:
