@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from robustforge.cli.help import answer_help
 from robustforge.config import slurm
 from robustforge.config.disk import refused
 from robustforge.config.errors import explain, say
@@ -63,6 +64,7 @@ def run(task: Callable[[], None], config_name: str) -> None:
         config_name: its root config, for the near misses.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
+    sys.argv[1:] = answer_help(config_name, sys.argv[1:])
     register()
     try:
         _complete(config_name)

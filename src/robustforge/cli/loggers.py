@@ -15,6 +15,7 @@ from robustforge.cli.dashboards import check_wandb
 from robustforge.config.isolated import GROUP
 from robustforge.config.logger_settings import check_settings
 from robustforge.files import read_arrays, short_name, write_text
+from robustforge.manifest import MANIFEST
 from robustforge.optional import optional
 from robustforge.records.table import read_records
 from robustforge.reporting.boards import CELLS, Chart, cell_rows, chart_rows, charts
@@ -23,7 +24,7 @@ from robustforge.reporting.text import csv_text
 from robustforge.training import distributed
 from robustforge.training.curves import CURVES, read_curves
 from robustforge.training.runner import StageReport
-from robustforge.training.store import MANIFEST, ArtifactStore
+from robustforge.training.store import ArtifactStore
 
 IMAGES = 12  # of the table of images, unless logger.images says otherwise
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # (columns, rows)

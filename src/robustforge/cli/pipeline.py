@@ -25,6 +25,8 @@ from robustforge.config.outputs import outside_store
 from robustforge.config.places import settled
 from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim
+from robustforge.config.store_content import STAGES
+from robustforge.files import write_json
 from robustforge.leftovers import remove_leftovers
 from robustforge.training import distributed
 from robustforge.training.checkpoints import LocalCheckpoints
@@ -122,4 +124,7 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
     limits, other_code = limits_of(cfg, precision), str(cfg.store.made_by_other_code)
     runner = StageRunner(job.data, store, trainer, limits, job.device, job.quiet, made_by_other_code=other_code)
     runner.reused = loggers.reused
-    return runner.run(job.defense)
+    reports = runner.run(job.defense)
+    if distributed.rank() == 0:  # for scripts/store.py, which keeps what a run folder names
+        write_json(loggers.folder / STAGES, {"stages": reports})
+    return reports
