@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from robustforge.cli import pictures
 from robustforge.cli.job import Job
@@ -20,9 +19,10 @@ from robustforge.evaluation.facts import facts
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
 from robustforge.optional import optional
+from robustforge.reporting.headline import closing
 from robustforge.reporting.html.write import write_run_report
 from robustforge.reporting.result import make_result, read_result
-from robustforge.reporting.tables import markdown_run, render_abstention, render_run
+from robustforge.reporting.tables import markdown_run, render_abstention, render_run, terminal
 from robustforge.training import distributed
 from robustforge.training.runner import StageReport
 from robustforge.training.store import ArtifactStore
@@ -79,7 +79,7 @@ def attack_and_report(
     if cfg.get("report", True):  # runs of earlier versions do not say
         with optional("report.html"):
             path = write_run_report(folder, deciding(OmegaConf.to_container(cfg, resolve=True)))
-            Console().print(f"To read and to share: {path}")
+            print(f"To read and to share: {path}")
     loggers.publish(result, figures)
     loggers.keep(ArtifactStore(str(cfg.paths.store_dir)), reports if trained_here else ())
     objective: float | None = result["objective"]
@@ -100,7 +100,7 @@ def report(
         result["diagnostics"] |= plain(found)
         write_json(folder / "result.json", result)
     figures = pictures.draw(records, result, folder)
-    console = Console()
+    console = terminal()
     console.print(render_run(result))
     # where nothing was rejected, the file has the risk's figures for those who want them
     abstained = render_abstention(result) if any(cell["rejected"] for cell in result["cells"]) else None
@@ -108,4 +108,6 @@ def report(
         console.print(abstained)
     for name, value in result["diagnostics"].items():
         console.print(f"  {name.replace('_', ' ')}: {value:.4f}")
+    if words := closing(result):
+        console.print(f"\n{words}", markup=False, highlight=False)
     return result, figures

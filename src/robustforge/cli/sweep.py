@@ -10,7 +10,6 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
@@ -20,6 +19,7 @@ from robustforge.reporting.html.write import write_report
 from robustforge.reporting.result import read_result
 from robustforge.reporting.seeds import axis_curves, folded_rows, numbers_of, over_seeds
 from robustforge.reporting.sweep import STATE, Summary, as_mapping, summary_of_runs
+from robustforge.reporting.tables import terminal
 
 Results = list[tuple[list[str], dict[str, Any]]]  # (overrides, result) a job
 log = logging.getLogger(__name__)
@@ -42,18 +42,18 @@ class SweepSummary(Callback):
         found = {"summary": summary_of_runs(results), "summary_over_seeds": over_seeds(results)}
         summaries = {name: summary for name, summary in found.items() if summary is not None}
         for name, summary in summaries.items():
-            Console().print(summary.table(name.replace("_", " ")))
+            terminal().print(summary.table(name.replace("_", " ")))
             write_text(folder / f"{name}.md", summary.markdown())
             write_text(folder / f"{name}.csv", summary.csv())
         if config.get("report", True) and any("cells" in result for _, result in results):
             with optional("report.html"):
                 lost = [f"{' '.join(overrides)}: no result" for overrides, result in results if "failed" in result]
                 path = write_report([folder], folder / "report.html", failed=lost)
-                Console().print(f"To read and to share: {path}")
+                print(f"To read and to share: {path}")
         if OmegaConf.select(config, "logger.kind") not in (None, "csv"):
             with optional("summary in the dashboard"):
                 _publish(config, folder, results, summaries)
-        Console().print(f"{len(results)} runs in {folder}")
+        print(f"{len(results)} runs in {folder}")
         failed = [name for name, _, result in told if "failed" in result]
         if failed:
             print(
