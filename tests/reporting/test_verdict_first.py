@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from recorded import BIG, EPS, held, join, make_cell
-from rich.console import Console
 
 from robustforge.reporting.headline import closing, title
 from robustforge.reporting.result import make_result
@@ -32,10 +31,8 @@ def test_the_table_leads_with_the_verdict(result):
     assert [first.strip(), second.strip()] == title(result).splitlines()
     assert first.startswith("memdef_digits: 77.0 ± 5.8 % at L∞ 9/255")
     assert "upper bound" in second
-    assert any(
-        "Row selector: the defense's own selector, which is plain adversarial training." in line
-        for line in lines(result)
-    )
+    words = " ".join(" ".join(lines(result)).split())
+    assert "Row selector: the defense's own selector, which is plain adversarial training." in words
 
 
 def test_a_run_ends_with_what_the_defense_adds(result):
@@ -68,6 +65,3 @@ def test_every_table_fits(systems, attacks):
     found = make_result(join(*cells), {**META, "defense": names[-1]})
     shown = lines(found)
     assert max(map(len, shown)) <= WIDTH
-    if systems == 3:
-        assert Console(width=1000).measure(render_run(found)).maximum <= WIDTH + 20
-        assert all(name in " ".join(shown) for name in names[:1])
