@@ -41,3 +41,27 @@ def test_help_ends_the_command_and_the_full_list_is_hydras(capsys):
 def test_every_hydra_command_has_a_screen():
     roots = {path.stem for path in config_folder().glob("*.yaml")} - {"wandb_sweep"}
     assert set(PAGES) == roots
+
+
+@pytest.mark.parametrize("program", ["reproduce", "bench"])
+def test_the_other_commands_help_fits_and_lists_everything_when_asked(monkeypatch, capsys, program):
+    from benchmarks import command as bench
+
+    from robustforge.cli import reproduce
+
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    shown = {}
+    for asked in ("--help", "--help-all"):
+        monkeypatch.setattr("sys.argv", [f"{program}.py", asked])
+        try:
+            {"reproduce": reproduce, "bench": bench}[program].main()
+        except SystemExit as stop:
+            assert stop.code == 0
+        shown[asked] = capsys.readouterr().out
+    lines = shown["--help"].splitlines()
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= WIDTH
+    assert "--help-all" in shown["--help"]
+    assert len(shown["--help-all"]) > len(shown["--help"])
+    names = bench.names() if program == "bench" else reproduce.tables()
+    assert all(name.rpartition("/")[2] in shown["--help"] for name in names)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +34,17 @@ from robustforge.papers.specification import TableSpec
 from robustforge.papers.table_file import parse_table
 from robustforge.records.table import Records, read_records
 from robustforge.types import UserError
+
+EXAMPLES = (
+    "examples:",
+    "  reproduce.py memdef/table1 profile=cpu seed=1       as much of the table as a CPU trains in minutes",
+    "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
+    "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
+    "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
+    "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
+    "",
+    "--help-all lists every table with its title, runs and profiles.",
+)
 
 
 def tables() -> list[str]:
@@ -124,16 +136,31 @@ def _train(overrides: Sequence[str], folder: Path) -> int:
     return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
 
 
+def _examples() -> str:
+    """Names of the tables by method, and what is often asked for."""
+    groups: dict[str, list[str]] = {}
+    for name in tables():
+        method, _, table = name.rpartition("/")
+        groups.setdefault(method, []).append(table)
+    lines = [line for method, found in groups.items() for line in _wrapped(method, found)]
+    return "\n".join(["tables (<method>/<table>):", *lines, "", *EXAMPLES])
+
+
+def _wrapped(method: str, found: Sequence[str]) -> list[str]:
+    return wrap(" ".join(found), 98, initial_indent=f"  {method:<14}", subsequent_indent=" " * 16)
+
+
 def main() -> None:
     """Console entry point."""
     parser = argparse.ArgumentParser(
         prog="reproduce.py",
         description="A paper's table beside ours, cell by cell, by one command.",
-        epilog="example: reproduce.py memdef/table1 profile=cpu seed=1",
+        epilog=_examples(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", nargs="?", help="<method>/<table>; see --list")
     parser.add_argument("overrides", nargs="*", help="profile=cpu|paper (default cpu), then overrides for every run")
-    parser.add_argument("--list", action="store_true", help="print the tables and their runs, and stop")
+    parser.add_argument("--list", "--help-all", action="store_true", help="print the tables and their runs, and stop")
     parser.add_argument("--runs", help="comma-separated: run only these")
     parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
     arguments = parser.parse_intermixed_args()
