@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from robustforge.reporting.cases import OUTCOMES, Case, cases_of, threshold
 from robustforge.reporting.figures.gallery import change_range
 from robustforge.reporting.figures.style import Arrays
 from robustforge.reporting.html.files import RunFiles
-from robustforge.reporting.text import budget
+from robustforge.reporting.text import NORMS, budget
 
 MOST = 16  # images of one gallery
 LONGEST = 96  # pixels of a side that are kept
@@ -44,12 +45,19 @@ def pictures(run: RunFiles) -> list[dict[str, str]]:
 def _gallery(arrays: Arrays, limit: float | None) -> dict[str, Any]:
     cases = cases_of(arrays, limit, MOST, LONGEST)
     return {
-        "title": str(arrays.get("title", "")).replace("_", " "),
+        "title": _title(str(arrays.get("title", ""))),
         "span": budget(change_range(arrays)),
         "cases": [_shown(case) for case in cases],
         "outcomes": {key: words for key, words in OUTCOMES.items() if any(case.outcome == key for case in cases)},
         "groups": list(dict.fromkeys(case.group for case in cases if case.group)),
     }
+
+
+def _title(words: str) -> str:
+    """Attack, surface and budget as people write them."""
+    for key, norm in NORMS.items():
+        words = re.sub(rf"\b{key}\b", norm, words)
+    return words.replace("_", " ")
 
 
 def _shown(case: Case) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def differences_panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.16)
+    axes.margins(x=0.24)
     axes.set_xlabel("points, with 95 % interval; hollow: could be zero")
 
 

@@ -182,7 +182,10 @@ def indicator_rows(run: RunFiles) -> list[View]:
     """What was looked at for the headline's worst case, the violated ones first."""
     worst = worst_cell(run.result)
     found = [] if worst is None else worst.get("indicators") or []
-    rows = [{**one, **reason(one["name"]), "violated": bool(one["violated"])} for one in found]
+    rows = [
+        {**one, **reason(one["name"]), "violated": bool(one["violated"]), "by": (one.get("by") or "").replace("_", " ")}
+        for one in found
+    ]
     return sorted(rows, key=lambda row: not row["violated"])
 
 
