@@ -170,7 +170,7 @@ class RunLoggers:
                     files = {part: product / part for part in (name, MANIFEST)}
                     told = {"stage": report.name, "key": report.key, "reused": report.reused}
                     wandb_board.log_files(run, product.name, kind, files, told)
-        if "result" in self.artifacts:
+        if "result" in self.artifacts and (self.folder / "result.json").is_file():
             names_of_result = ("records.parquet", "result.json", "report.html", "cells.csv", "environment.json")
             files = {name: self.folder / name for name in names_of_result}
             wandb_board.log_files(run, f"result-{run.id}", "result", files, {"run": self.told.name})

@@ -74,6 +74,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     try:
         reports = _stages(cfg, job, store, loggers)
         objective = attack_and_report(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        if not cfg.evaluate:
+            loggers.keep(store, reports)
         if cfg.evaluate and distributed.rank() == 0:
             print(f"Everything is in {folder}")
         exit_code = 0
