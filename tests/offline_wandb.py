@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +28,7 @@ class OfflineRun:
 
     def table(self, name):
         """Columns and rows of the last table of that name."""
-        stored = self.column(name)[-1]
-        found = json.loads((self.folder / "files" / stored["path"]).read_text())
+        found = json.loads((self.folder / "files" / self.column(f"{name}.path")[-1]).read_text())
         return found["columns"], found["data"]
 
     def chart(self, name):
@@ -60,9 +60,17 @@ def records(path):
             yield Record.FromString(message)
 
 
-def read_offline(folder):
-    """Every run that was logged below a folder, in the order in which they began."""
-    return [_read(path) for path in sorted(Path(folder).rglob("offline-run-*/run-*.wandb"))]
+def read_offline(folder, seconds=30):
+    """Every run that was logged below a folder, in the order in which they began.
+
+    W&B's own process may still be writing when finish() has returned: the record of the end is waited for.
+    """
+    paths, deadline = sorted(Path(folder).rglob("offline-run-*/run-*.wandb")), time.monotonic() + seconds
+    found = [_read(path) for path in paths]
+    while any(run.exit_code is None for run in found) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = [_read(path) for path in paths]
+    return found
 
 
 def _read(path):
