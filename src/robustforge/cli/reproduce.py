@@ -37,7 +37,7 @@ from robustforge.types import UserError
 
 EXAMPLES = (
     "examples:",
-    "  reproduce.py memdef/table1 profile=cpu seed=1       as much of the table as a CPU trains in minutes",
+    "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
     "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
     "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
     "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
