@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 
 import pytest
 import yaml
@@ -84,7 +83,8 @@ def test_a_run_in_wandb(tmp_path):
     assert worst["low"] < worst["accuracy"] < worst["high"]
     assert (worst["verdict"], worst["false_positive_rate"]) == ("unreliable", 0.05)
     assert "no iterated attack" in worst["violated"].replace("_", " ")
-    assert worst["backwards"] == 10
+    (same,) = [one for one in result["worst_case"] if one["system"] == "memdef" and one["eps"] < 0.05]
+    assert worst["backwards"] == same["backwards"] > 0
     assert "seconds" in columns
     assert len(rows) == len(result["cells"]) + len(result["worst_case"])
     assert found.summary["objective"] == result["objective"]
@@ -127,9 +127,9 @@ def test_the_same_as_csv_and_in_tensorboard(tmp_path):
     board.Reload()
     scalars = {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
     assert scalars["objective"] == [(0, pytest.approx(files.result["objective"]))]
-    line, (xs, ys) = next(iter(charts(files.result, files.records)["security_curve_linf"].lines.items()))
+    xs, ys = next(iter(charts(files.result, files.records)["security_curve_linf"].lines.values()))
     points = [(round(1000 * x), pytest.approx(y)) for x, y in zip(xs, ys, strict=True)]
-    assert scalars[re.sub(r"[^-/\w.]", "_", f"security_curve_linf/{line}")] == points
+    assert points in [found for tag, found in scalars.items() if tag.startswith("security_curve_linf/")]
     (table,) = board.Tensors("result/text_summary")
     assert b"| system | attack |" in table.tensor_proto.string_val[0]
     assert [tag for tag in board.Tags()["images"] if tag.startswith("images/")] == [
