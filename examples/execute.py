@@ -1,4 +1,4 @@
-"""Executes notebooks with plain Python and keeps what they print and draw: ``python examples/execute.py [NOTEBOOK ...]``.
+"""Executes notebooks with plain Python and keeps what they print and draw: ``python examples/execute.py [FILE ...]``.
 
 No Jupyter is needed for that. To read them with one: ``jupyter lab examples``.
 """
@@ -31,8 +31,8 @@ def execute(path: Path) -> dict[str, Any]:
         path: of the notebook.
 
     Returns:
-        The notebook with the outputs of this execution: what was printed, the value of a cell's last expression, and
-        open figures as PNG.
+        The notebook with the outputs of this execution: what was printed, the value of a cell's last expression
+        (unless a semicolon follows), and open figures as PNG.
     """
     notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -62,7 +62,7 @@ def _outputs(source: str, names: dict[str, Any], where: str) -> list[dict[str, A
         data = {"image/png": base64.b64encode(png.getvalue()).decode()}
         found.append({"output_type": "display_data", "data": data, "metadata": {}})
     plt.close("all")
-    if value is not None:
+    if value is not None and not source.rstrip().endswith(";"):
         text = repr(value).splitlines(keepends=True)
         found.append({"output_type": "display_data", "data": {"text/plain": text}, "metadata": {}})
     return found
