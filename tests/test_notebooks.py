@@ -9,7 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-LONG = ("a_sweep",)  # trains
 MOST = 150_000  # bytes
 
 
@@ -45,10 +44,8 @@ def test_there_are_four_and_the_documentation_links_them():
     assert all(f"../examples/{path.name}" in page for path in NOTEBOOKS)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made, kept = executor().execute(path), json.loads(path.read_text(encoding="utf-8"))
