@@ -35,7 +35,7 @@ def test_what_is_committed(path):
     assert all(base64.b64decode(png).startswith(b"\x89PNG") for png in figures(notebook))
     told = json.dumps([cell["outputs"] for cell in code])
     assert "Traceback" not in told
-    assert str(ROOT.parent) not in told, "where somebody has the checkout"
+    assert str(ROOT) not in told, "where somebody has the checkout"
 
 
 def test_there_are_four_and_the_documentation_links_them():
