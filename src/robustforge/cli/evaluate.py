@@ -69,7 +69,7 @@ def _evaluate(cfg: DictConfig) -> None:
     asked = _asked(cfg)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with replacing(out, asked.overwrite) if first else nullcontext(out) as fresh:
-        evaluate_run(merged, fresh, folder, processes_of(trained), asked)
+        evaluate_run(merged, fresh, processes_of(trained), asked, folder)
     if first and asked.share is None:
         print(f"Everything is in {out}")
 

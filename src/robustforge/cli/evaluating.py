@@ -52,16 +52,16 @@ class Asked:
 
 
 def evaluate_run(
-    cfg: DictConfig, folder: Path, trained: Path, trained_by: int = 1, asked: Asked | None = None
+    cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Asked | None = None, trained: Path | None = None
 ) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
         cfg: the run's configuration with another attack, budget or protocol.
         folder: for this evaluation's results.
-        trained: folder of the run.
         trained_by: number of processes that trained the run.
         asked: what else is asked.
+        trained: folder of the run, which dashboards are told.
 
     Returns:
         The objective; None for a part, and on other ranks than the first.
