@@ -20,7 +20,7 @@ import torchattacks
 from torch import nn
 from torchvision.transforms import v2
 
-from benchmarks import BenchRow
+from benchmarks import BenchRow, _robust_time
 from benchmarks.plain_training import plain_loop
 from robustforge.accel import fast_bf16
 from robustforge.attacks.pgd import PGD
@@ -91,9 +91,10 @@ def run() -> list[BenchRow]:
     Notes:
         Both train the same network with the same loss, optimizer, budget and number of steps. Ours is what ``train.py``
         runs: Lightning's loop, the resident loader, the engine, bf16 where the hardware has it. Images are random: no
-        step depends on what they show. The row counts only if our attack is not the weaker one.
+        step depends on what they show. The row counts only if our attack is not the weaker one. The rows after them
+        measure the time to a robust accuracy: see :func:`benchmarks._robust_time.run`.
     """
-    return [measure(case) for case in cases()]
+    return [*(measure(case) for case in cases()), *_robust_time.run()]
 
 
 def measure(case: Case) -> BenchRow:

@@ -12,6 +12,7 @@ FEW = (
     "model=lenet", "dataset.limit_train=96", "dataset.batch_size=32", "protocol.n_test=16", "attack.steps=2",
     "protocol.suites.all.attacks={fgsm: {}, bim: {steps: 2}}", "defense.undefended_training.epochs=2",
     "dataset.eval_batch_size=32", "protocol=smoke", "trainer.enable_progress_bar=false",
+    "store.resume_every=0",
 )  # fmt: skip
 METHODS = {
     "memdef": ("selector=offline", "stack=short", "defense.memory_size=20", "selector.training.epochs=2",

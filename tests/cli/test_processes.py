@@ -56,7 +56,8 @@ def answers(folder):
 
 
 def test_a_killed_run_continues_to_the_same_weights(tmp_path):
-    run = ("defense=none", *FEW[:1], *FEW[3:], "dataset.batch_size=64", "defense.training.epochs=25")
+    run = ("defense=none", *FEW[:1], *FEW[3:], "dataset.batch_size=64", "defense.training.epochs=25",
+           "store.resume_every=0")  # fmt: skip
 
     def places(name):
         return {"paths.output_dir": tmp_path / name, "hydra.run.dir": tmp_path / name / "run"}
@@ -75,7 +76,7 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path):
 
     code, out, err = finish(start(*run, **places("killed")))
     assert code == 0, err
-    assert "continuing undefended from its last finished epoch" in out
+    assert "continuing undefended from its last resume point" in out
     code, whole, err = finish(start(*run, **places("whole")))
     assert code == 0, err
     assert "continuing" not in whole
@@ -187,7 +188,7 @@ def test_a_failing_rank_does_not_hang(tmp_path):
 
 
 def test_one_rank_killed_ends_the_other(tmp_path):
-    run = ("defense=none", *FEW, "defense.training.epochs=2000")
+    run = ("defense=none", *FEW, "defense.training.epochs=2000", "store.resume_every=0")
     process = start(*run, "trainer=ddp_cpu", **{"paths.output_dir": tmp_path})
     found, deadline = [], time.time() + 200
     while not found and time.time() < deadline:

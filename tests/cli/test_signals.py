@@ -13,7 +13,7 @@ from robustforge.interruption import Stopped, check, listening
 
 TINY = (
     "defense=none", "model=lenet", "~debug", "dataset.limit_train=64", "dataset.batch_size=32", "protocol.n_test=8",
-    "defense.training.epochs=3", "trainer.enable_progress_bar=false",
+    "defense.training.epochs=3", "store.resume_every=0", "trainer.enable_progress_bar=false",
     "protocol.suites.all.attacks={fgsm: {}, bim: {steps: 1}}",
 )  # fmt: skip
 SENTENCE = {
@@ -51,7 +51,7 @@ def test_a_signal_ends_with_its_exit_code_and_one_sentence(command, tmp_path, mo
     assert {one: signal.getsignal(one) for one in SENTENCE} == before, "handlers that outlive the command"
     again = command(*run)
     assert again.code == 0, again.err
-    assert ("continuing undefended from its last finished epoch" in again.out) == (number == signal.SIGTERM)
+    assert ("continuing undefended from its last resume point" in again.out) == (number == signal.SIGTERM)
     assert ("reused" in again.out) == (number == signal.SIGINT)
     assert list(tmp_path.glob("none_digits/*/result.json"))
 

@@ -99,7 +99,8 @@ def test_a_sweep_may_live_in_a_folder_of_any_name(tmp_path, name):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("kind", ["sweep", "ranks", "sweep of ranks"])
 def test_a_signal_to_the_parent_ends_all_and_the_command_goes_on(tmp_path, kind, number):
-    arguments = [*TINY, "~debug", "protocol.n_test=8", "defense.training.epochs=400", f"paths.output_dir={tmp_path}"]
+    arguments = [*TINY, "~debug", "protocol.n_test=8", "defense.training.epochs=400", f"paths.output_dir={tmp_path}",
+                 "store.resume_every=0"]  # fmt: skip
     arguments += ["seed=0,1", "hydra.mode=MULTIRUN"] if "sweep" in kind else []
     arguments += ["trainer=ddp_cpu"] if "ranks" in kind else []
     process = start(*arguments)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -41,10 +42,19 @@ def test_one_that_fails_ends_the_others_and_is_heard_once(capfd, first, second, 
     assert capfd.readouterr().err.strip() == said.strip()
 
 
-def test_a_signal_reaches_all(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "heard", "around"),
+    [
+        (signal.SIGTERM, Stopped, listening),
+        (signal.SIGINT, Stopped, listening),
+        (signal.SIGINT, KeyboardInterrupt, nullcontext),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C in another's process"],
+)
+def test_a_signal_reaches_all(tmp_path, number, heard, around):
     program = (
         "import signal, sys, time, os\n"
-        f"signal.signal(signal.SIGTERM, lambda *_: (open('{tmp_path}/' + str(os.getpid()), 'w'), os._exit(0)))\n"
+        f"signal.signal({int(number)}, lambda *_: (open('{tmp_path}/' + str(os.getpid()), 'w'), os._exit(0)))\n"
         f"open('{tmp_path}/ready' + str(os.getpid()), 'w')\n"
         "time.sleep(60)\n"
     )
@@ -52,10 +62,10 @@ def test_a_signal_reaches_all(tmp_path):
     def later():
         while len(list(tmp_path.glob("ready*"))) < 2:
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=later, daemon=True).start()
-    with pytest.raises(Stopped), listening():
+    with pytest.raises(heard), around():
         together(program, program)
     assert len([path for path in tmp_path.iterdir() if not path.name.startswith("ready")]) == 2
 

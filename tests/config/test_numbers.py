@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from robustforge.config import tables
 from robustforge.config.instantiate import build
 from robustforge.config.numbers import with_numbers
 from robustforge.config.places import settled
@@ -38,6 +39,17 @@ def test_other_texts_stay_as_they_are():
     assert OmegaConf.to_container(with_numbers(cfg)) == {**plain, "list": [0.5, "a"]}
     plain = OmegaConf.create({"a": "b/c"})
     assert with_numbers(plain) is plain
+
+
+def test_the_table_says_what_is_a_text():
+    """A part of an evaluation, and folders whose names are fractions."""
+    texts = {"shard": "2/8", "run": "1/2", "trust": ["3/4"], "paths": {"store_dir": "1/3", "data_dir": None}}
+    cfg = OmegaConf.create({**texts, "dataset": {"eps": "8/255", "path": "5/6"}})
+    found = OmegaConf.to_container(with_numbers(cfg, tables.Evaluate))
+    assert found == {**texts, "dataset": {"eps": pytest.approx(8 / 255), "path": "5/6"}}
+    run = OmegaConf.create({"name": "1/2", "paths": {"output_dir": "1/2"}, "threat": {"eps": "1/2"}})
+    found = OmegaConf.to_container(with_numbers(run, tables.Run))
+    assert found == {"name": "1/2", "paths": {"output_dir": "1/2"}, "threat": {"eps": 0.5}}
 
 
 def test_every_budget_of_a_composition(compose):

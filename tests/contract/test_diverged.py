@@ -6,7 +6,7 @@ from robustforge.training.runner import StageRunner
 
 FEW = (
     "defense=none", "dataset=digits", "dataset.limit_train=96", "dataset.batch_size=16", "evaluate=false",
-    "trainer.enable_progress_bar=false", "trainer.precision=32-true",
+    "trainer.enable_progress_bar=false", "trainer.precision=32-true", "store.resume_every=0",
 )  # fmt: skip
 
 

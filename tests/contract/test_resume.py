@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from robustforge.attacks.pgd import PGD
 from robustforge.training.resume import ResumePoint
 
-FIT = ("~debug", "protocol.n_test=8", "attack.steps=1", "model=lenet", "dataset.batch_size=16")
+FIT = ("~debug", "protocol.n_test=8", "attack.steps=1", "model=lenet", "dataset.batch_size=16", "store.resume_every=0")
 
 
 class Killed(BaseException):
@@ -44,7 +44,7 @@ def test_a_fit_continues_to_the_same_weights(train_run, tmp_path, monkeypatch, a
         patch.setattr(ResumePoint, "on_train_epoch_end", counting)
         ours = train_run(*run, name="killed")
     assert epochs == ([2, 3] if at == "after the write" else [1, 2, 3])
-    assert "continuing undefended from its last finished epoch" in caplog.text
+    assert "continuing undefended from its last resume point" in caplog.text
     whole = train_run(*run, f"paths.store_dir={tmp_path / 'elsewhere'}", name="whole")
 
     def weights(store):

@@ -43,10 +43,12 @@ def make_data(arrays, monkeypatch):
 def run(tmp_path, make_data):
     """run(defense, store="store", callbacks=(), limits={}, **data): reports, the trained defense, the store, the fits.
 
+    A resume point after every epoch, unless ``every`` says otherwise.
+
     A fresh data module and store object each time, as in a new process.
     """
 
-    def call(defense, store="store", callbacks=(), limits=None, only_reuse=False, **data):
+    def call(defense, store="store", callbacks=(), limits=None, only_reuse=False, every=0.0, **data):
         fits = []
 
         def trainer(stage, epochs, extra, clip):
@@ -59,7 +61,8 @@ def run(tmp_path, make_data):
             )  # fmt: skip
 
         shelf = ArtifactStore(tmp_path / store)
-        runner = StageRunner(make_data(**data), shelf, trainer, limits or {}, torch.device("cpu"), True, only_reuse)
+        where = torch.device("cpu"), True, only_reuse
+        runner = StageRunner(make_data(**data), shelf, trainer, limits or {}, *where, resume_every=every)
         reports = runner.run(defense)
         return SimpleNamespace(reports=reports, defense=defense, store=shelf, fits=fits, data=runner.data)
 

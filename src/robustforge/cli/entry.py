@@ -21,6 +21,7 @@ from robustforge.config.logger_settings import check_agent, check_overrides
 from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.processes import is_child
 from robustforge.config.resolvers import register
+from robustforge.config.submitted import ending_with_us
 from robustforge.config.sweeps import completed
 from robustforge.interruption import Stopped, listening
 from robustforge.types import DivergedError, UserError
@@ -70,7 +71,8 @@ def run(task: Callable[[], None], config_name: str) -> None:
         _complete(config_name)
         with listening(slurm.notice()):
             slurm.become_rank()
-            task()
+            with ending_with_us(sys.argv):
+                task()
     except UserError as error:
         sys.exit(say(str(error)))
     except (HydraException, OmegaConfBaseException) as error:

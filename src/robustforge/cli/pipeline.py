@@ -123,9 +123,17 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
         )
         return made
 
-    limits, other_code = limits_of(cfg, precision), str(cfg.store.made_by_other_code)
-    runner = StageRunner(job.data, store, trainer, limits, job.device, job.quiet, made_by_other_code=other_code)
-    runner.reused = loggers.reused
+    runner = StageRunner(
+        job.data,
+        store,
+        trainer,
+        limits_of(cfg, precision),
+        job.device,
+        job.quiet,
+        made_by_other_code=str(cfg.store.made_by_other_code),
+        resume_every=float(cfg.store.resume_every),
+        reused=loggers.reused,
+    )
     reports = runner.run(job.defense)
     if distributed.rank() == 0:  # for scripts/store.py, which keeps what a run folder names
         write_json(loggers.folder / STAGES, {"stages": reports})

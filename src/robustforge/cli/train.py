@@ -18,6 +18,7 @@ from robustforge.config.devices import devices_of
 from robustforge.config.isolated import forwarded, launched_by_us, run_dir, run_job, run_ranks
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
+from robustforge.config.submitted import as_job
 from robustforge.config.sweeps import job_key
 from robustforge.types import UserError
 
@@ -31,7 +32,9 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     overrides, of_hydra = (_as_typed(part) for part in (hydra_config.overrides.task, hydra_config.overrides.hydra))
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides), Path(hydra_config.sweep.dir).name)
+        with as_job():
+            group = Path(hydra_config.sweep.dir).name
+            return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides), group)
     outputs = Path(str(cfg.paths.output_dir))
     with job(), _unless_refused(folder, outputs):
         devices = devices_of(cfg.trainer)

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
+from robustforge.config import tables
 from robustforge.config.errors import explain
 from robustforge.config.exported import check_sums, is_exported
 from robustforge.config.identity import is_shown
@@ -41,7 +42,7 @@ def settled(cfg: DictConfig) -> DictConfig:
         asked = " ".join(f"{key}=<value>" for key in missing)
         raise UserError(f"There is no default for {', '.join(missing)}: add {asked} to the command.")
     try:
-        plain = OmegaConf.to_container(with_numbers(cfg), resolve=True)
+        plain = OmegaConf.to_container(with_numbers(cfg, tables.Run), resolve=True)
     except InterpolationResolutionError as error:
         raise UserError(explain(error, config_folder(), "train")) from None
     made = OmegaConf.create(_absolute(plain, ""))

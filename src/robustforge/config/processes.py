@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,9 +70,9 @@ def run_together(commands: Sequence[Sequence[str]], environments: Sequence[Mappi
             _wait(members, _ENDING if failed else 0.0)
             _show(members, failed)
             return failed.code or 0 if failed else 0
-        except Stopped as stop:
+        except (Stopped, KeyboardInterrupt) as stop:
             for member in members:
-                member.process.send_signal(stop.signum)
+                member.process.send_signal(stop.signum if isinstance(stop, Stopped) else signal.SIGINT)
             _wait(members, _CLOSING)
             raise
         except OSError as error:

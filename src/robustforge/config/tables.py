@@ -31,6 +31,7 @@ class Store:
     """Group ``store``."""
 
     made_by_other_code: Literal["warn", "remake"]
+    resume_every: NonNegativeFloat = 5.0
 
 
 @dataclass

@@ -59,7 +59,7 @@ def check_command(cfg: DictConfig, table: type) -> None:
         UserError: see :func:`check_node`.
     """
     own = OmegaConf.masked_copy(cfg, [field.name for field in fields(table)])
-    values = OmegaConf.to_container(with_numbers(own), resolve=True)
+    values = OmegaConf.to_container(with_numbers(own, table), resolve=True)
     assert isinstance(values, dict)
     _raise_first(_of_target({str(key): item for key, item in values.items()}, "", table))
 

@@ -119,6 +119,7 @@ class ImageData(L.LightningDataModule):
         self.limit_train = None if limit_train is None else whole("limit_train", limit_train, 1)
         self.limit_test = None if limit_test is None else whole("limit_test", limit_test, 1)
         self.adversarial: np.ndarray | Tensor | None = None
+        self.replays = 1
         self._arrays: Arrays | None = None
 
     def read(self) -> Arrays:
@@ -180,6 +181,7 @@ class ImageData(L.LightningDataModule):
             world_size=self.world_size,
             even=True,
             adversarial=self.adversarial,
+            replays=self.replays,
         )
 
     def _evaluation(self, split: Split, batch_size: int | None = None) -> ResidentLoader:

@@ -6,22 +6,18 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from robustforge.data.image_files import decode
+from robustforge.data.decoding import decode_into
 from robustforge.files import atomic_write
 from robustforge.manifest import set_aside
 from robustforge.types import UserError
 
 log = logging.getLogger(__name__)
-
-CHUNK = 1024
-"""Images decoded before the next ones are queued."""
 
 DECODER = 2
 """Part of the cache's name: raised when files are decoded to other pixels than before."""
@@ -56,7 +52,8 @@ def decode_all(files: Sequence[Path], shape: Sequence[int], cache: Path) -> np.n
     target = cache / f"{'x'.join(map(str, shape))}-{key}.npy"
     if not _is_whole(target, (len(files), *shape)):
         try:
-            deep = _decode_to(target, files, shape)
+            with atomic_write(target) as temporary:
+                deep = decode_into(temporary, files, shape)
         except OSError as error:
             raise UserError(
                 f"'{cache}' cannot be written ({error}): free some disk space or make the folder writable."
@@ -83,21 +80,6 @@ def _is_whole(target: Path, shape: tuple[int, ...]) -> bool:
         pass
     set_aside(target, f"'{target}' is cut short or damaged.")
     return False
-
-
-def _decode_to(target: Path, files: Sequence[Path], shape: Sequence[int]) -> list[Path]:
-    """Write the images to a .npy; the files with more than 8 bits a channel."""
-    deep: list[Path] = []
-    with atomic_write(target) as temporary, ThreadPoolExecutor() as pool:
-        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(files), *shape))
-        for start in range(0, len(files), CHUNK):
-            chunk = files[start : start + CHUNK]
-            decoded = list(pool.map(lambda file: decode(file, shape), chunk))
-            out[start : start + len(chunk)] = [pixels for pixels, _ in decoded]
-            deep += [file for file, (_, more) in zip(chunk, decoded, strict=True) if more]
-        out.flush()
-        del out
-    return deep
 
 
 def _split_off_hidden(paths: Sequence[Path], folder: Path, hidden: set[str]) -> list[Path]:

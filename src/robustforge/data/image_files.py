@@ -37,7 +37,9 @@ def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
                     f"'{path}' has too many pixels ({file.width} x {file.height}): make it smaller, or delete it."
                 )
             deep = file.mode[0] in "IF" or ";16" in repr(file.tile)  # color of 16 bits: Pillow keeps the upper 8
-            image = _eight_bits(file, path).convert("RGB")
+            image = _eight_bits(file, path)
+            image.load()
+            image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -48,8 +50,9 @@ def decode(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     image = image.convert("L") if channels == 1 else image
     scale = max(height / image.height, width / image.width)
     size = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
-    image = image_ops.center_crop(image_ops.resize(image, size, antialias=True), [height, width])
-    pixels = np.asarray(image, np.uint8)
+    pixels = np.asarray(image_ops.resize(image, size, antialias=True), np.uint8)
+    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)  # as torchvision's center_crop
+    pixels = pixels[top : top + height, left : left + width]
     return (pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), deep
 
 

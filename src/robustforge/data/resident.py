@@ -90,6 +90,7 @@ class ResidentLoader:
         even: cut the tail so that all ranks have the same number of batches (training: a rank without a batch would
             stop the others). False covers each image exactly once, without padding (evaluation).
         adversarial: (N, C, H, W) floats in [0, 1] aligned with the split: an array, a tensor or a memory map.
+        replays: how often each batch is given in a row, under the same number (and so the same augmentation).
 
     Raises:
         UserError: a batch size below 1, or adversarial images that do not belong to this split or lie outside [0, 1].
@@ -108,6 +109,7 @@ class ResidentLoader:
         world_size: int = 1,
         even: bool = False,
         adversarial: np.ndarray | Tensor | None = None,
+        replays: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"dataset.batch_size is {batch_size}: give 1 or more.")
@@ -120,7 +122,7 @@ class ResidentLoader:
             check_adversarial(np.asarray(adversarial), "The adversarial set")
         self.split, self.batch_size, self.shuffle, self.seed, self.epoch = split, batch_size, shuffle, seed, epoch
         self.drop_last, self.rank, self.world_size, self.even = drop_last, rank, world_size, even
-        self.adversarial = adversarial
+        self.adversarial, self.replays = adversarial, replays
         self._done = 0
         self._skip = 0
 
@@ -129,7 +131,7 @@ class ResidentLoader:
         total = len(self.split)
         images = total // self.world_size if self.even else len(range(self.rank, total, self.world_size))
         full, rest = divmod(images, self.batch_size)
-        return full + bool(rest and not (self.drop_last and full))
+        return self.replays * (full + bool(rest and not (self.drop_last and full)))
 
     def state_dict(self) -> dict[str, Any]:
         """Batches already given in this epoch; Lightning stores it in checkpoints that fall inside an epoch."""
@@ -153,9 +155,10 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         positions = self.positions()
         start, self._skip = self._skip, 0
-        for number in range(start, len(self)):
+        for done in range(start, len(self)):
+            number = done // self.replays
             index = positions[number * self.batch_size : (number + 1) * self.batch_size]
-            self._done = number + 1
+            self._done = done + 1
             yield self._batch(index, number)
 
     def _batch(self, index: Tensor, number: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface, end_to_end
 from robustforge.defenses.figures import Figure
+from robustforge.defenses.single_step import overfitting
 from robustforge.defenses.stages import FitStage, Stage, Training, derive_seed, seed_everywhere
 from robustforge.types import Batch, DefenseOutput, DivergedError
 
+log = logging.getLogger(__name__)
 LARGEST = float(torch.finfo(torch.float32).max) ** 0.5
 
 
@@ -183,6 +186,16 @@ class Defense(pl.LightningModule):
                 f"loss term {bad} is NaN, infinite or beyond {LARGEST:.0e}. Nothing was stored; the last good epoch is "
                 "kept. Lower the learning rate (optimizer.lr) or clip gradients."
             )
+
+    def on_validation_epoch_end(self) -> None:
+        """Says when training on a single step has overfitted it."""
+        if self.trainer.sanity_checking:
+            return
+        prefix = f"{self.active_stage.name}/val/"
+        metrics = {name.removeprefix(prefix): float(value) for name, value in self.trainer.callback_metrics.items()}
+        found = overfitting(metrics)
+        if found is not None:
+            log.warning("%s, epoch %d: %s", self.active_stage.name, self.current_epoch, found)
 
     def note(self, **figures: Tensor) -> None:
         """Scalars of the training step under way that are logged beside its loss without being part of it."""

@@ -68,6 +68,7 @@ class FitStage:
         average: decay of a running average of the weights, in (0, 1), which is then what is validated and kept; None
             for none.
         rates: factors on the learning rate of some parameters, by the prefix of their names in the defense.
+        replays: how often each batch is shown in a row.
 
     Raises:
         UserError: a decay outside (0, 1).
@@ -85,6 +86,7 @@ class FitStage:
     best: str | None = None
     average: float | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    replays: int = 1
     takes: tuple[str, ...] | None = None
     shared: bool = False
 

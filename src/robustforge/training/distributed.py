@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+LONGEST = timedelta(days=2)
+"""That ranks wait for each other: rank 0 decodes all images, or waits for a product that another run makes."""
 
 
 def rank() -> int:
@@ -57,4 +60,4 @@ def join(gpu: bool, picked: Sequence[int] = ()) -> None:
     if gpu:
         torch.cuda.set_device(picked[local] if picked else local)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if gpu else "gloo")
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=LONGEST)

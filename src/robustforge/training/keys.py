@@ -44,6 +44,8 @@ def describe_stage(
         if stage.best is not None:  # it is chosen by sums over these batches
             batches["eval_batch_size"] = data.eval_batch_size
         adversarial = keys[stage.adversarial_set] if stage.adversarial_set else None
+        if stage.replays > 1:
+            batches["replays"] = stage.replays
         description |= {"batches": describe(batches), "limits": dict(limits), "adversarial": adversarial}
     return {**description, **describe(extra), "sources": _sources(stage, owner, [values, stage.settings, extra])}
 

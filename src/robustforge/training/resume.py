@@ -1,9 +1,10 @@
-"""Where a killed stage continues: one checkpoint, replaced after every epoch in a single rename."""
+"""Where a killed stage continues: one checkpoint, replaced every few seconds, after an epoch, in a single rename."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,27 @@ from robustforge.training import distributed
 from robustforge.training.store import check_finite
 from robustforge.types import DamagedError
 
+SHARE = 50
+"""Least seconds between two checkpoints, in those that one takes to write: they cost at most a fiftieth of a fit."""
+
 
 class ResumePoint(Callback):
-    """Keeps ``<folder>/resume.ckpt`` at the end of the last finished epoch.
+    """Keeps ``<folder>/resume.ckpt`` at the end of an epoch, of which a killed fit repeats what came later.
 
     Lightning's own checkpoint callback writes in place: killed at the wrong moment, it leaves half a file. Its hash
     lies beside it in ``resume.json``, together with that of the checkpoint which it replaces: a kill between the two
     writes leaves either one.
+
+    Args:
+        folder: of the stage in the making.
+        stage: that is trained.
+        every: least seconds between two checkpoints, and before the first; more where writing one takes long (see
+            ``SHARE``). 0 for one after every epoch.
     """
 
-    def __init__(self, folder: Path, stage: FitStage) -> None:
-        self.path, self.stage = folder / "resume.ckpt", stage
+    def __init__(self, folder: Path, stage: FitStage, every: float) -> None:
+        self.path, self.stage, self.every = folder / "resume.ckpt", stage, every
+        self._due = 0.0  # on the clock of time.monotonic
         self.manifest = folder / "resume.json"
         self._last: list[str] = []  # hash of the checkpoint that is there
 
@@ -58,6 +69,7 @@ class ResumePoint(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has put its own handlers of signals in place; ours come back."""
         listen()
+        self._due = time.monotonic() + self.every
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,11 +78,14 @@ class ResumePoint(Callback):
         check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replaces the checkpoint, unless the epoch ended with weights that are not finite.
+        """Replaces the checkpoint when it is time, unless the epoch ended with weights that are not finite.
 
-        Every rank takes part, rank 0 writes.
+        Every rank takes part, rank 0 looks at the clock and writes.
         """
         check_finite(pl_module, self.stage.trains, f"in stage {self.stage.name}, epoch {trainer.current_epoch}")
+        started = time.monotonic()
+        if not distributed.agree(started >= self._due):
+            return
         half = self.path.with_suffix(".half")
         trainer.save_checkpoint(half)
         if trainer.is_global_zero:
@@ -78,3 +93,5 @@ class ResumePoint(Callback):
             write_json(self.manifest, {"sha256": digest + self._last})
             os.replace(half, self.path)
             self._last = digest
+        ended = time.monotonic()
+        self._due = ended + (max(self.every, SHARE * (ended - started)) if self.every else 0.0)

@@ -69,6 +69,7 @@ class StageRunner:
         made_by_other_code: ``warn`` uses products that another version of the package made, ``remake`` makes them
             again.
         reused: told the name and the folder of every product that is taken from the store.
+        resume_every: least seconds between two resume points of a fit; 0 for one after every epoch.
 
     Raises:
         UserError: another word for that.
@@ -83,6 +84,7 @@ class StageRunner:
     only_reuse: bool = False
     made_by_other_code: str = "warn"
     reused: Callable[[str, Path], None] | None = None
+    resume_every: float = 5.0
 
     def __post_init__(self) -> None:
         if self.made_by_other_code not in OTHER_CODE:
@@ -187,7 +189,8 @@ class StageRunner:
         if stage.prepare is not None:
             stage.prepare()
         self.data.adversarial = _images(artifacts, stage.adversarial_set)
-        resume = ResumePoint(workspace, stage)
+        self.data.replays = stage.replays
+        resume = ResumePoint(workspace, stage, self.resume_every)
         defense.enter(stage)
         final = [FinalWeights(stage.name, stage.trains, stage.best, stage.average)]
         extra = [*(final if stage.best or stage.average else []), resume]
@@ -197,9 +200,9 @@ class StageRunner:
             trainer.loggers = [*trainer.loggers, curve_logger(workspace)]
         checkpoint = resume.find()
         if checkpoint:
-            log.info("continuing %s from its last finished epoch", stage.name)
+            log.info("continuing %s from its last resume point", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        self.data.adversarial = None
+        self.data.adversarial, self.data.replays = None, 1
         if trainer.interrupted:
             raise KeyboardInterrupt
         check_trained(trainer.global_step, stage.name)

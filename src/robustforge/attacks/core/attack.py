@@ -69,6 +69,12 @@ class Attack(Protocol):
         """
         ...
 
+    def examples(
+        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0
+    ) -> Tensor:
+        """The adversarial images (B, C, H, W) alone, for training; arguments as in :meth:`__call__`."""
+        return self(surface, x, y, threat, index=index, seed=seed).x_adv
+
 
 @dataclass(frozen=True)
 class BaseAttack(Attack):
@@ -128,8 +134,21 @@ class BaseAttack(Attack):
             seed=seed,
         ) as session:
             check_threat(self.name, session.threat, self.norms)
-            attackable = session.threat.eps > 0 and len(x) > 0
-            return session.finish(self.perturb(session, seed) if attackable else session.x.clone())
+            return session.finish(self._perturbed(session, seed))
+
+    def examples(
+        self, surface: Surface, x: Tensor, y: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0
+    ) -> Tensor:
+        """See :class:`Attack`; without the float32 pass that judges them."""
+        with attacking(
+            surface, x, y, threat, index=index, precision=self.precision, target=self.target, seed=seed
+        ) as session:
+            check_threat(self.name, session.threat, self.norms)
+            return self._perturbed(session, seed).detach().float().contiguous()
+
+    def _perturbed(self, session: AttackSession, seed: int) -> Tensor:
+        attackable = session.threat.eps > 0 and len(session.x) > 0
+        return self.perturb(session, seed) if attackable else session.x.clone()
 
     @abstractmethod
     def perturb(self, session: AttackSession, seed: int) -> Tensor:

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.attacks.core.surface import Surface
+from robustforge.defenses.adversarial_training.free import FreePerturbation
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.robust_loss import AdversarialLoss, robust_metrics
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
-from robustforge.ranges import Seed
-from robustforge.types import Batch, DefenseOutput
+from robustforge.ranges import PositiveInt, Seed
+from robustforge.types import Batch, DefenseOutput, UserError
 
 
 class AdversarialTraining(Defense):
@@ -26,7 +28,14 @@ class AdversarialTraining(Defense):
         training: how the robust classifier is optimized.
         undefended_training: how the undefended row is optimized.
         warm_start: start from the undefended classifier's weights instead of fresh ones.
+        replays: how often each batch is shown in a row. More than one is *free* adversarial training (Shafahi et al.
+            2019, arXiv:1904.12843; paper: 8), whose perturbation takes one step a replay, on the gradient that the
+            weights' own backward pass gives: no attack is run. An epoch then makes ``replays`` times the steps: divide
+            ``training.epochs`` by it, as the paper does.
         seed: of initial weights, batches and attacks.
+
+    Raises:
+        UserError: free training with another loss than Madry's on attacked images alone.
     """
 
     def __init__(
@@ -36,9 +45,17 @@ class AdversarialTraining(Defense):
         training: Training,
         undefended_training: Training,
         warm_start: bool = False,
+        replays: PositiveInt = 1,
         seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
+        if replays > 1 and not robust.plain:
+            raise UserError(
+                "Free adversarial training (defense.replays) makes examples of its own: leave defense.robust.loss at "
+                "madry, examples at attack, and clean_weight, awp and grad_align at 0."
+            )
+        self.free = FreePerturbation(robust.threat) if replays > 1 else None
+        self.replays = replays
         self.robust, self.warm_start = robust, warm_start
         self.undefended_training = undefended_training
         self.undefended = build_seeded(model, seed, "undefended")
@@ -53,8 +70,21 @@ class AdversarialTraining(Defense):
         return self.classifier
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The robust loss."""
+        """The robust loss, or that of free training."""
+        if self.free is not None:
+            return {"adversarial": F.cross_entropy(self.classifier(self.free.attack(batch.x)), batch.y)}
         return self.robust.terms(self.classifier, batch, self.attack_seed())
+
+    def on_train_epoch_start(self) -> None:
+        """The free perturbation begins anew."""
+        super().on_train_epoch_start()
+        if self.free is not None:
+            self.free.reset()
+
+    def on_after_backward(self) -> None:
+        """The free perturbation takes its step."""
+        if self.free is not None:
+            self.free.ascend()
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Clean and robust held-out accuracy."""
@@ -72,7 +102,8 @@ class AdversarialTraining(Defense):
             uses=("undefended",) if self.warm_start else (),
             validate=self.validate,
             prepare=self._copy_weights if self.warm_start else None,
-            takes=("model", "robust", "warm_start", "training"),
+            takes=("model", "robust", "warm_start", "training", "replays"),
+            replays=self.replays,
         )
         return [plain, robust]
 

@@ -13,8 +13,9 @@ from robustforge.defenses.dfl_pcl.centroids import ClassMeans
 from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
 from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 from robustforge.defenses.dfl_pcl.surfaces import depths
+from robustforge.defenses.single_step import stands_under_pgd, takes_one_step
 from robustforge.losses.classification import cross_entropy_per_sample
-from robustforge.types import AttackResult, Batch, Threat
+from robustforge.types import Batch, Threat
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ class Objective:
         return terms, noted
 
     def metrics(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """Clean and robust accuracy and cross-entropy (B,)."""
+        """Clean and robust accuracy and cross-entropy (B,); under PGD-10 (n,) too where training makes one step."""
         clean, entropy = self._answer(batch.x, batch.y)
         if self.attack is None:
             return {"accuracy": clean.float(), "loss": entropy}
-        result = self._attacked(self.attack, batch, seed)
+        result = self.attack(self.surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
+        one_step = takes_one_step(self.attack)
+        pgd = {"pgd_accuracy": stands_under_pgd(self.surface, batch, self.threat, seed)} if one_step else {}
         return {
+            **pgd,
             "accuracy": clean.float(),
             "loss": entropy,
             "robust_accuracy": (clean & ~result.success).float(),
@@ -83,12 +87,9 @@ class Objective:
         """Images and weight of each part of the training batch, the clean one first."""
         if self.attack is None:
             return {"clean": (batch.x, 1.0)}
-        attacked = {"adversarial": (self._attacked(self.attack, batch, seed).x_adv, 1 - self.clean_weight)}
+        x_adv = self.attack.examples(self.surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
+        attacked = {"adversarial": (x_adv, 1 - self.clean_weight)}
         return {"clean": (batch.x, self.clean_weight), **attacked} if self.clean_weight else attacked
-
-    def _attacked(self, attack: Attack, batch: Batch, seed: int) -> AttackResult:
-        """The training attack on the network as it stands, with no gradient to its weights."""
-        return attack(self.surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
 
     @torch.no_grad()
     def _answer(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,10 +78,11 @@ class DynamicTraining(AdversarialTraining):
         seed: Seed = 0,
     ) -> None:
         super().__init__(model, robust, training, undefended_training, seed=seed)
-        if not isinstance(robust.attack, FoscPGD) or (robust.loss, robust.clean_weight) != ("madry", 0):
+        if not isinstance(robust.attack, FoscPGD) or not robust.plain:
             raise UserError(
                 "Dynamic training moves the criterion of one attack: leave defense.robust.attack to "
-                "robustforge.defenses.dynamic.fosc_pgd.FoscPGD, loss to madry and clean_weight to 0."
+                "robustforge.defenses.dynamic.fosc_pgd.FoscPGD, loss to madry, examples to attack, and "
+                "clean_weight, awp and grad_align to 0."
             )
         check_average(average)
         self.attack, self.convergence, self.weighted = robust.attack, convergence, weighted

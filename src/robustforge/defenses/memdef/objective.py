@@ -46,7 +46,7 @@ def attacked_stack_terms(
     """:func:`stack_terms` of attacked images and, where they have a weight, of clean ones."""
     assert settings.attack is not None
     assert settings.threat is not None
-    x_adv = settings.attack(surface, batch.x, batch.y, settings.threat, index=batch.index, seed=seed).x_adv
+    x_adv = settings.attack.examples(surface, batch.x, batch.y, settings.threat, index=batch.index, seed=seed)
     attacked = stack_terms(system, settings, x_adv, batch, 1 - settings.clean_weight)
     if settings.clean_weight == 0:
         return attacked
