@@ -21,6 +21,8 @@ FEW = (
 )  # fmt: skip
 SMALL = {
     "adversarial_training": ["defense.robust.attack.steps=1"],
+    "ape_gan": ["defense.generator.width=4", "defense.discriminator.width=4",
+                "trainer.strategy=ddp_find_unused_parameters_true"],
     "cae": ["defense.denoiser.widths=[4,8]", "defense.denoiser.latent_channels=4"],
     "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.search.restarts=2",
                     "defense.search.steps=3", "trainer.strategy=ddp_find_unused_parameters_true"],
@@ -31,6 +33,8 @@ SMALL = {
     "memdef": ["selector=offline", "selector.attack.steps=1", "stack=short", "defense.memory_size=20"],
     "mrr": ["defense.n_defenders=2", "defense.input.enabled=true", "defense.input.atoms=8", "defense.input.batch=32",
             "defense.input.iterations=2", "dataset.limit_train=200", "defense.fusion.per_class=false"],
+    "comdefend": ["defense.network.widths=[4,8]"],
+    "pixel_defend": ["defense.pixelcnn.width=4", "defense.pixelcnn.blocks=1"],
     "pretrained": ["defense.network=${model}"],
     "puvae": ["defense.vae.width=4", "defense.vae.hidden=16", "defense.draws=2"],
 }  # fmt: skip

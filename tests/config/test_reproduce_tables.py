@@ -1,5 +1,6 @@
 """Every file of conf/reproduce: its runs compose in every profile, its rows and columns are the paper's."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,22 @@ NAMES = tables()
 SPECS = {name: load(name) for name in NAMES}
 CASES = [(name, run, profile) for name, spec in SPECS.items() for run in spec.runs for profile in spec.profiles]
 FIRST = {name: next(iter(spec.runs)) for name, spec in SPECS.items()}
+NUMBER = re.compile(r"(seed|defense\.[\w.]+)=[\d.]+")
+
+
+def like_an_earlier_one(spec, run):
+    """Whether a run is another one of the table with other numbers in its defense alone, a seed or a size."""
+    kinds = [[o for o in spec.overrides(one, "cpu") if not NUMBER.fullmatch(o)] for one in spec.runs]
+    place = list(spec.runs).index(run)
+    return kinds[place] in kinds[:place]
 
 
 def case(name, run, profile):
-    """The paper's profile of a table is composed with its first run, and with all others among the slow tests."""
-    slow = profile == "paper" and run != FIRST[name]
+    """Each table is composed with its first run by the paper's profile, and with each kind of run by the other.
+
+    All others are among the slow tests.
+    """
+    slow = run != FIRST[name] if profile == "paper" else like_an_earlier_one(SPECS[name], run)
     return pytest.param(name, run, profile, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{run}-{profile}")
 
 

@@ -228,6 +228,20 @@ def test_the_source_of_a_methods_folder_and_of_an_attack_count(compose, monkeypa
         fingerprint.source_hash.cache_clear()
 
 
+def test_erasing_is_in_the_keys_of_the_stages_that_erase(compose):
+    defense = build(compose("defense=memdef").defense)
+
+    def keys(erasing):
+        data = SimpleNamespace(**{**vars(DATA), "augment": Augment(crop=4, erasing=erasing)})
+        return {s.name: fingerprint.key_of(describe_stage(s, defense, data, NAMES, {})) for s in defense.stages()}
+
+    changed = {name for name, key in keys(0.5).items() if key != keys(0.0)[name]}
+    assert changed == {"undefended", "selector"}
+
+
+NAMES = {"undefended": "undefended", "selector": "selector"}
+
+
 def test_a_file_counts_by_its_content(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"one")
     (tmp_path / "b.pt").write_bytes(b"one")

@@ -88,6 +88,7 @@ def check(run, n=N):
 def tiny(defense):
     denoiser = ["defense.denoiser.widths=[4,8]", "defense.denoiser.latent_channels=4"]
     extra = {
+        "ape_gan": ["defense.generator.width=4", "defense.discriminator.width=4"],
         "adversarial_training": ["defense.robust.attack.steps=1"],
         "dfl_pcl": ["inner.steps=1"],
         "dynamic": ["defense.robust.attack.steps=2"],
@@ -96,6 +97,8 @@ def tiny(defense):
         "defense_gan": ["defense.generator.width=4", "defense.critic.width=4", "defense.search.restarts=2",
                         "defense.search.steps=3"],
         "defense_vae": ["defense.vae.width=4", "defense.train_attacks.pgd.steps=1"],
+        "pixel_defend": ["defense.pixelcnn.width=4", "defense.pixelcnn.blocks=1"],
+        "comdefend": ["defense.network.widths=[4,8]"],
         "pretrained": ["defense.network=${model}"],
         "mrr": ["defense.n_defenders=2", "defense.input.enabled=true", "defense.input.atoms=8",
                 "defense.input.iterations=2", "defense.input.batch=32", "dataset.limit_train=200"],
@@ -296,7 +299,7 @@ def test_selectors_and_stacks_run(train_run, tmp_path, case):
     found = check(run)
     kind = case[0].partition("=")[2]
     stages = [stage["name"] for stage in run.result["stages"]]
-    made = {"clean": [], "pgd": ["selector"], "offline": ["adversarial_set", "selector"]}[kind]
+    made = {"clean": [], "offline": ["adversarial_set", "selector"]}.get(kind, ["selector"])
     assert stages == ["undefended", *made, "stack"]
     assert {key[0] for key in found} == {"undefended", "memdef"} | ({"selector"} if made else set())
     if kind == "offline":
@@ -321,11 +324,15 @@ def test_variants_run_under_the_ablations_protocol(train_run, variant):
 
 @pytest.mark.usefixtures("quiet_figures")
 def test_the_tables_protocol_runs(train_run):
-    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots"]
+    steps = ["paper.attacks.bim", "paper.attacks.pgd", "adapted.attacks.adapted", "slots.attacks.slots",
+             "unbounded.attacks.cw_0", "unbounded.attacks.cw_50"]  # fmt: skip
     run = train_run(*QUICK[:3], "selector=clean", "stack=short", "protocol=paper/memdef",
                     *(f"protocol.suites.{step}.steps=2" for step in steps))  # fmt: skip
     found = check(run)
-    assert {round(key[4] * 255) for key in found} == {0, 9, 25}
+    assert {round(key[4] * 255) for key in found if key[3] != "l2"} == {0, 9, 25}
+    assert {key[1:5] for key in found if key[0] == "memdef" and key[3] == "l2"} == {
+        (attack, surface, "l2", 56.0) for attack in ("cw_0", "cw_50") for surface in ("slot_given", "selector")
+    }
     assert {key[2] for key in found if key[:2] == ("memdef", "bim")} == {"slot_given", "selector", "soft_slot"}
     assert {key[2] for key in found if key[:2] == ("memdef", "adapted_pgd")} == {"selector", "soft_slot", "end_to_end"}
 

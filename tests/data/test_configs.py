@@ -36,6 +36,7 @@ def test_all_promised_sets_are_there():
         "cifar10",
         "svhn",
         "coil100",
+        "celeba",
         "imagenet_folder",
         "npz",
         "imagefolder",

@@ -175,6 +175,19 @@ def test_adversarial_partner_shares_the_augmentation(tmp_path):
         assert batch.x_adv.shape == batch.x.shape
 
 
+def test_erasing_can_be_left_out(tmp_path):
+    whole, without, erased = (fit_augmented(tmp_path, e, on) for e, on in ((0.0, True), (1.0, False), (1.0, True)))
+    assert torch.equal(whole, without)
+    assert not torch.equal(whole, erased)
+
+
+def fit_augmented(folder, erasing, on):
+    """The first training batch under crops and flips, with erasing switched on or off."""
+    data = make(augment=Augment(crop=3, flip=True, erasing=erasing))
+    data.erasing = on
+    return fit(data, Recorder(), folder, epochs=1).seen[0][2].x
+
+
 @pytest.mark.parametrize("save_after", [4, 6])
 def test_a_killed_run_resumes_with_the_same_batches(tmp_path, save_after):
     augment = Augment(crop=3, flip=True)

@@ -7,8 +7,12 @@ import torch
 
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
+from robustforge.defenses.ape_gan import APEGAN
+from robustforge.defenses.ape_gan import networks as ape_networks
 from robustforge.defenses.cae import ConvAutoEncoder
 from robustforge.defenses.cae.networks import Denoiser
+from robustforge.defenses.comdefend import ComDefend
+from robustforge.defenses.comdefend.networks import CompressionNetwork
 from robustforge.defenses.defense_gan import DefenseGAN
 from robustforge.defenses.defense_gan.latent_search import LatentSearch
 from robustforge.defenses.defense_gan.networks import Critic, Generator
@@ -17,6 +21,8 @@ from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
 from robustforge.defenses.magnet import MagNet
 from robustforge.defenses.magnet.networks import SigmoidAutoencoder
 from robustforge.defenses.memdef import MemoryDefense, SelectorSettings, StackSettings
+from robustforge.defenses.pixel_defend import PixelDefend
+from robustforge.defenses.pixel_defend.networks import PixelCNN
 from robustforge.defenses.puvae import PuVAE
 from robustforge.defenses.puvae.networks import ConditionalVAE
 from robustforge.defenses.schedules import constant
@@ -80,9 +86,21 @@ PURIFIERS = {
     "magnet": lambda m, t, **k: MagNet(
         m, partial(SigmoidAutoencoder, (1, 28, 28), True), partial(SigmoidAutoencoder, (1, 28, 28), False), t, t, **k
     ),
+    "ape_gan": lambda m, t, **k: APEGAN(
+        m,
+        partial(ape_networks.Generator, (1, 28, 28), 4),
+        partial(ape_networks.Discriminator, (1, 28, 28), 4),
+        OFFLINE,
+        Threat("linf", 0.1),
+        t,
+        t,
+        **k,
+    ),
     "defense_vae": lambda m, t, **k: DefenseVAE(
         m, partial(DefenseVAENetwork, (1, 28, 28), 8, 4), OFFLINE, Threat("linf", 0.1), t, t, t, **k
     ),
+    "pixel_defend": lambda m, t, **k: PixelDefend(m, partial(PixelCNN, (1, 28, 28), 4, 1, 2), t, t, **k),
+    "comdefend": lambda m, t, **k: ComDefend(m, partial(CompressionNetwork, (1, 28, 28), 3, (4, 8)), t, t, **k),
 }
 
 

@@ -14,7 +14,7 @@ from robustforge.types import Threat, UserError
 SHAPE = (1, 28, 28)
 THREAT = Threat("linf", 0.1)
 ATTACKS = {"main": FGSM(early_stop=False)}
-NAMES = ["cae", "defense_gan", "defense_vae", "magnet", "puvae"]
+NAMES = ["ape_gan", "cae", "comdefend", "defense_gan", "defense_vae", "magnet", "pixel_defend", "puvae"]
 
 
 # ---- the base -------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_a_share_of_clean_inputs(batch):
     assert torch.equal(mixed[~clean], batch.x_adv[~clean])
 
 
-# ---- what is true of all five ---------------------------------------------------------------------------------------
+# ---- what is true of all eight -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)

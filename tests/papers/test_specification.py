@@ -28,6 +28,8 @@ def test_a_loop_makes_runs_and_cells():
     assert list(spec.runs) == ["n1", "n4"]
     assert spec.overrides("n4", "cpu") == ["defenders=4", "shared=1", "size=1", "last=4"]
     assert spec.overrides("n4", "paper") == ["defenders=4", "shared=1"]
+    apart = parse_table({**SMALL, "runs": {"n{n}": {**SMALL["runs"]["n{n}"], "apart": True}}}, "small.yaml")
+    assert apart.overrides("n4", "cpu") == ["defenders=4", "last=4"]
     assert [profile.note for profile in spec.profiles.values()] == ["small Belongs to both.", "large Belongs to both."]
     cells = {(cell.row, cell.column): cell for cell in spec.cells}
     assert list(cells)[:3] == [("N = 1", "clean"), ("N = 1", "0.10"), ("N = 1", "0.25")]

@@ -55,3 +55,12 @@ def test_distortions_are_divided_by_those_without_defenders():
     failing = cell("cw", [0] * 4 + [1] * 6, [0.2] * 10, norm="l2", eps=28.0)
     assert "half of the images" in measure("median_l2_ratio", selection("cw"), records(failing), alone)[1]
     assert "divided by" in measure("mean_l2_ratio", selection("cw"), known, None)[1]
+
+
+def test_distortions_may_be_divided_by_those_of_another_system():
+    beside = records(CW, ALONE | {"system": ["undefended"] * 10, "surface": ["end_to_end"] * 10})
+    same, _ = measure("mean_l2_ratio", selection("cw"), beside, beside)
+    assert same["accuracy"] == 100
+    mean, _ = measure("mean_l2_ratio", selection("cw"), beside, beside, "undefended")
+    assert mean["accuracy"] == pytest.approx(100 * np.mean([1, 2, 3, 4, 5, 6]) / np.mean([1, 1, 2, 2, 2, 2, 3, 3, 3]))
+    assert "not run uniquely" in measure("mean_l2_ratio", selection("cw"), beside, beside, "stranger")[1]

@@ -50,6 +50,20 @@ def test_correlation(tmp_path):
     assert_drawn(draw_arrays(tmp_path)[0])
 
 
+def test_pairs_and_densities(tmp_path):
+    random = np.random.default_rng(0)
+    images = {"upper": random.random((2, 5, 1, 8, 8)), "lower": random.random((2, 5, 1, 8, 8))}
+    np.savez(tmp_path / "a.npz", kind="pairs", label=["2 to 6", "5 to 9"], title="pairs", **images)
+    each = {}
+    for row in range(2):
+        each |= {f"points_{row}": random.random((30, 3)), f"attacked_{row}": random.random((5, 3))}
+        each |= {f"distance_{row}": random.random(30), f"attacked_distance_{row}": random.random(5) + 1}
+    named = {"names": ["victim", "defender"], "label": random.integers(0, 10, 30), "title": "fgsm"}
+    np.savez(tmp_path / "b.npz", kind="density", **named, **each)
+    for path in draw_arrays(tmp_path):
+        assert_drawn(path, least=150)
+
+
 def test_every_kind_of_picture_is_drawn(tmp_path):
     assert set(DRAWINGS) == set(get_args(Kind))
     assert draw_arrays(tmp_path) == []

@@ -30,3 +30,12 @@ def test_a_picture_with_and_without_centroids(tmp_path):
         path = scatter({**arrays, **extra}, tmp_path / f"{name}.png")
         picture = imread(path)[..., :3]
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_each_space_has_a_panel_of_its_own(tmp_path):
+    _, points, labels = clusters(2)
+    arrays = {"spaces": np.array(["one", "two", "three"]), "label": labels, "title": "clean test images"}
+    arrays |= {f"space{k}": points + k for k in range(3)}
+    picture = imread(scatter(arrays, tmp_path / "spaces.png"))[..., :3]
+    assert picture.shape[1] > 2.5 * picture.shape[0]
+    assert all(len(np.unique(part.reshape(-1, 3), axis=0)) > 20 for part in np.array_split(picture, 3, axis=1))

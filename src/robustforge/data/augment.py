@@ -7,7 +7,7 @@ receive the same crop, flip and erased rectangle, and their difference stays the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -129,6 +129,10 @@ class Augment:
             low, high = getattr(self, name)
             if low > high:
                 raise UserError(f"dataset.augment.{name} is [{low}, {high}]: give the lower bound first.")
+
+    def without_erasing(self) -> Augment:
+        """The same crop and flips alone."""
+        return replace(self, erasing=0.0)
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Augment ``x`` (B, C, H, W) in [0, 1] with draws from ``generator``, which lives on the device of ``x``."""

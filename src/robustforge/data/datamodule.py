@@ -48,7 +48,7 @@ class ImageData(L.LightningDataModule):
 
     Args:
         name: name of the data set; see :func:`robustforge.data.sources.load_arrays` for where it is looked for.
-        kind: ``digits``, ``torchvision``, ``coil100``, ``npz`` or ``imagefolder``.
+        kind: ``digits``, ``torchvision``, ``coil100``, ``celeba``, ``npz`` or ``imagefolder``.
         shape: (C, H, W).
         num_classes: labels are 0 .. num_classes - 1.
         mean: per channel (or one value for all), pixel units; for the network's first layer, not applied here.
@@ -72,6 +72,7 @@ class ImageData(L.LightningDataModule):
         train, calibration, test: the splits, after ``setup``.
         fingerprint: sha256 over the data and all that decides the splits, after ``setup``.
         adversarial: None, or (len(train), C, H, W) floats in [0, 1] aligned with ``train``, given as ``Batch.x_adv``.
+        erasing: whether training images are erased as ``augment`` says; a stage may switch it off.
 
     Raises:
         UserError: at construction for values out of range, in ``setup`` for data that is missing or not as promised.
@@ -119,6 +120,7 @@ class ImageData(L.LightningDataModule):
         self.limit_train = None if limit_train is None else whole("limit_train", limit_train, 1)
         self.limit_test = None if limit_test is None else whole("limit_test", limit_test, 1)
         self.adversarial: np.ndarray | Tensor | None = None
+        self.erasing = True
         self.replays = 1
         self._arrays: Arrays | None = None
 
@@ -229,8 +231,9 @@ class ImageData(L.LightningDataModule):
             key = [self.seed, self._epoch(), batch["batch"], self.rank]
             seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
             generator = torch.Generator(x.device).manual_seed(seed)
+            augment = self.augment if self.erasing else self.augment.without_erasing()
             if x_adv is None:
-                x = self.augment(x, generator)
+                x = augment(x, generator)
             else:
-                x, x_adv = self.augment(torch.cat([x, x_adv], 1), generator).chunk(2, 1)
+                x, x_adv = augment(torch.cat([x, x_adv], 1), generator).chunk(2, 1)
         return Batch(x, batch["y"], batch["index"], x_adv)

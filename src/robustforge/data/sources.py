@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from robustforge.data import torchvision_sources
 from robustforge.data.archives import read_npz
+from robustforge.data.celeba import read_celeba
 from robustforge.data.folders import read_coil100, read_image_folder
 from robustforge.data.integrity import as_labels, as_pixels, check_sha256
 from robustforge.hints import near_miss
 from robustforge.types import UserError
 
-KINDS = ("digits", "torchvision", "coil100", "npz", "imagefolder")
+KINDS = ("digits", "torchvision", "coil100", "celeba", "npz", "imagefolder")
 Raw = dict[str, np.ndarray]
 
 
@@ -62,7 +63,8 @@ def load_arrays(
     Args:
         name: the name of the set, of its archive ``<data_dir>/<name>.npz`` and of its folder ``<data_dir>/<name>``.
         kind: ``digits`` (scikit-learn's, no files), ``torchvision`` (mnist, fashion_mnist, cifar10, svhn), ``coil100``,
-            ``npz`` or ``imagefolder``. An archive goes before torchvision's files, and those before its download.
+            ``celeba``, ``npz`` or ``imagefolder``. An archive goes before torchvision's files, and those before its
+            download.
         data_dir: see :func:`data_root`.
         download: whether a torchvision set may be fetched from the network.
         shape: (C, H, W). Arrays must have it; image files are resized to it.
@@ -98,7 +100,7 @@ def _archive(name: str, kind: str, root: Path, place: Path | None) -> Path | Non
     if place is not None and place.suffix == ".npz":
         return place
     named = root / f"{name}.npz"
-    return named if place is None and kind in ("torchvision", "coil100") and named.is_file() else None
+    return named if place is None and kind in ("torchvision", "coil100", "celeba") and named.is_file() else None
 
 
 def _from_files(name: str, kind: str, root: Path, place: Path | None, download: bool, shape: Sequence[int]) -> Raw:
@@ -115,6 +117,14 @@ def _from_files(name: str, kind: str, root: Path, place: Path | None, download: 
         raise UserError(
             f"'{root / name}.npz' and '{folders[0]}' do not exist or are empty: unpack COIL-100 (obj1__0.png ..) into "
             f"'{folders[0]}', or set paths.data_dir (ROBUSTFORGE_DATA) to the folder that has it."
+        )
+    if kind == "celeba":
+        faces = read_celeba(place or root / "celeba", shape)
+        if faces is not None:
+            return faces
+        raise UserError(
+            f"'{root / name}.npz' and the lists of '{place or root / 'celeba'}' do not exist: put torchvision's files "
+            "of CelebA there, or set paths.data_dir (ROBUSTFORGE_DATA) to the folder that has it."
         )
     return _from_torchvision(name, place or root, download)
 

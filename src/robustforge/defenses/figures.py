@@ -16,7 +16,8 @@ from robustforge.data.datamodule import ImageData
 from robustforge.files import write_arrays
 from robustforge.types import Threat
 
-Kind = Literal["gallery", "samples", "scatter", "correlation", "budgets"]  # drawn by robustforge.reporting.figures
+# each drawn by a module of robustforge.reporting.figures
+Kind = Literal["gallery", "samples", "pairs", "scatter", "density", "correlation", "budgets"]
 
 
 @dataclass(frozen=True)

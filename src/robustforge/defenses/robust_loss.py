@@ -82,6 +82,11 @@ class AdversarialLoss:
         """Whether training sees one gradient step an image, which it may overfit."""
         return self.examples != "attack" or takes_one_step(self.attack)
 
+    @property
+    def best(self) -> str:
+        """The held-out metric by which an epoch is chosen: of PGD-10 where training may overfit a single step."""
+        return "pgd_accuracy" if self.single_step else "robust_accuracy"
+
     def terms(self, network: nn.Module, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Weighted loss terms of one batch.
 

@@ -68,6 +68,8 @@ class FitStage:
         average: decay of a running average of the weights, in (0, 1), which is then what is validated and kept; None
             for none.
         rates: factors on the learning rate of some parameters, by the prefix of their names in the defense.
+        erasing: whether its training images may be erased in part, as the data's augmentation says; False leaves
+            crop and flips alone.
         replays: how often each batch is shown in a row.
 
     Raises:
@@ -89,6 +91,7 @@ class FitStage:
     replays: int = 1
     takes: tuple[str, ...] | None = None
     shared: bool = False
+    erasing: bool = True
 
     def __post_init__(self) -> None:
         check_average(self.average)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustforge.nn.normalize import Normalize
@@ -30,11 +29,12 @@ class WideBlock(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         changes = stride != 1 or before != after
         self.shortcut = nn.Conv2d(before, after, 1, stride=stride, bias=False) if changes else None
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
-        activated = F.relu(self.norm1(x))
-        out: Tensor = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(activated)))))
+        activated = self.relu(self.norm1(x))
+        out: Tensor = self.conv2(self.dropout(self.relu(self.norm2(self.conv1(activated)))))
         # where the shape changes, the projection sees the activated input, as in pre-activation ResNets
         return out + (x if self.shortcut is None else self.shortcut(activated))
 

@@ -11,7 +11,7 @@ from robustforge.papers.compared import ComparedCell, judge
 from robustforge.papers.lookup import COPIED, NOT_RUN, look_up
 from robustforge.papers.printed import load_paper_table, paper_row, paper_value
 from robustforge.papers.replicates import averaged
-from robustforge.papers.specification import CellSpec, TableSpec
+from robustforge.papers.specification import AVERAGED, CellSpec, TableSpec
 from robustforge.records.metrics import METRICS
 from robustforge.records.statistics import Difference, Outcomes, paired_difference
 from robustforge.records.summary import WORST, outcomes, worst_outcomes
@@ -64,7 +64,7 @@ def _as_result(source: Any) -> Mapping[str, Any] | None:
 def _compare_one(cell: CellSpec, paper: float | None, results: Mapping[str, Any]) -> ComparedCell:
     clean, ours, adapted = look_up(cell, results)
     average = None
-    if cell.attack != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
+    if cell.metric != AVERAGED and cell.attack != CLEAN and clean.accuracy is not None and ours.accuracy is not None:
         average = (clean.accuracy + ours.accuracy) / 2
     shortfall, verdict = judge(paper, ours.accuracy, cell.metric)
     if ours.accuracy is None:

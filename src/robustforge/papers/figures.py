@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from robustforge.files import atomic_write
 from robustforge.papers import run_curves
+from robustforge.papers.comparison import compare
 from robustforge.papers.outcome_curves import acceptance_curve, outcome_curves
 from robustforge.papers.roc_figure import roc_figure
+from robustforge.papers.row_figure import row_figure
 from robustforge.papers.specification import TableSpec
 from robustforge.records.table import Records
 from robustforge.reporting.result import read_result
 
 
 def draw(spec: TableSpec, records: Mapping[str, Records], folder: Path) -> list[Path]:
-    """Draws the figures that a specification asks for: ``figures``, ``curves`` and ``roc``.
+    """Draws the figures that a specification asks for: ``figures``, ``curves``, ``roc``, ``pictures``, ``over_rows``.
 
     Args:
         spec: of the table.
@@ -29,7 +32,21 @@ def draw(spec: TableSpec, records: Mapping[str, Records], folder: Path) -> list[
     made += run_curves.draw(spec.curves, folder)
     if spec.roc:
         made.append(roc_figure(spec, records, folder / "roc.png"))
+    made += [_picture(folder, file, of) for file, of in spec.pictures.items()]
+    cells = compare(spec, records) if spec.over_rows else []
+    made += [row_figure(figure, cells, folder / figure.file) for figure in spec.over_rows]
     return [path for path in made if path is not None]
+
+
+def _picture(folder: Path, file: str, of: str) -> Path | None:
+    """A run's figure under the name of the paper's; None where the run has none."""
+    run, _, name = of.rpartition("/")
+    source, target = folder / run / "figures" / f"{name}.png", folder / file
+    if not source.exists():
+        return None
+    with atomic_write(target) as part:
+        part.write_bytes(source.read_bytes())
+    return target
 
 
 def diagnostic_lines(spec: TableSpec, runs: Iterable[str], folder: Path) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from robustforge.papers.specification import CellSpec
-from robustforge.records.metrics import METRICS, measure
+from robustforge.papers.specification import AVERAGED, CellSpec
+from robustforge.records.metrics import METRICS, RISK, measure
 from robustforge.records.statistics import wilson
 from robustforge.records.summary import WORST
 from robustforge.records.table import CLEAN, same_eps
@@ -63,11 +63,12 @@ def _look_up_run(cell: CellSpec, results: Mapping[str, Any]) -> tuple[Found, Fou
     if not mine:
         return (Found(reason=f"{NOT_RUN}: no system '{cell.system}'"),) * 3
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
-    if cell.attack == CLEAN:
+    if cell.attack == CLEAN and cell.metric != RISK:
         return clean, clean, clean
     if cell.metric in METRICS:
         base = results.get(cell.baseline or "") or {}
-        found = Found(*measure(cell.metric, cell.selection, result.get("records"), base.get("records")))
+        parts = result.get("records"), base.get("records"), cell.baseline_system
+        found = Found(*measure(cell.metric, cell.selection, *parts))
         return clean, found, found
     candidates = [c for c in mine if c["attack"] == cell.attack and _in_budget(c, cell)]
 
@@ -83,6 +84,10 @@ def _measured(recorded: Cell, cell: CellSpec, cells: Sequence[Cell]) -> Cell:
     n, clean = recorded["n"], recorded["attack"] == CLEAN
     if cell.metric == "accuracy":
         return recorded
+    if cell.metric == AVERAGED:
+        own = [c for c in cells if all(c.get(key) == recorded.get(key) for key in ("system", "rate"))]
+        known = [c["accuracy"] for c in own if c["attack"] == CLEAN]
+        return {**recorded, "accuracy": (recorded["accuracy"] + known[0]) / 2 if known else None, "interval": None}
     if cell.metric == "auroc":
         found = (recorded.get("abstention") or {}).get("auroc")
         return {**recorded, "accuracy": None if found is None else 100 * found, "interval": None}

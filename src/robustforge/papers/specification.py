@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from robustforge.papers.parsing import did_you_mean
 from robustforge.records.metrics import METRICS, Selection
 from robustforge.records.summary import WORST
 
-FROM_RESULTS = ("accuracy", "error", "rejected", "auroc", "recovered")
+AVERAGED = "averaged"
+FROM_RESULTS = ("accuracy", "error", "rejected", "auroc", "recovered", AVERAGED)
 FIGURE_KINDS = ("outcomes", "acceptance")
 
 
@@ -37,10 +38,12 @@ class Run:
     Attributes:
         overrides: of ``train.py``, in both profiles.
         by_profile: further ones by profile, which come last.
+        apart: whether the overrides of file and profile are not for this run (one of another defense).
     """
 
     overrides: tuple[str, ...]
     by_profile: Mapping[str, tuple[str, ...]]
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,12 @@ class CellSpec:
         rate: false-positive rate of the threshold; None where only one was recorded.
         metric: ``accuracy``; ``error`` (wrong and accepted); ``rejected``; ``auroc`` (of risk, changed images against
             clean ones, percent); ``recovered`` (accuracy on what the system ``direct`` rejects, of a system that keeps
-            that one's other answers); or one of :func:`robustforge.records.metrics.measure`.
+            that one's other answers); ``averaged`` (mean of clean and attacked accuracy, which some released code
+            prints for the latter); or one of :func:`robustforge.records.metrics.measure`.
         pool: further attacks, counted together with ``attack``.
         direct: see ``recovered``.
         baseline: the run by whose distortions ours are divided.
+        baseline_system: its system, if another one, which is always attacked end to end.
         adapted: surface of the attack that is adapted to the defense, or ``worst_case`` over all that was recorded.
         adapted_run: the run of the adapted number, if another one.
         adapted_attack: its attack, if another one.
@@ -93,6 +98,7 @@ class CellSpec:
     pool: tuple[str, ...] = ()
     direct: str | None = None
     baseline: str | None = None
+    baseline_system: str | None = None
     adapted: str = WORST
     adapted_run: str | None = None
     adapted_attack: str | None = None
@@ -165,6 +171,20 @@ class CurveFigure:
 
 
 @dataclass(frozen=True)
+class RowFigure:
+    """Our numbers over the rows of the table: one line for each of ``columns``; ``file`` is a PNG's name.
+
+    ``rows`` maps what stands below the axis to the rows' labels, in order.
+    """
+
+    file: str
+    title: str
+    axis: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """A paper's table.
 
@@ -177,6 +197,8 @@ class TableSpec:
         figures: beside the table.
         curves: likewise.
         roc: whether to draw the ROC curves behind the ``auroc_flipped`` cells.
+        pictures: of runs that are a figure of the paper: PNG's name -> ``<run>/<name of the run's figure>``.
+        over_rows: figures of the table's own numbers.
     """
 
     title: str
@@ -187,16 +209,20 @@ class TableSpec:
     figures: tuple[OutcomeFigure, ...] = ()
     curves: tuple[CurveFigure, ...] = ()
     roc: bool = False
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    over_rows: tuple[RowFigure, ...] = ()
 
     def overrides(self, run: str, profile: str) -> list[str]:
         """train.py's overrides for one run: the run's own, the profile's, the run's for that profile."""
         made = self.runs[run]
-        return [*made.overrides, *self.profiles[profile].overrides, *made.by_profile.get(profile, ())]
+        shared = () if made.apart else self.profiles[profile].overrides
+        return [*made.overrides, *shared, *made.by_profile.get(profile, ())]
 
     def __post_init__(self) -> None:
         shown = {run for cell in self.cells for run in (*cell.run, cell.adapted_run, cell.baseline) if run}
         shown |= {panel.run for figure in self.figures for panel in figure.panels}
         shown |= {run for figure in self.curves for run in figure.runs.values()}
+        shown |= {picture.rpartition("/")[0] for picture in self.pictures.values()}
         for run in sorted(shown):
             if run not in self.runs:
                 raise ValueError(f"There is no run '{run}'{did_you_mean(run, self.runs)}")

@@ -8,7 +8,7 @@ tables have the run in the row and the attack in the column, and some the other 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from robustforge.papers.loops import expand
@@ -20,6 +20,7 @@ from robustforge.papers.specification import (
     OutcomeFigure,
     Panel,
     Profile,
+    RowFigure,
     Run,
     TableSpec,
 )
@@ -44,6 +45,8 @@ class _File:
         figures: likewise.
         curves: likewise.
         roc: likewise.
+        pictures: likewise.
+        over_rows: likewise.
     """
 
     title: str
@@ -58,6 +61,8 @@ class _File:
     figures: tuple[Any, ...] = ()
     curves: tuple[Any, ...] = ()
     roc: bool = False
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    over_rows: tuple[Any, ...] = ()
 
 
 def parse_table(given: Mapping[str, Any], where: str) -> TableSpec:
@@ -87,6 +92,8 @@ def _parse_table(file: _File) -> TableSpec:
         figures=tuple(_figure(OutcomeFigure, Panel, given) for given in file.figures),
         curves=tuple(_figure(CurveFigure, CurvePanel, given) for given in file.curves),
         roc=file.roc,
+        pictures=file.pictures,
+        over_rows=tuple(parse(RowFigure, given, "A figure") for given in file.over_rows),
     )
 
 
@@ -96,8 +103,9 @@ def _profile(file: _File, name: str, given: Any) -> Profile:
 
 
 def _run(name: str, given: Mapping[str, Any], profiles: Mapping[str, Profile]) -> Run:
-    check_keys(given, ("overrides", *profiles), f"Run '{name}'")
-    return Run(tuple(given.get("overrides", ())), {key: tuple(given[key]) for key in profiles if key in given})
+    check_keys(given, ("overrides", "apart", *profiles), f"Run '{name}'")
+    by_profile = {key: tuple(given[key]) for key in profiles if key in given}
+    return Run(tuple(given.get("overrides", ())), by_profile, bool(given.get("apart", False)))
 
 
 def _figure(kind: type[Figure], panel: type[Any], given: Mapping[str, Any]) -> Figure:

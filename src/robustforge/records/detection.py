@@ -36,6 +36,21 @@ class Detection:
         """Area under the ROC curve in percent, NaN where no image became wrong."""
         return 100 * auroc(self.negative, self.positive)
 
+    def false_positives(self, detected: float) -> float:
+        """Percentage of clean images above the highest threshold that catches a share ``detected`` of the changed ones.
+
+        Args:
+            detected: in (0, 1].
+
+        Returns:
+            In [0, 100], NaN where no image became wrong. Risks at the threshold are caught, of either kind.
+        """
+        if not len(self.positive) or not len(self.negative):
+            return math.nan
+        place = math.ceil(detected * len(self.positive) - 1e-9)  # so many must be caught
+        threshold = np.sort(self.positive)[::-1][place - 1]
+        return 100 * float((self.negative >= threshold).mean())
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of ``auroc``; None for pooled cells, which hold the same images again, or nothing at all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from robustforge.records.detection import Detection, detection
 from robustforge.records.statistics import wilson
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
-DETECTION = ("auroc_flipped", "flipped", "missed")
+FALSE_POSITIVES = {f"false_positives_{share}": share / 100 for share in (90, 95, 98, 99)}  # at so many percent detected
+DETECTION = ("auroc_flipped", "flipped", "missed", *FALSE_POSITIVES)
 DISTORTION = ("mean_l2_ratio", "median_l2_ratio")
-METRICS = (*DETECTION, *DISTORTION)
+RISK = "risk_99"
+METRICS = (*DETECTION, *DISTORTION, RISK)
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,26 @@ class Selection:
 
 
 def measure(
-    metric: str, selection: Selection, records: Records | None, baseline: Records | None
+    metric: str,
+    selection: Selection,
+    records: Records | None,
+    baseline: Records | None,
+    baseline_system: str | None = None,
 ) -> tuple[dict[str, Any] | None, str]:
     """One number.
 
     Args:
         metric: ``auroc_flipped`` (of risk: images that were right and are wrong against right clean ones), ``flipped``
             (share of right images that became wrong), ``missed`` (share that became wrong and is accepted),
+            ``risk_99`` (99th percentile of risk, times 100),
+            ``false_positives_90`` (of right clean images, at the threshold that catches 90 % of those that became
+            wrong; also 95, 98 and 99),
             ``mean_l2_ratio`` (mean L2 of the successes over the baseline's) or ``median_l2_ratio`` (median over all
             images that were right, failures counting as infinite, over the baseline's median success on them).
         selection: of which cells.
         records: of the run.
         baseline: records of the run that distortions are divided by; the same attack on the same surface there.
+        baseline_system: its system, if another one, which is always attacked end to end.
 
     Returns:
         (what a cell of ``result.json`` would hold: ``accuracy`` in percent, ``interval``, ``n``, ``seed``; or None, the
@@ -78,14 +88,21 @@ def measure(
     if records is None:
         return None, "not run: the records are not at hand"
     cells, clean, attack = list(selection.attacked(records).values()), selection.clean(records), selection.attacks[0]
+    if metric == RISK and attack == CLEAN:
+        cells = [] if clean is None else [clean]
     if not cells or clean is None:
         return None, f"not run: {attack} on {selection.surface}"
     seeds = {int(seed) for part in cells for seed in np.unique(part["seed"])}
     common = {"attack": attack, "seed": seeds.pop() if len(seeds) == 1 else None}
+    if metric == RISK:
+        risk = np.concatenate([part["risk"] for part in cells])
+        return common | {"accuracy": 100 * float(np.percentile(risk, 99)), "interval": None, "n": len(risk)}, ""
     if metric in DETECTION:
         return common | _detection(metric, detection(cells, clean)), ""
     if baseline is None:
         return None, "not run: the run that distortions are divided by"
+    if baseline_system:
+        selection = replace(selection, system=baseline_system, surface="end_to_end")
     others = list(selection.attacked(baseline).values())
     if len(cells) != 1 or len(others) != 1:
         return None, "not run uniquely: give norm and eps"
@@ -104,9 +121,18 @@ def _detection(metric: str, seen: Detection) -> dict[str, Any]:
     if metric == "auroc_flipped":
         area = seen.auroc
         return {"accuracy": None if np.isnan(area) else area, "interval": seen.interval, "n": flipped}
+    if metric in FALSE_POSITIVES:
+        return _false_positives(seen, FALSE_POSITIVES[metric])
     hits = flipped if metric == "flipped" else seen.missed
     share = 100 * hits / seen.attacked if seen.attacked else None
     return {"accuracy": share, "interval": wilson(hits, seen.attacked), "n": seen.attacked}
+
+
+def _false_positives(seen: Detection, detected: float) -> dict[str, Any]:
+    rate, n = seen.false_positives(detected), len(seen.negative)
+    if np.isnan(rate):
+        return {"accuracy": None, "interval": None, "n": n}
+    return {"accuracy": rate, "interval": wilson(round(rate / 100 * n), n), "n": n}
 
 
 def _distortion(metric: str, part: Records, clean: Records, other: Records) -> dict[str, Any] | str:

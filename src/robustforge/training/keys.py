@@ -40,7 +40,8 @@ def describe_stage(
         extra = {"split": stage.split, "batch": data.eval_batch_size, **_machine(limits)}
     else:
         extra = {"training": stage.training, "best": stage.best, "average": stage.average, "rates": dict(stage.rates)}
-        batches = {"batch_size": data.batch_size, "augment": data.augment, "seed": data.seed}
+        augment = data.augment if stage.erasing else data.augment.without_erasing()
+        batches = {"batch_size": data.batch_size, "augment": augment, "seed": data.seed}
         if stage.best is not None:  # it is chosen by sums over these batches
             batches["eval_batch_size"] = data.eval_batch_size
         adversarial = keys[stage.adversarial_set] if stage.adversarial_set else None

@@ -188,7 +188,7 @@ class StageRunner:
             return
         if stage.prepare is not None:
             stage.prepare()
-        self.data.adversarial = _images(artifacts, stage.adversarial_set)
+        self.data.adversarial, self.data.erasing = _images(artifacts, stage.adversarial_set), stage.erasing
         self.data.replays = stage.replays
         resume = ResumePoint(workspace, stage, self.resume_every)
         defense.enter(stage)
@@ -202,7 +202,7 @@ class StageRunner:
         if checkpoint:
             log.info("continuing %s from its last resume point", stage.name)
         trainer.fit(defense, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        self.data.adversarial, self.data.replays = None, 1
+        self.data.adversarial, self.data.erasing, self.data.replays = None, True, 1
         if trainer.interrupted:
             raise KeyboardInterrupt
         check_trained(trainer.global_step, stage.name)

@@ -145,6 +145,7 @@ def test_stages(model, training, batch, warm):
     plain, robust = defense.stages()
     assert (plain.name, plain.trains, plain.uses) == ("undefended", ("undefended",), ())
     assert (robust.name, robust.trains, robust.uses) == ("classifier", ("classifier",), ("undefended",) if warm else ())
+    assert (plain.best, robust.best) == (None, "robust_accuracy")
     assert set(defense.systems()) == {"undefended"}
     assert torch.equal(defense(batch.x).logits, defense.classifier(batch.x))
     different = [
@@ -164,3 +165,13 @@ def test_stages(model, training, batch, warm):
         assert with_gradient == {stage.name}
         assert set(stage.validate(batch)) >= {"accuracy"}
         defense.zero_grad()
+
+
+def test_the_last_epoch_is_kept_where_that_is_wanted(model, training):
+    defense = AdversarialTraining(model, AdversarialLoss(ATTACK, THREAT), training, training, keep_best=False)
+    assert defense.stages()[1].best is None
+
+
+def test_an_epoch_that_has_overfitted_a_single_step_is_not_the_best(model, training):
+    for loss in (AdversarialLoss(FGSM(), THREAT), AdversarialLoss(ATTACK, THREAT, examples="fast")):
+        assert AdversarialTraining(model, loss, training, training).stages()[1].best == "pgd_accuracy"

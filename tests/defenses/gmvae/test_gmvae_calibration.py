@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from robustforge.defenses.gmvae.calibration import fit_detector, leave_one_out, pixel_weights, upper_quantile
+from robustforge.defenses.gmvae.calibration import calibrate, fit_detector, leave_one_out, pixel_weights, upper_quantile
 from robustforge.defenses.gmvae.mixture import MixtureDetector, chi2_quantile
+from robustforge.defenses.gmvae.selective import SelectiveClassifier
 from robustforge.defenses.gmvae.settings import DetectorSettings
-from robustforge.types import UserError
+from robustforge.types import Batch, UserError
 
 VARIANCE = 1 / 3000
 
@@ -22,10 +23,10 @@ def gaussian(count, latent=4, classes=3, seed=0):
     return z, 10 + torch.randn(count, 1, generator=generator), y, factor @ factor.T
 
 
-def fitted(plan, data, classes=3):
+def fitted(plan, data, classes=3, spread=None):
     z, error, y = data[:3]
     detector = MixtureDetector(classes, z.shape[1], VARIANCE, error.shape[1], plan.decoder_errors)
-    fit_detector(detector, z, error, y, plan, VARIANCE)
+    fit_detector(detector, z, error, y, plan, torch.full_like(z.double(), VARIANCE) if spread is None else spread)
     return detector
 
 
@@ -48,6 +49,59 @@ def test_covariance_modes():
     np.testing.assert_allclose(fitted(DetectorSettings(covariance="empirical"), data).covariance[1], by_hand, rtol=1e-5)
     shared = fitted(DetectorSettings(shared=True), data).covariance
     torch.testing.assert_close(shared[0], shared[2])
+
+
+def test_the_encoders_own_variances_are_added_class_by_class():
+    """Variable entropy: the covariance of the noisy encodings holds the noise that the encoder asks for."""
+    data = gaussian(900)
+    y = data[2]
+    generator = torch.Generator().manual_seed(4)
+    spread = 0.01 * (1 + y[:, None]) * torch.rand(900, 4, generator=generator, dtype=torch.float64)
+    means = torch.stack([spread[y == number].mean(0) for number in range(3)])
+    fixed = fitted(DetectorSettings(covariance="fixed"), data, spread=spread).covariance
+    empirical = fitted(DetectorSettings(covariance="empirical"), data, spread=spread).covariance
+    aggregated = fitted(DetectorSettings(), data, spread=spread).covariance
+    torch.testing.assert_close(fixed, torch.diag_embed(means).float())
+    torch.testing.assert_close(aggregated, empirical + fixed)
+    shared = fitted(DetectorSettings(covariance="fixed", shared=True), data, spread=spread).covariance
+    torch.testing.assert_close(shared, torch.diag_embed(spread.mean(0)).float().expand(3, -1, -1))
+
+
+class Labeled(torch.nn.Module):
+    """Encodes a one-pixel image v near (v, 1 - v): the first class above one half, the second below."""
+
+    def forward(self, x):
+        value = x.flatten(1)
+        return torch.cat([value, 1 - value], 1) + 0.02 * torch.sin(40 * value) * torch.tensor([1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "all_labels", "reads_labels"),
+    [("auto", True, True), ("auto", False, False), ("given", False, True), ("predicted", True, False)],
+)
+def test_held_out_labels_are_read_only_where_training_had_them_all(classes, all_labels, reads_labels):
+    x = torch.rand(60, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Unflatten(1, (1, 1, 1)))
+    found = []
+    for y in (torch.arange(60) % 2, (torch.arange(60) // 7) % 2):
+        detector = MixtureDetector(2, 2, VARIANCE, 1)
+        classifier = SelectiveClassifier(Labeled(), decoder, detector, 2)
+        batches = [Batch(x, y, torch.arange(60))]
+        calibrate(classifier, DetectorSettings(classes=classes), VARIANCE, all_labels, batches)
+        found.append(torch.cat([detector.covariance.flatten(), detector.tau_encoder]))
+    assert torch.equal(*found) is not reads_labels
+
+
+def test_calibration_reads_the_variances_of_an_encoder_that_answers_them():
+    x = torch.rand(40, 1, 1, 1, generator=torch.Generator().manual_seed(1))
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 4))
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Unflatten(1, (1, 1, 1)))
+    detector = MixtureDetector(2, 2, VARIANCE, 1)
+    y = torch.arange(40) % 2
+    settings = DetectorSettings(covariance="fixed", shared=True)
+    calibrate(SelectiveClassifier(encoder, decoder, detector, 2), settings, VARIANCE, True, [Batch(x, y, y)])
+    expected = encoder(x)[:, 2:].double().exp().mean(0).float()
+    torch.testing.assert_close(detector.covariance[0].diagonal(), expected)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
@@ -75,7 +129,7 @@ def test_leave_one_out_is_what_leaving_out_gives():
     detector = MixtureDetector(3, 4, VARIANCE, 1)
     delta = (z - detector.means[y]).double()
     scatter = torch.stack([delta[y == c].T @ delta[y == c] for c in range(3)])
-    found = leave_one_out(delta, y, scatter, torch.bincount(y), VARIANCE)
+    found = leave_one_out(delta, y, scatter, torch.bincount(y), VARIANCE * torch.eye(4).expand(3, -1, -1))
     for number in range(24):
         others = (y == y[number]) & (torch.arange(24) != number)
         covariance = delta[others].T @ delta[others] / others.sum() + VARIANCE * torch.eye(4)

@@ -6,13 +6,19 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
+from robustforge.attacks.core.surface import end_to_end
+from robustforge.attacks.fgsm import FGSM
 from robustforge.defenses.gmvae.losses import (
     annealed_variance,
     constant_entropy_terms,
     mixture_energy,
     variable_entropy_latent,
+    with_attacked,
 )  # fmt: skip
-from robustforge.defenses.gmvae.mixture import class_means
+from robustforge.defenses.gmvae.mixture import MixtureDetector, class_means
+from robustforge.defenses.gmvae.selective import SelectiveClassifier
+from robustforge.defenses.gmvae.settings import AdversarialSettings
+from robustforge.types import Batch, DefenseOutput, Threat
 
 
 def test_equation_7_by_hand():
@@ -71,3 +77,28 @@ def test_variable_entropy_is_the_kl_divergence():
     constant = torch.full_like(mean, math.log(v))
     squares = (mean - means).square().sum(1)
     torch.testing.assert_close(variable_entropy_latent(mean, constant, means, v), squares, atol=1e-5, rtol=1e-5)
+
+
+def test_the_latent_term_is_shared_between_clean_and_attacked_images():
+    torch.manual_seed(0)
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    classifier = SelectiveClassifier(encoder, torch.nn.Identity(), MixtureDetector(2, 2, 0.01, 4), 2)
+    surface = end_to_end(lambda x: DefenseOutput(classifier.scores(classifier.encode(x))), encoder)
+    batch = Batch(torch.rand(6, 1, 2, 2), torch.arange(6) % 2, torch.arange(6))
+    settings = AdversarialSettings(FGSM(early_stop=False), Threat("linf", 0.2), 0.25)
+    terms = with_attacked(
+        {"reconstruction": torch.tensor(3.0), "latent": torch.tensor(8.0)},
+        classifier,
+        settings,
+        surface,
+        batch,
+        10.0,
+        0,
+    )
+    x_adv = settings.attack(surface, batch.x, batch.y, settings.threat).x_adv
+    distance = (encoder(x_adv) - torch.eye(2)[batch.y]).square().sum(1).mean().item()
+    assert distance > (encoder(batch.x) - torch.eye(2)[batch.y]).square().sum(1).mean().item()
+    assert (terms["reconstruction"].item(), terms["latent"].item()) == (3.0, 6.0)
+    assert terms["attacked"].item() == pytest.approx(0.25 * 10 * distance, rel=1e-5)
+    terms["attacked"].backward()
+    assert encoder[1].weight.grad.abs().sum() > 0

@@ -6,13 +6,15 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 
+from robustforge.attacks.core.surface import end_to_end
 from robustforge.attacks.fgsm import FGSM
 from robustforge.data.datamodule import ImageData
 from robustforge.defenses.figures import Scene
 from robustforge.defenses.gmvae.figures import generation
 from robustforge.defenses.gmvae.frechet import features, frechet_distance, inception_distance
+from robustforge.defenses.gmvae.pairs import converged, reconstructions
 from robustforge.nn.small_cnn import small_cnn
-from robustforge.types import Threat, UserError
+from robustforge.types import DefenseOutput, Threat, UserError
 
 
 def test_frechet_distance_by_scipy():
@@ -81,6 +83,42 @@ def test_samples_are_shown_and_measured(scene):
     np.testing.assert_allclose(arrays["rebuilt"], 1 - arrays["clean"], atol=1e-6)
     first = data.train.images[(data.train.labels == 4).nonzero()[0, 0]].numpy() / 255
     np.testing.assert_allclose(arrays["samples"][4, 0], first, atol=1e-6)
+
+
+class Untrained:
+    """A selective classifier's parts: encodes to the first ten pixels, decodes to a gray image of the first."""
+
+    def encoder(self, x):
+        return x.flatten(1)[:, 300:310]
+
+    encode = encoder
+
+    def decoder(self, z):
+        return z[:, :1, None, None].expand(-1, 1, 28, 28)
+
+
+def test_pairs_are_images_of_the_papers_classes_and_what_becomes_of_them(scene):
+    classifier = Untrained()
+    picture = reconstructions(scene, classifier)
+    upper, lower = picture.arrays["upper"], picture.arrays["lower"]
+    assert picture.arrays["label"] == [f"class {number}" for number in range(10)]
+    rows = (scene.data.test.labels == 4).nonzero().flatten()[: upper.shape[1]]
+    torch.testing.assert_close(upper[4], scene.data.test.pixels(rows))
+    torch.testing.assert_close(lower[4], classifier.decoder(classifier.encode(upper[4])))
+
+    network = small_cnn((1, 28, 28), 10, (0.3,), (0.3,), (4, 8), 16).eval()
+    surface = end_to_end(lambda x: DefenseOutput(network(x).log_softmax(1)), network)
+    attacked = converged(scene, classifier, surface, steps=40)
+    assert attacked.arrays["label"] == ["2 to 6", "5 to 9", "noise to 1 .. 6"]
+    logits = network(attacked.arrays["upper"].flatten(0, 1)).view(3, -1, 10)
+    count = logits.shape[1]
+    clean = scene.data.test.pixels((scene.data.test.labels == 2).nonzero().flatten()[:count])
+    before = network(clean).log_softmax(1)[:, 6]
+    assert (logits[0].log_softmax(1)[:, 6] > before).all(), "it moves toward the class aimed at"
+    noise = torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    wanted = torch.arange(count) % 9 + 1
+    reached, before = (values.log_softmax(1)[torch.arange(count), wanted] for values in (logits[2], network(noise)))
+    assert reached.mean() > before.mean() + 0.2
 
 
 def test_the_fid_is_measured_where_it_is_asked_for(scene, monkeypatch):

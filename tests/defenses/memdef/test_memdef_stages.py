@@ -95,7 +95,7 @@ def test_the_selector_starts_as_a_copy_or_is_the_same(memdef):
 
 def test_offline_loss_is_half_and_half(memdef, batch):
     defense = memdef("offline").eval()
-    terms = selector_terms(defense.selector, defense.selector_settings, batch, 0)
+    terms = selector_terms(defense.selector, defense.undefended, defense.selector_settings, batch, 0)
     torch.testing.assert_close(terms["clean"], 0.5 * F.cross_entropy(defense.selector(batch.x), batch.y))
     torch.testing.assert_close(terms["adversarial"], 0.5 * F.cross_entropy(defense.selector(batch.x_adv), batch.y))
 

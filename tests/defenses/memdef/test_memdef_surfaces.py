@@ -216,3 +216,27 @@ def test_stack_with_others_rebuilds_from_all_other_slots(batch):
     torch.testing.assert_close(out.weights.sum(1) + out.other_weights.sum(1), torch.full((16,), 2.0))
     torch.testing.assert_close(out.other, stack.decoder(out.other_weights @ stack.memory.rows))
     assert stack(batch.x, batch.y).other is None
+
+
+@pytest.mark.parametrize(("variant", "panels"), [("full", 3), ("no_memory", 1), ("selector", 0)])
+def test_latents_without_and_with_memory(memdef, batch, variant, panels):
+    defense = memdef(variant=variant).eval()
+    if not panels:
+        assert defense.figures() == {}
+        return
+    arrays = defense.figures()["latents"](_Scene(batch)).arrays
+    assert len(arrays["spaces"]) == panels
+    encoded = defense.stack.encoder(batch.x)
+    torch.testing.assert_close(arrays["space0"], encoded)
+    if panels == 3:
+        torch.testing.assert_close(arrays["space1"], defense.stack.memory(encoded, batch.y).target)
+        chosen = defense.selector(batch.x).argmax(1)
+        torch.testing.assert_close(arrays["space2"], defense.stack.memory(encoded, chosen).target)
+
+
+class _Scene:
+    def __init__(self, batch):
+        self.batch = batch
+
+    def images(self, count):
+        return self.batch.x[:count], self.batch.y[:count]

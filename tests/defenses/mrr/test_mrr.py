@@ -138,8 +138,9 @@ def test_mixture_is_a_normal_density():
 
 
 def test_defenders_start_from_the_victim_and_learn_on_the_pushed_images(mrr, batch):
-    defense = mrr(2)
+    defense = mrr(2, latent={"init": "victim"})
     stage = next(s for s in defense.stages() if s.name == "defender_2")
+    assert stage.uses == ("undefended", "pushed_2")
     assert stage.adversarial_set == "pushed_2"
     stage.prepare()
     x = batch.x
@@ -352,7 +353,10 @@ def test_dictionaries_explain_their_own_class_best(mrr):
 def test_a_victim_of_its_own_kind_is_left_alone_and_copied(mrr, model):
     robust = AdversarialLoss(PGD(steps=1, early_stop=False), Threat("linf", 0.1))
     victim = AdversarialTraining(model, robust, TRAINING, TRAINING, seed=3)
-    defense = fit(mrr(2, victim=victim))
+    fresh = {stage.name: stage for stage in mrr(2, victim=victim).stages()}
+    assert fresh["defender_1"].uses == (), "defenders of its own architecture and weights wait for no victim"
+    assert "classifier" in fresh["thresholds"].uses
+    defense = fit(mrr(2, victim=victim, latent={"init": "victim"}))
     assert defense.built_on() == [victim]
     stages = {stage.name: stage for stage in defense.stages()}
     assert "undefended" not in stages, "the victim has stages of its own"

@@ -30,9 +30,9 @@ def test_the_figure_is_of_clean_and_attacked_images(model, batch):
     )  # fmt: skip
     surface = end_to_end(lambda x: DefenseOutput(network(x)), network)
     system = SimpleNamespace(count=3, judged=lambda x: (None, network(x)[:, :3]))
-    assert set(mrr_figures(system, surface)) == {"correlation"}
-    assert mrr_figures(SimpleNamespace(count=1), surface) == {}
-    picture = mrr_figures(system, surface)["correlation"](scene)
+    assert set(mrr_figures(system, surface, {})) == {"correlation", "hard"}
+    assert mrr_figures(SimpleNamespace(count=0), surface, {}) == {}
+    picture = mrr_figures(system, surface, {})["correlation"](scene)
     x, y = scene.images(300)
     for name, images in {"clean": x, "attacked": scene.attacked(surface, x, y)}.items():
         matrix = np.corrcoef(network(images)[:, :3].detach().numpy().T)

@@ -28,6 +28,8 @@ class AdversarialTraining(Defense):
         training: how the robust classifier is optimized.
         undefended_training: how the undefended row is optimized.
         warm_start: start from the undefended classifier's weights instead of fresh ones.
+        keep_best: keep the epoch of the highest robust accuracy on held-out images: trained on, it falls again (Rice
+            et al. 2020, arXiv:2002.11569).
         replays: how often each batch is shown in a row. More than one is *free* adversarial training (Shafahi et al.
             2019, arXiv:1904.12843; paper: 8), whose perturbation takes one step a replay, on the gradient that the
             weights' own backward pass gives: no attack is run. An epoch then makes ``replays`` times the steps: divide
@@ -45,6 +47,7 @@ class AdversarialTraining(Defense):
         training: Training,
         undefended_training: Training,
         warm_start: bool = False,
+        keep_best: bool = True,
         replays: PositiveInt = 1,
         seed: Seed = 0,
     ) -> None:
@@ -56,7 +59,7 @@ class AdversarialTraining(Defense):
             )
         self.free = FreePerturbation(robust.threat) if replays > 1 else None
         self.replays = replays
-        self.robust, self.warm_start = robust, warm_start
+        self.robust, self.warm_start, self.keep_best = robust, warm_start, keep_best
         self.undefended_training = undefended_training
         self.undefended = build_seeded(model, seed, "undefended")
         self.classifier = build_seeded(model, seed, "classifier")
@@ -102,7 +105,8 @@ class AdversarialTraining(Defense):
             uses=("undefended",) if self.warm_start else (),
             validate=self.validate,
             prepare=self._copy_weights if self.warm_start else None,
-            takes=("model", "robust", "warm_start", "training", "replays"),
+            best=self.robust.best if self.keep_best else None,
+            takes=("model", "robust", "warm_start", "keep_best", "training", "replays"),
             replays=self.replays,
         )
         return [plain, robust]

@@ -12,9 +12,11 @@ from torch import Tensor
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.mixture import Mixture
 from robustforge.defenses.base import classify
+from robustforge.defenses.cae.hardening import hardening_stage
 from robustforge.defenses.cae.networks import Denoiser
 from robustforge.defenses.figures import Figure
 from robustforge.defenses.purifier import Purifier, offline_attack, with_clean
+from robustforge.defenses.robust_loss import AdversarialLoss
 from robustforge.defenses.stages import Factory, Stage, Training, build_seeded
 from robustforge.defenses.undefended import offline_stage
 from robustforge.ranges import NonNegativeFloat, PositiveInt, Seed, Share
@@ -36,12 +38,16 @@ class ConvAutoEncoder(Purifier):
         undefended_training: how the classifier is optimized.
         mix_clean: share of clean inputs among the denoiser's training images (paper: 0).
         guidance: weight of the mean absolute change of the classifier's logits (paper: 0).
+        hardening: robust loss on which a copy of the denoiser goes on training, attacked through the whole system, or
+            None (paper).
+        hardening_training: how that copy is optimized; None without ``hardening``.
         infer_noise: keep the latent noise at inference.
         draws: of the surface ``eot`` when it is kept.
         seed: of initial weights, batches, attacks and noise.
 
     Raises:
-        UserError: a share outside [0, 1], a negative weight, or values that its parts refuse.
+        UserError: a share outside [0, 1], a negative weight, ``hardening`` without its training, or values that its
+            parts refuse.
 
     Notes:
         With several attacks every image is attacked by one of them, drawn by its sample number. The paper does not say
@@ -50,7 +56,7 @@ class ConvAutoEncoder(Purifier):
         small one of the label.
     """
 
-    evaluation_only = ("infer_noise", "draws")
+    evaluation_only = ("infer_noise", "draws", "hardening", "hardening_training")
 
     def __init__(
         self,
@@ -63,6 +69,8 @@ class ConvAutoEncoder(Purifier):
         train_budgets: Mapping[str, NonNegativeFloat] | None = None,
         mix_clean: Share = 0.0,
         guidance: NonNegativeFloat = 0.0,
+        hardening: AdversarialLoss | None = None,
+        hardening_training: Training | None = None,
         infer_noise: bool = False,
         draws: PositiveInt = 16,
         seed: Seed = 0,
@@ -76,10 +84,15 @@ class ConvAutoEncoder(Purifier):
         self.training_settings, self.mix_clean, self.infer_noise = training, mix_clean, infer_noise
         self.guidance = guidance
         self.denoiser = build_seeded(denoiser, seed, "denoiser")
+        self.hardening, self.hardening_training = hardening, hardening_training
+        if hardening is not None and hardening_training is None:
+            raise UserError("defense.hardening has no training: give defense.hardening_training as well.")
+        if hardening is not None:
+            self.hardened = build_seeded(denoiser, seed, "denoiser")
 
     def rebuild(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """See :meth:`Purifier.rebuild`."""
-        rebuilt: Tensor = self.denoiser(x, noise)
+        rebuilt: Tensor = (self.denoiser if self.hardening is None else self.hardened)(x, noise)
         return rebuilt
 
     @property
@@ -103,10 +116,13 @@ class ConvAutoEncoder(Purifier):
         return terms
 
     def purifier_stages(self) -> list[Stage]:
-        """The offline adversarial set on the classifier, then the denoiser."""
+        """The offline adversarial set on the classifier, the denoiser, and its hardened copy, if wanted."""
         takes = ("denoiser", "mix_clean", "guidance", "training")
         fit = self.fit_stage("denoiser", ("denoiser",), takes, adversarial_set="adversarial_set")
-        return [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), fit]
+        stages: list[Stage] = [offline_stage(self, self.attack, self.threat, _TRAIN_ATTACK), fit]
+        if self.hardening is not None:
+            stages.append(hardening_stage(self, self.hardening))
+        return stages
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """Whether the denoiser reads a label out of the perturbation (label leaking).

@@ -19,12 +19,12 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
 from robustforge.nn.staged import Staged
-from robustforge.ranges import Classes, OpenShare, PositiveInt, Seed, Shape, ShareBelowOne
+from robustforge.ranges import Classes, NonNegativeFloat, OpenShare, PositiveInt, Seed, Shape, ShareBelowOne
 from robustforge.types import Batch, DefenseOutput, Threat, UserError
 
 _OF_NETWORK = (  # all arguments but how the undefended classifier is trained
     *("model", "shape", "num_classes", "attack", "threat", "feature_loss", "training", "dfl", "dfl_channels"),
-    *("pool_size", "clean_weight", "keep_best", "average", "warm_start"),
+    *("pool_size", "clean_weight", "keep_best", "average", "warm_start", "tie_centroids", "trades"),
 )
 
 
@@ -47,7 +47,15 @@ class DflPcl(Defense):
         keep_best: keep the epoch of the highest robust accuracy on held-out images (clean accuracy without an attack).
         average: decay of a running average of the weights, or None.
         warm_start: start the stages from the undefended classifier's (Mustafa's code trains cross-entropy first).
+        tie_centroids: the centroids are the head's rows and no parameters of their own; the paper's "center of their
+            class's weight" allows both readings.
+        trades: weight of the divergence from clean to attacked answers (TRADES' beta) in place of the cross-entropy on
+            attacked images; 0: cross-entropy on both halves.
         seed: of initial weights, batches and attacks.
+
+    Raises:
+        UserError: ``tie_centroids`` without a feature loss, or ``trades`` without an attack or with a share of the
+            halves other than one half.
     """
 
     def __init__(
@@ -67,16 +75,17 @@ class DflPcl(Defense):
         keep_best: bool = True,
         average: OpenShare | None = None,
         warm_start: bool = False,
+        tie_centroids: bool = False,
+        trades: NonNegativeFloat = 0.0,
         seed: Seed = 0,
     ) -> None:
         super().__init__(seed=seed, training=training)
-        if not 0 <= clean_weight < 1:
-            raise UserError(f"defense.clean_weight is {clean_weight}: give a share of at least 0 and below 1.")
-        check_average(average)
         self.attack = None if isinstance(attack, NoAttack) else attack
+        check_average(average)
+        _check(self.attack, feature_loss, clean_weight, tie_centroids, trades)
         self.threat, self.feature_loss, self.clean_weight = threat, feature_loss, clean_weight
         self.keep_best, self.average, self.warm_start = keep_best, average, warm_start
-        self.undefended_training = undefended_training
+        self.undefended_training, self.tie_centroids, self.trades = undefended_training, tie_centroids, trades
         self.undefended = build_seeded(model, seed, "undefended")
         self.network = network = build_seeded(
             lambda: DefensiveFeatureNetwork(model(), shape, num_classes, dfl, dfl_channels, pool_size), seed, "network"
@@ -84,6 +93,8 @@ class DflPcl(Defense):
         self.class_means = ClassMeans(num_classes, [*network.widths, network.dim])
         if feature_loss is not None:
             self.points = build_seeded(lambda: feature_loss.points(num_classes, network.dim), seed, "points")
+            if tie_centroids:
+                del self.points["centroids"]
 
     # ---- inference --------------------------------------------------------------------------------------------------
 
@@ -112,7 +123,14 @@ class DflPcl(Defense):
         """The features, and the centroids that they are pulled to."""
         if self.feature_loss is None:
             return FeatureSpace(self.network, None, normalized=False)
-        return FeatureSpace(self.network, self.points.get_parameter("centroids.weight"), self.feature_loss.normalized)
+        centroids = self.loss_points.get_parameter("centroids.weight")
+        return FeatureSpace(self.network, centroids, self.feature_loss.normalized)
+
+    @property
+    def loss_points(self) -> nn.ModuleDict:
+        """The points of the feature loss, the head's rows among them where they are its centroids."""
+        tied = {"centroids": self.network.classifier} if self.tie_centroids else {}
+        return nn.ModuleDict({**self.points, **tied})
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -123,7 +141,7 @@ class DflPcl(Defense):
         rates = {} if self.feature_loss is None else self.feature_loss.rates
         network = FitStage(
             "network",
-            ("network", "class_means", *(["points"] if self.feature_loss else [])),
+            ("network", "class_means", *(["points"] if self.feature_loss and len(self.points) else [])),
             self.losses,
             self.training_settings,
             uses=("undefended",) if self.warm_start else (),
@@ -131,7 +149,7 @@ class DflPcl(Defense):
             prepare=self._copy_stages if self.warm_start else None,
             best=metric if self.keep_best else None,
             average=self.average,
-            rates={f"points.{name}": rate for name, rate in rates.items()},
+            rates={f"points.{name}": rate for name, rate in rates.items() if name in self.points},
             takes=_OF_NETWORK,
         )
         return [plain_stage(self), network]
@@ -144,10 +162,8 @@ class DflPcl(Defense):
     def objective(self) -> Objective:
         """The loss of the defended network."""
         loss, surface = self.feature_loss, end_to_end(self, self.network)
-        points = None if loss is None else self.points
-        return Objective(
-            self.network, surface, self.attack, self.threat, self.clean_weight, loss, points, self.class_means
-        )
+        points, trained = None if loss is None else self.loss_points, (self.attack, self.threat, self.clean_weight)
+        return Objective(self.network, surface, *trained, loss, points, self.class_means, self.trades)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 5 on the clean and the attacked half of the batch."""
@@ -163,3 +179,14 @@ class DflPcl(Defense):
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """The geometry of the features: see :func:`geometry_numbers`."""
         return geometry_numbers(self.space, batch)
+
+
+def _check(
+    attack: Attack | None, feature_loss: FeatureLoss | None, clean_weight: float, tied: bool, trades: float
+) -> None:
+    if not 0 <= clean_weight < 1:
+        raise UserError(f"defense.clean_weight is {clean_weight}: give a share of at least 0 and below 1.")
+    if tied and feature_loss is None:
+        raise UserError("defense.tie_centroids needs a loss with centroids: set it to false, or give feature_loss.")
+    if trades and (attack is None or clean_weight != 0.5):
+        raise UserError("defense.trades needs attacked images: give inner=pgd, and leave clean_weight at 0.5.")

@@ -13,8 +13,10 @@ from robustforge.defenses.dfl_pcl.centroids import ClassMeans
 from robustforge.defenses.dfl_pcl.feature_losses import FeatureLoss
 from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 from robustforge.defenses.dfl_pcl.surfaces import depths
+from robustforge.defenses.robust_loss import trades_examples
 from robustforge.defenses.single_step import stands_under_pgd, takes_one_step
 from robustforge.losses.classification import cross_entropy_per_sample
+from robustforge.losses.robust import trades_kl
 from robustforge.types import Batch, Threat
 
 
@@ -31,6 +33,8 @@ class Objective:
         feature_loss: added to it, or None.
         points: of the feature loss, or None.
         class_means: kept of the clean images' features (of the attacked ones where there are no others).
+        trades: weight of TRADES' divergence, whose examples the attack's steps then make; 0: cross-entropy on both
+            halves.
 
     Notes:
         Batch normalization: the attack sees the running statistics (the engine puts the network in eval mode), as an
@@ -47,6 +51,7 @@ class Objective:
     feature_loss: FeatureLoss | None
     points: nn.ModuleDict | None
     class_means: ClassMeans
+    trades: float = 0.0
 
     def terms(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(weighted loss terms, scalars to log beside them) of one training batch; ``seed`` is the attack's."""
@@ -54,11 +59,16 @@ class Objective:
         y, count = batch.y.repeat(len(halves)), len(batch.y)
         output = self.network.respond(torch.cat([images for images, _ in halves.values()]))
         logits, features = output.logits.float(), output.features.float()
-        terms, noted = {}, {"feature_norm": features.norm(dim=1).mean()}
+        terms: dict[str, Tensor] = {}
+        noted = {"feature_norm": features.norm(dim=1).mean()}
         entropy, right = cross_entropy_per_sample(logits, y), (logits.argmax(1) == y).float()
+        if self.trades:
+            clean, attacked = logits.chunk(2)
+            terms |= {"clean": entropy[:count].mean(), "divergence": self.trades * trades_kl(attacked, clean).mean()}
         for number, (name, (_, weight)) in enumerate(halves.items()):
             rows = slice(number * count, (number + 1) * count)
-            terms[name] = weight * entropy[rows].mean()
+            if not self.trades:
+                terms[name] = weight * entropy[rows].mean()
             noted |= {f"{name}_accuracy": right[rows].mean(), f"{name}_loss": entropy[rows].mean()}
         if self.feature_loss is not None and self.points is not None:
             weights = torch.tensor([weight for _, weight in halves.values()], device=y.device)
@@ -87,7 +97,11 @@ class Objective:
         """Images and weight of each part of the training batch, the clean one first."""
         if self.attack is None:
             return {"clean": (batch.x, 1.0)}
-        x_adv = self.attack.examples(self.surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
+        x_adv = (
+            trades_examples(self.network, batch, self.attack, self.threat, seed)
+            if self.trades
+            else self.attack.examples(self.surface, batch.x, batch.y, self.threat, index=batch.index, seed=seed)
+        )
         attacked = {"adversarial": (x_adv, 1 - self.clean_weight)}
         return {"clean": (batch.x, self.clean_weight), **attacked} if self.clean_weight else attacked
 

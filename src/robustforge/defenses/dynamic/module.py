@@ -77,7 +77,7 @@ class DynamicTraining(AdversarialTraining):
         average: OpenShare | None = None,
         seed: Seed = 0,
     ) -> None:
-        super().__init__(model, robust, training, undefended_training, seed=seed)
+        super().__init__(model, robust, training, undefended_training, keep_best=keep_best, seed=seed)
         if not isinstance(robust.attack, FoscPGD) or not robust.plain:
             raise UserError(
                 "Dynamic training moves the criterion of one attack: leave defense.robust.attack to "
@@ -86,7 +86,7 @@ class DynamicTraining(AdversarialTraining):
             )
         check_average(average)
         self.attack, self.convergence, self.weighted = robust.attack, convergence, weighted
-        self.keep_best, self.average = keep_best, average
+        self.average = average
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on examples that are as converged as this epoch asks for."""
@@ -110,5 +110,4 @@ class DynamicTraining(AdversarialTraining):
         plain, robust = super().stages()
         assert isinstance(robust, FitStage)
         takes = ("model", "robust", "convergence", "training", "weighted", "keep_best", "average")
-        best = "robust_accuracy" if self.keep_best else None
-        return [plain, replace(robust, takes=takes, best=best, average=self.average)]
+        return [plain, replace(robust, takes=takes, average=self.average)]

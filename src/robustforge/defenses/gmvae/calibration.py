@@ -17,22 +17,39 @@ from robustforge.types import Batch, UserError
 
 @torch.no_grad()
 def calibrate(
-    classifier: SelectiveClassifier, settings: DetectorSettings, variance: float, batches: Iterable[Batch]
+    classifier: SelectiveClassifier,
+    settings: DetectorSettings,
+    variance: float,
+    all_labels: bool,
+    batches: Iterable[Batch],
 ) -> None:
-    """Fits the detector of ``classifier`` on held-out images: see :func:`fit_detector`."""
+    """Fits the detector of ``classifier`` on held-out images: see :func:`fit_detector`.
+
+    Args:
+        classifier: trained; its detector is filled in place.
+        settings: the rules.
+        variance: of the encoder's noise where its entropy is constant, latent units squared.
+        all_labels: whether training saw all labels, for ``classes="auto"``.
+        batches: of held-out images.
+
+    Raises:
+        UserError: no held-out image.
+    """
     seen = []
     for batch in batches:
-        z = classifier.encode(batch.x)
-        seen.append((z, squared_residual(batch.x, classifier.decoder(z)), batch.y))
+        z, spread = classifier.posterior(batch.x, variance)
+        seen.append((z, squared_residual(batch.x, classifier.decoder(z)), batch.y, spread))
     if not seen:
         raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
-    z, residual, y = (torch.cat(values) for values in zip(*seen, strict=True))
-    fit_detector(classifier.detector, z, residual, y, settings, variance)
+    z, residual, y, spread = (torch.cat(values) for values in zip(*seen, strict=True))
+    given = all_labels if settings.classes == "auto" else settings.classes == "given"
+    y = y if given else classifier.detector.nearest(z)
+    fit_detector(classifier.detector, z, residual, y, settings, spread)
 
 
 @torch.no_grad()
 def fit_detector(
-    detector: MixtureDetector, z: Tensor, residual: Tensor, y: Tensor, settings: DetectorSettings, variance: float
+    detector: MixtureDetector, z: Tensor, residual: Tensor, y: Tensor, settings: DetectorSettings, spread: Tensor
 ) -> None:
     """Writes covariances, pixel weights and thresholds into ``detector``.
 
@@ -40,9 +57,9 @@ def fit_detector(
         detector: filled in place.
         z: (N, k) encodings of held-out images, without noise.
         residual: (N, D) squared residuals of the images rebuilt from them.
-        y: (N,) their labels.
+        y: (N,) their labels, or the classes that stand for them.
         settings: the rules.
-        variance: of the encoder's noise, latent units squared.
+        spread: (N, k) float64 variances of the encoder's noise, latent units squared; a class's own is their mean.
 
     Raises:
         UserError: too few held-out images for the covariance that the settings asks for, or none at all.
@@ -57,7 +74,8 @@ def fit_detector(
         raise UserError("The thresholds of gmvae need held-out images: raise dataset.held_out.")
     z, means = z.double(), detector.means.double()
     scatter, counts = _scatter(z - means[y], y, len(means), settings.shared)
-    covariance = _covariance(scatter, counts, settings.covariance, variance)
+    noise = torch.diag_embed(_class_mean(spread, y, len(means), settings.shared))
+    covariance = _covariance(scatter, counts, settings.covariance, noise)
     detector.covariance.copy_(covariance)
     detector.precision.copy_(torch.linalg.inv(covariance))
     predicted = detector.nearest(z)
@@ -67,8 +85,8 @@ def fit_detector(
         distances = detector.mahalanobis(z, predicted).double()
         if settings.covariance != "fixed":
             own = predicted == y
-            noise = variance if settings.covariance == "aggregated" else 0.0
-            distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, noise)
+            added = noise if settings.covariance == "aggregated" else torch.zeros_like(noise)
+            distances[own] = leave_one_out((z - means[y])[own], y[own], scatter, counts, added)
         tau = upper_quantile(distances, settings.encoder_quantile)
     detector.tau_encoder.fill_(tau)
     detector.pixel_weight.copy_(pixel_weights(residual, predicted, len(means), settings))
@@ -102,7 +120,7 @@ def pixel_weights(residual: Tensor, predicted: Tensor, classes: int, settings: D
     return 1 / (squares + settings.decoder_floor**2)
 
 
-def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: float) -> Tensor:
+def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noise: Tensor) -> Tensor:
     """Squared Mahalanobis distances, each under a covariance that was estimated without its own image.
 
     Args:
@@ -110,14 +128,13 @@ def leave_one_out(delta: Tensor, y: Tensor, scatter: Tensor, counts: Tensor, noi
         y: (N,) classes.
         scatter: (K, k, k) sums of the outer products of all deviations of each class, these included.
         counts: (K,) numbers of those.
-        noise: variance added to the diagonal.
+        noise: (K, k, k) covariance that is added.
 
     Returns:
         (N,), by the Sherman-Morrison formula: one matrix inverse a class instead of one an image.
     """
     others = (counts - 1).clamp(min=1).double()
-    eye = torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device)
-    inverse = torch.linalg.inv(scatter / others[:, None, None] + noise * eye)
+    inverse = torch.linalg.inv(scatter / others[:, None, None] + noise)
     distance = torch.einsum("bi,bij,bj->b", delta, inverse[y], delta)
     return distance / (1 - distance / others[y]).clamp(min=1e-9)
 
@@ -144,11 +161,22 @@ def _scatter(delta: Tensor, y: Tensor, classes: int, shared: bool) -> tuple[Tens
     return torch.stack([part.T @ part for part in detector_scores]), torch.bincount(y, minlength=classes)
 
 
-def _covariance(scatter: Tensor, counts: Tensor, mode: str, variance: float) -> Tensor:
+def _class_mean(spread: Tensor, y: Tensor, classes: int, shared: bool) -> Tensor:
+    """(K, k) means of (N, k) over each class; over all images where a class has none, or ``shared``."""
+    if bool((spread == spread[:1]).all()):  # constant entropy: a mean of equal numbers would be rounded
+        return spread[:1].expand(classes, -1)
+    overall = spread.mean(0).expand(classes, -1)
+    if shared:
+        return overall
+    member = torch.nn.functional.one_hot(y, classes).to(spread.dtype)
+    counts = member.sum(0)[:, None]
+    return torch.where(counts > 0, member.T @ spread / counts.clamp(min=1), overall)
+
+
+def _covariance(scatter: Tensor, counts: Tensor, mode: str, noise: Tensor) -> Tensor:
     latent = scatter.shape[1]
-    noise = variance * torch.eye(latent, dtype=scatter.dtype, device=scatter.device)
     if mode == "fixed":
-        return noise.expand_as(scatter)
+        return noise
     empirical = scatter / counts.clamp(min=1)[:, None, None]
     if mode == "aggregated":
         return empirical + noise

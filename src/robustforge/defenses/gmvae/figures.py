@@ -8,24 +8,30 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.data.resident import unit_pixels
 from robustforge.defenses.figures import Figure, Picture, Scene
 from robustforge.defenses.gmvae.frechet import CHUNK, features, frechet_distance, inception_distance
+from robustforge.defenses.gmvae.pairs import converged, reconstructions
 from robustforge.defenses.gmvae.selective import SelectiveClassifier
 from robustforge.randomness import SampleRandom
 
 
 def gmvae_figures(
-    classifier: SelectiveClassifier, variance: float, undefended: nn.Module, fid: bool
+    classifier: SelectiveClassifier, variance: float, undefended: nn.Module, white_box: Surface, fid: bool
 ) -> dict[str, Figure]:
-    """The figures of one defense, by name."""
+    """The figures of one defense, by name; ``white_box`` is the surface of the paper's attacks."""
 
     def rebuild(x: Tensor) -> Tensor:
         rebuilt: Tensor = classifier.decoder(classifier.encode(x)).float()
         return rebuilt
 
     draw = partial(generate, classifier, variance)
-    return {"generation": lambda scene: generation(scene, draw, rebuild, undefended, fid)}
+    return {
+        "generation": lambda scene: generation(scene, draw, rebuild, undefended, fid),
+        "reconstructions": lambda scene: reconstructions(scene, classifier),
+        "white_box_pairs": lambda scene: converged(scene, classifier, white_box),
+    }
 
 
 def generate(classifier: SelectiveClassifier, variance: float, labels: Tensor, index: Tensor, seed: int) -> Tensor:

@@ -69,8 +69,8 @@ def inception_distance(real: Tensor, drawn: Tensor) -> float:
         metric = FrechetInceptionDistance(feature=2048, normalize=True).to(real.device)
     except (ModuleNotFoundError, OSError) as error:
         raise UserError(
-            "The FID needs the package torch-fidelity and the Inception weights that it downloads: install it where "
-            "there is a network, or go by frechet_distance, which needs neither."
+            "The FID needs the package torch-fidelity and the Inception weights that it downloads: install "
+            "robustforge[fid] where there is a network, or go by frechet_distance, which needs neither."
         ) from error
     for images, is_real in ((real, True), (drawn, False)):
         for part in torch.split(images, CHUNK):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.gmvae.networks import reconstruction_error
 from robustforge.defenses.gmvae.selective import SelectiveClassifier
-from robustforge.defenses.gmvae.settings import LabelSettings
+from robustforge.defenses.gmvae.settings import AdversarialSettings, LabelSettings
+from robustforge.types import Batch
 
 
 def constant_entropy_terms(
@@ -104,6 +106,35 @@ def labeled_terms(
         "reconstruction": reconstruction_error(x, classifier.decoder(noisy)).mean(),
         "latent": alpha * variable_entropy_latent(mean, log_variance, means, variance).mean(),
     }
+
+
+def with_attacked(
+    terms: dict[str, Tensor],
+    classifier: SelectiveClassifier,
+    settings: AdversarialSettings,
+    surface: Surface,
+    batch: Batch,
+    alpha: float,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Loss terms of labeled images whose latent term is shared between clean and attacked ones.
+
+    Args:
+        terms: of the clean images, see :func:`labeled_terms`.
+        classifier: trained.
+        settings: of the attack.
+        surface: the encoder's class scores.
+        batch: clean images.
+        alpha: weight of the latent term.
+        seed: of the attack.
+
+    Notes:
+        Attacked images are not rebuilt: the decoder learns clean images alone, so that its error still tells others.
+    """
+    x_adv = settings.attack(surface, batch.x, batch.y, settings.threat, index=batch.index, seed=seed).x_adv
+    distance = (classifier.encode(x_adv) - classifier.detector.means[batch.y]).square().sum(1)
+    shared = {"latent": (1 - settings.weight) * terms["latent"], "attacked": settings.weight * alpha * distance.mean()}
+    return {**terms, **shared}
 
 
 def unlabeled_terms(

@@ -14,18 +14,23 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.gmvae.calibration import calibrate
 from robustforge.defenses.gmvae.figures import gmvae_figures
 from robustforge.defenses.gmvae.labeled import LabeledPool, choose_labeled
-from robustforge.defenses.gmvae.losses import labeled_terms, unlabeled_terms
+from robustforge.defenses.gmvae.losses import labeled_terms, unlabeled_terms, with_attacked
 from robustforge.defenses.gmvae.mixture import MixtureDetector
 from robustforge.defenses.gmvae.networks import mixture_decoder, mixture_encoder
 from robustforge.defenses.gmvae.selective import SelectiveClassifier, fit_numbers, selective_numbers
-from robustforge.defenses.gmvae.settings import DetectorSettings, LabelSettings, ReclassificationSettings
+from robustforge.defenses.gmvae.settings import (
+    AdversarialSettings,
+    DetectorSettings,
+    LabelSettings,
+    ReclassificationSettings,
+)
 from robustforge.defenses.gmvae.surfaces import gmvae_surfaces, gmvae_systems
 from robustforge.defenses.stages import CalibrateStage, Factory, FitStage, Stage, Training, build_seeded
 from robustforge.defenses.undefended import plain_stage
 from robustforge.ranges import Classes, PositiveFloat, PositiveInt, Seed, Shape
 from robustforge.types import Batch, DefenseOutput, UserError
 
-_OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "training")
+_OBJECTIVE = ("variance", "alpha", "variable_entropy", "labels", "adversarial", "training")
 MNIST_PIXELS = 784  # alpha is tuned for as many; a summed reconstruction error grows with them
 
 
@@ -48,13 +53,14 @@ class GaussianMixtureVAE(Defense):
         width, batch_norm: of the networks, see :func:`robustforge.defenses.gmvae.networks.mixture_encoder`.
         exponents: a and b of Eqs. 10 and 11.
         paper_literal: the white-box surface takes Eq. 10 as printed, with the covariance in place of its inverse.
+        adversarial: adversarial training of the encoder, or None (paper).
         judge: adds the surface ``judged``, on which only what the undefended classifier denies is accepted.
         fid: measure the FID of samples too, which needs torch-fidelity and the Inception weights that it downloads.
         seed: of initial weights, labels, batches and noise.
 
     Raises:
         UserError: a latent narrower than K, sizes without a layout, variances that are not positive, or variable
-            entropy with missing labels.
+            entropy or adversarial training with missing labels.
 
     Notes:
         Inference is deterministic: the latent is f(x), without noise, in the class, in both scores and in the rebuilt
@@ -85,6 +91,7 @@ class GaussianMixtureVAE(Defense):
         batch_norm: bool = False,
         exponents: tuple[PositiveFloat, PositiveFloat] = (2.0, 2.0),
         paper_literal: bool = False,
+        adversarial: AdversarialSettings | None = None,
         judge: bool = False,
         fid: bool = False,
         seed: Seed = 0,
@@ -92,15 +99,16 @@ class GaussianMixtureVAE(Defense):
         super().__init__(seed=seed, training=training)
         if not variance > 0:
             raise UserError(f"defense.variance is {variance}: give a number above 0, such as 1/3000.")
-        if variable_entropy and labels.per_class is not None:
-            raise UserError("Variable entropy needs all labels: set defense.labels.per_class=null.")
+        if labels.per_class is not None and (variable_entropy or adversarial is not None):
+            kind = "Variable entropy" if variable_entropy else "Adversarial training of the encoder"
+            raise UserError(f"{kind} needs all labels: set defense.labels.per_class=null.")
         self.undefended_training = undefended_training
         self.detector_settings, self.reclassification, self.label_settings = detector, reclassification, labels
         self.num_classes, self.latent = num_classes, num_classes if latent is None else latent
         self.variance, self.variable_entropy = variance, variable_entropy
         self.alpha = 100 * prod(shape) / MNIST_PIXELS if alpha is None else alpha
         self.exponents, self.paper_literal = tuple(exponents), paper_literal
-        self.judge, self.fid = judge, fid
+        self.adversarial, self.judge, self.fid = adversarial, judge, fid
         self.layers = {"shape": list(shape), "latent": self.latent, "width": width, "batch_norm": batch_norm}
         self.pool: LabeledPool | None = None
         self.detector = MixtureDetector(num_classes, self.latent, variance, prod(shape), detector.decoder_errors)
@@ -131,12 +139,14 @@ class GaussianMixtureVAE(Defense):
 
     def figures(self) -> dict[str, Figure]:
         """Samples and reconstructions: see the module of that name."""
-        return gmvae_figures(self.classifier, self.variance, self.undefended, self.fid)
+        white_box = self.surfaces()["white_box"]
+        return gmvae_figures(self.classifier, self.variance, self.undefended, white_box, self.fid)
 
     def stages(self) -> list[Stage]:
         """Undefended classifier, encoder and decoder, thresholds."""
         assert self.training_settings is not None
-        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance)
+        all_labels = self.label_settings.per_class is None
+        fit = partial(calibrate, self.classifier, self.detector_settings, self.variance, all_labels)
         takes = "shape", "num_classes", "latent", "width", "batch_norm", *_OBJECTIVE
         losses, training, validate = self.losses, self.training_settings, self.validate
         return [
@@ -156,7 +166,11 @@ class GaussianMixtureVAE(Defense):
         """Eq. 7 (or its variable-entropy form); without most labels, Eq. 7 on labeled and Eq. 3 on all images."""
         classifier, variance, alpha = self.classifier, self.variance, self.alpha
         if self.label_settings.per_class is None:
-            return labeled_terms(classifier, batch.x, batch.y, variance, alpha, self.variable_entropy)
+            terms = labeled_terms(classifier, batch.x, batch.y, variance, alpha, self.variable_entropy)
+            if self.adversarial is None:
+                return terms
+            encoder, seed = self.surfaces()["encoder"], self.attack_seed()
+            return with_attacked(terms, classifier, self.adversarial, encoder, batch, alpha, seed)
         assert self.pool is not None, "semi-supervised training chooses its labels when it starts"
         progress = self.current_epoch / max(1, self.active_stage.training.epochs - 1)
         x, y = self.pool.draw(batch.index, self.current_epoch)

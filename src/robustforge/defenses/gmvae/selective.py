@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from robustforge.defenses.gmvae.mixture import MixtureDetector, squared_distances
@@ -34,6 +35,12 @@ class SelectiveClassifier:
         """(B, k) float32 mean of the encoder's distribution."""
         means: Tensor = self.encoder(x)[:, : self.latent].float()
         return means
+
+    def posterior(self, x: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+        """(B, k) mean and (B, k) float64 variances of the encoder's distribution, ``variance`` where it is constant."""
+        answer = self.encoder(x).float()
+        mean, log_variance = answer[:, : self.latent], answer[:, self.latent :]
+        return mean, log_variance.double().exp() if log_variance.shape[1] else torch.full_like(mean.double(), variance)
 
     def scores(self, z: Tensor) -> Tensor:
         """(B, K) logits of latents (B, k): minus the squared distance to each mean."""

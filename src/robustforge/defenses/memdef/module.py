@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.base import Defense, classify
 from robustforge.defenses.choices import one_of
+from robustforge.defenses.figures import Figure
+from robustforge.defenses.memdef.figures import memdef_figures
 from robustforge.defenses.memdef.objective import attacked_stack_terms, selector_terms, stack_terms
 from robustforge.defenses.memdef.settings import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.stack import MemoryStack
@@ -104,6 +107,10 @@ class MemoryDefense(Defense):
         rows = {"undefended": classify(self.undefended)}
         return rows if self.selector_settings.kind == "clean" else {**rows, "selector": classify(self.selector)}
 
+    def figures(self) -> dict[str, Figure]:
+        """Its latents without and with memory: see the module of that name."""
+        return memdef_figures(self.system)
+
     def stages(self) -> list[Stage]:
         """Clean classifier-A, its robust copy (with a static adversarial set for ``offline``), the stack."""
         stages: list[Stage] = [plain_stage(self), *self._selector_stages()]
@@ -116,7 +123,8 @@ class MemoryDefense(Defense):
             uses = ("undefended" if self.selector_settings.kind == "clean" else "selector",)
             takes += _OF_SURFACE
         part, validate, training = {"part": self.stack.part}, self.stack_metrics, chosen.training
-        return FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
+        stage = FitStage("stack", ("stack",), self.stack_losses, training, part, uses, validate=validate, takes=takes)
+        return replace(stage, erasing=False)  # random erasing is classifier-A's alone (paper, Sec. 4)
 
     def _selector_stages(self) -> list[Stage]:
         chosen = self.selector_settings
@@ -134,6 +142,7 @@ class MemoryDefense(Defense):
             adversarial_set=craft[0].name if craft else None,
             validate=self.selector_metrics,
             prepare=self._copy_selector,
+            best=chosen.best,
             takes=("model", "selector"),
         )
         return [*craft, fit]
@@ -143,7 +152,7 @@ class MemoryDefense(Defense):
 
     def selector_losses(self, batch: Batch) -> dict[str, Tensor]:
         """See :func:`selector_terms`."""
-        return selector_terms(self.selector, self.selector_settings, batch, self.attack_seed())
+        return selector_terms(self.selector, self.undefended, self.selector_settings, batch, self.attack_seed())
 
     def selector_metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Held-out clean accuracy, and accuracy under the training attack made afresh on these weights."""

@@ -13,13 +13,24 @@ from robustforge.defenses.memdef.system import MemorySystem
 from robustforge.types import Batch
 
 
-def selector_terms(selector: nn.Module, settings: SelectorSettings, batch: Batch, seed: int) -> dict[str, Tensor]:
-    """Cross-entropy on the 50/50 union (``offline``), or the min-max loss (``pgd``), whose attack has ``seed``."""
+def selector_terms(
+    selector: nn.Module, undefended: nn.Module, settings: SelectorSettings, batch: Batch, seed: int
+) -> dict[str, Tensor]:
+    """Cross-entropy on the 50/50 union (``offline``), or the min-max loss (``pgd``), whose attack has ``seed``.
+
+    ``undefended`` says which stored images are successes, where only those are trained on.
+    """
     if settings.kind == "pgd":
         return settings.robust.terms(selector, batch, seed)
     assert batch.x_adv is not None, "the offline selector trains on pairs of clean and stored images"
     clean, attacked = selector(torch.cat([batch.x, batch.x_adv])).chunk(2)
-    return {"clean": 0.5 * F.cross_entropy(clean, batch.y), "adversarial": 0.5 * F.cross_entropy(attacked, batch.y)}
+    terms = {"clean": 0.5 * F.cross_entropy(clean, batch.y)}
+    if not settings.successful_only:
+        return {**terms, "adversarial": 0.5 * F.cross_entropy(attacked, batch.y)}
+    with torch.no_grad():
+        wrong = (undefended(batch.x_adv).argmax(1) != batch.y).float()
+    entropy = F.cross_entropy(attacked, batch.y, reduction="none")
+    return {**terms, "adversarial": 0.5 * (wrong * entropy).sum() / wrong.sum().clamp_min(1)}
 
 
 def stack_terms(

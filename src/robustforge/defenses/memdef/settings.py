@@ -23,10 +23,19 @@ class SelectorSettings:
         training: optimization of the robust stage; unused for ``clean``.
         attack: crafts the static set (``offline``) or the examples of each step (``pgd``).
         threat: the budget of that attack.
-        clean_weight: share of clean cross-entropy in ``pgd``.
+        clean_weight: share of clean cross-entropy in ``pgd`` with ``madry``.
+        successful_only: of the static set, train on the images that classifier-A, trained clean, labels wrong
+            (``offline``; the paper's text. Its released code takes all).
+        loss: of ``pgd``: ``madry``, ``trades`` or ``mart``, see :class:`AdversarialLoss`.
+        beta: weight of the divergence in ``trades`` and ``mart``.
+        keep_best: of ``pgd``: keep the epoch of the highest robust accuracy on held-out images.
 
     Raises:
-        UserError: unknown kind.
+        UserError: unknown kind or loss.
+
+    Notes:
+        Whether an image is a success is asked of classifier-A on the image as it is trained on, cropped and flipped
+        like its clean partner.
     """
 
     kind: Literal["clean", "offline", "pgd"]
@@ -34,14 +43,23 @@ class SelectorSettings:
     attack: Attack
     threat: Threat
     clean_weight: Share = 0.5
+    successful_only: bool = False
+    loss: Literal["madry", "trades", "mart"] = "madry"
+    beta: NonNegativeFloat = 6.0
+    keep_best: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @property
+    def best(self) -> str | None:
+        """The held-out metric by which an epoch is chosen, or None for the last epoch."""
+        return self.robust.best if self.keep_best and self.kind == "pgd" else None
+
+    @property
     def robust(self) -> AdversarialLoss:
         """The min-max loss of ``pgd``."""
-        return AdversarialLoss(self.attack, self.threat, "madry", self.clean_weight)
+        return AdversarialLoss(self.attack, self.threat, self.loss, self.clean_weight, self.beta)
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,16 @@ from robustforge.defenses.mrr.density import FeatureDensity
 from robustforge.defenses.mrr.losses import long_text_regularizer, nearest_center_distance, released_regularizer
 from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.settings import LatentSettings
-from robustforge.defenses.mrr.stacked_layers import stack
+from robustforge.defenses.mrr.stacked_groups import stack_all
 from robustforge.ranges import PositiveFloat, Precision
-from robustforge.types import Batch, DefenseOutput
+from robustforge.types import Batch, DefenseOutput, UserError
 
 
 class LatentDefender(nn.Module):
-    """A copy of the victim and learnable class centers for each of its checkpointed layers.
+    """A network beside the victim and learnable class centers for each of its checkpointed layers.
 
     Args:
-        network: of the victim's architecture.
+        network: (B, C, H, W) -> logits (B, K).
         layers: see :class:`robustforge.defenses.mrr.networks.Checkpoints`.
         pool: likewise.
         shape: (C, H, W) of the images.
@@ -119,12 +119,21 @@ class LatentDetector(nn.Module):
     Args:
         defenders: N > 0, whose weights are copied by :meth:`load`.
         num_classes: K.
-        settings: density and components.
+        settings: density, components and disagreement.
+
+    Raises:
+        UserError: defenders whose features have different lengths.
     """
 
     def __init__(self, defenders: Sequence[LatentDefender], num_classes: int, settings: LatentSettings) -> None:
         super().__init__()
-        self.stack = stack([defender.checkpoints for defender in defenders])
+        if len({tuple(defender.sizes) for defender in defenders}) > 1:
+            raise UserError(
+                "The checkpointed features of the defenders have different lengths: choose defense.latent.variants "
+                "that leave the checkpointed layers (defense.latent.layers) as they are."
+            )
+        self.disagreement = settings.disagreement
+        self.stack = stack_all([defender.checkpoints for defender in defenders])
         self.densities = nn.ModuleList(
             FeatureDensity(len(defenders), num_classes, size, settings.components, settings.density)
             for size in defenders[0].sizes
@@ -140,6 +149,14 @@ class LatentDetector(nn.Module):
         return features
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """(B, N * layers) scores of images under the densities of classes ``label`` (B,), layer by layer."""
-        pairs = zip(self.densities, self.features(x), strict=True)
-        return torch.cat([density(features, label) for density, features in pairs]).T
+        """(B, N * scores) scores of images as classes ``label`` (B,): layer by layer, then disagreement.
+
+        A layer's is the density's of the class; disagreement is the cross-entropy of the label, in nats.
+        """
+        logits, features = self.stack(x)
+        pairs = zip(self.densities, features, strict=True)
+        scores = [density(feature, label) for density, feature in pairs]
+        if self.disagreement:
+            chosen = label.expand(len(logits), -1)[..., None]
+            scores.append(-logits.float().log_softmax(2).gather(2, chosen).squeeze(2))
+        return torch.cat(scores).T

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from robustforge.defenses.figures import Figure
 from robustforge.defenses.mrr.figures import mrr_figures
 from robustforge.defenses.mrr.fusion import LeakedRates, RiskFusion
 from robustforge.defenses.mrr.latent import LatentDefender, LatentDetector
+from robustforge.defenses.mrr.networks import Checkpoints
 from robustforge.defenses.mrr.settings import FusionSettings, InputSettings, LatentSettings
 from robustforge.defenses.mrr.sparse_coding import ClassDictionaries
 from robustforge.defenses.mrr.stages import defender_stages, fitted_stages
@@ -29,7 +32,7 @@ class ModularRobustRedundancy(Defense):
     """The victim answers the label, unchanged; latent and input defenders answer how unlikely the image is for it.
 
     Args:
-        model: factory of the victim.
+        model: factory of the victim, and of defenders that start from fresh weights.
         n_defenders: N latent defenders, 0 for none (paper: 16).
         latent: the defenders on its features.
         input: the defender on patches of the image.
@@ -39,12 +42,13 @@ class ModularRobustRedundancy(Defense):
         num_classes: K.
         penalty_weight: weight of the defenders in the white-box surface's logits.
         paper_literal: the white-box surface has the released code's penalty.
-        victim: any other defense that is one network, trained as it is alone and then left alone; ``model`` and
-            ``undefended_training`` are then not used. None trains the victim on clean images, as the paper does.
+        victim: any other defense that is one network, trained as it is alone and then left alone;
+            ``undefended_training`` is then not used. None trains the victim on clean images, as the paper does.
         seed: of initial weights, batches, patches.
 
     Raises:
-        UserError: fewer than no defenders, or a victim that is more than one network.
+        UserError: fewer than no defenders, a victim that is more than one network, or a variant of the model with
+            settings that it does not have.
 
     Notes:
         Scores are those of the class that the victim predicts. Thresholds come from held-out images unless
@@ -83,15 +87,13 @@ class ModularRobustRedundancy(Defense):
             self.undefended = build_seeded(model, seed, "undefended")
         else:  # which this defense leaves alone: undefended by its defenders, whatever it is by itself
             self.undefended = _network(victim)
-            model = partial(copy.deepcopy, self.undefended)
-        for name in self.defender_names:
-            made = build_seeded(
-                lambda: LatentDefender(model(), latent.layers, latent.pool, shape, num_classes), seed, name
-            )
-            self.add_module(name, made)
+            model = partial(copy.deepcopy, self.undefended) if latent.init == "victim" else model
+        for number, name in enumerate(self.defender_names, 1):
+            make = partial(_defender, model, latent, latent.variant(number), shape, num_classes)
+            self.add_module(name, build_seeded(make, seed, name))
         self.latent = LatentDetector(self.defenders, num_classes, latent) if n_defenders else None
         self.dictionaries = _dictionaries(num_classes, shape[0], input) if input.enabled else None
-        count = n_defenders * len(latent.layers) + input.enabled
+        count = n_defenders * latent.scores + input.enabled
         self.fusion = RiskFusion(count, num_classes, fusion) if count else None
         self.leak = LeakedRates(count) if count and fusion.mode == "noisy_or_leaky" else None
 
@@ -119,8 +121,12 @@ class ModularRobustRedundancy(Defense):
         return mrr_surfaces(self, self.system, self.penalty_weight, self.paper_literal)
 
     def figures(self) -> dict[str, Figure]:
-        """Correlations of the scores: see the module of that name."""
-        return mrr_figures(self.system, self.surfaces()["end_to_end"])
+        """Correlations of the scores, features and what slips through: see the module of that name."""
+        layers, pool = self.latent_settings.layers, self.latent_settings.pool
+        networks: dict[str, nn.Module] = {"victim": Checkpoints(self.undefended, layers, pool)}
+        if self.defenders:
+            networks["defender"] = self.defenders[0]
+        return mrr_figures(self.system, self.surfaces()["end_to_end"], networks)
 
     def systems(self) -> dict[str, dict[str, Surface]]:
         """The victim alone; one that is a defense itself as ``victim``, beside what it is compared with."""
@@ -140,7 +146,8 @@ class ModularRobustRedundancy(Defense):
         if self.victim is None:
             stages.append(plain_stage(self))
         else:
-            architecture, uses = "victim", (self.victim.stages()[-1].name,)
+            uses = (self.victim.stages()[-1].name,)
+            architecture = "victim" if latent.init == "victim" else "model"
         defenders = dict(zip(self.defender_names, self.defenders, strict=True))
         stages += defender_stages(defenders, latent, self.undefended, architecture, uses)
         surface = self.surfaces()["victim"]
@@ -150,6 +157,21 @@ class ModularRobustRedundancy(Defense):
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """False alarms and correlation of the scores: see :meth:`Redundancy.numbers`."""
         return self.system.numbers(batch)
+
+
+def _defender(
+    model: Factory, latent: LatentSettings, changes: Mapping[str, Any], shape: Shape, num_classes: Classes
+) -> LatentDefender:
+    try:
+        network = model(**changes)
+    except TypeError as error:
+        if not changes:
+            raise
+        raise UserError(
+            f"defense.latent.variants asks for a model with {', '.join(changes)}, which this one does not have: choose "
+            f"settings of conf/model. ({error})"
+        ) from error
+    return LatentDefender(network, latent.layers, latent.pool, shape, num_classes)
 
 
 def _dictionaries(num_classes: Classes, channels: int, chosen: InputSettings) -> ClassDictionaries:

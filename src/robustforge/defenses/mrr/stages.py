@@ -18,9 +18,9 @@ from robustforge.types import Threat
 
 ANYWHERE = Threat("linf", 1.0)  # pushed images may go anywhere in [0, 1]
 _OF_DENSITY = ("latent.density", "latent.variance_kept", "latent.components")
-_OF_FUSION = ("fusion.per_class", "fusion.least", "fusion.mixture_components")
+_OF_FUSION = ("fusion.per_class", "fusion.least", "fusion.mixture_components", "latent.disagreement")
 _OF_DEFENDER = tuple(
-    f"latent.{name}" for name in ("training", "layers", "pool", "gamma", "regularizer", "pull_reduction")
+    f"latent.{name}" for name in ("training", "init", "layers", "pool", "gamma", "regularizer", "pull_reduction")
 )
 
 
@@ -36,20 +36,24 @@ def defender_stages(
     Args:
         defenders: by name, in the order of their training.
         chosen: how they are trained.
-        victim: whose weights they start from.
+        victim: whose weights they start from, unless they are fresh.
         architecture: the argument of the defense that tells it, ``model`` or ``victim``.
         uses: the stage that trains the victim.
 
     Notes:
-        A defender's stage does not depend on how many follow: a sweep over N trains each of them once.
+        A defender's stage does not depend on how many follow: a sweep over N trains each of them once. Fresh defenders
+        do not depend on the victim either, so that several victims are watched by the same ones.
     """
     stages: list[Stage] = []
     pushed: str | None = None
+    uses = uses if chosen.init == "victim" else ()
     for number, (name, defender) in enumerate(defenders.items(), 1):
         after = uses if pushed is None else (*uses, pushed)
-        losses, start = partial(defender.losses, chosen), partial(defender.start_from, victim)
+        losses = partial(defender.losses, chosen)
+        start = partial(defender.start_from, victim) if chosen.init == "victim" else None
         validate, training, takes = defender.metrics, chosen.training, (*_OF_DEFENDER, architecture)
-        fit = FitStage(name, (name,), losses, training, {}, after, pushed, validate, start, takes=takes)
+        changes = {"variant": dict(chosen.variant(number))} if chosen.variant(number) else {}
+        fit = FitStage(name, (name,), losses, training, changes, after, pushed, validate, start, takes=takes)
         stages.append(fit)
         if chosen.push == "none" or number == len(defenders):
             continue

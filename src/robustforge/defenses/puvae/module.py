@@ -27,7 +27,8 @@ class PuVAE(Purifier):
         vae: factory of the network, see :class:`robustforge.defenses.puvae.networks.ConditionalVAE`.
         training: how it is optimized, on clean images.
         undefended_training: how the classifier is optimized.
-        weights: of reconstruction, divergence and classification (third-party code: 0.01, 0.1, 10).
+        weights: of reconstruction (summed over pixels), divergence (averaged over the latent) and classification
+            (third-party code: 0.01, 0.1, 10).
         inference_std: factor on the posterior's standard deviation at inference (0.1); 0 takes its mean.
         surface_temperature: T of the surface ``soft_class``'s softmax(-error / T), pixel units.
         draws: of the surface ``eot``.
@@ -37,6 +38,12 @@ class PuVAE(Purifier):
         UserError: weights or factors out of range.
 
     Notes:
+        The code that the weights come from does not settle over what each term is summed. With both summed they are a
+        beta-VAE with beta 10, which collapses: the latent keeps 0.3 nats and images are rebuilt worse than by the mean
+        of their class. With both averaged beta is larger still. With the error summed over pixels and the divergence
+        averaged over a latent of 32, beta is 0.3 and the classifier's share is large: 30 nats, half of the class mean's
+        error, and the labels of rebuilt images right where the closest class is.
+
         The choice of the closest rebuilt image has no gradient. ``end_to_end`` is blind to it; ``soft_class`` adds the
         gradient of a soft minimum over the classes, averaged over ``draws``.
     """
@@ -113,7 +120,7 @@ class PuVAE(Purifier):
         reconstruction, divergence, classification = self.weights
         return {
             "reconstruction": reconstruction * bernoulli_error(logits, batch.x).mean(),
-            "divergence": divergence * gaussian_kl(mean, std).mean(),
+            "divergence": divergence * gaussian_kl(mean, std).mean() / self.vae.latent,
             "classification": classification * F.cross_entropy(self.undefended(logits.sigmoid()).float(), batch.y),
         }
 

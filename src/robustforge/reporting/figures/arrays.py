@@ -9,7 +9,9 @@ from robustforge.files import read_arrays
 from robustforge.optional import optional
 from robustforge.reporting.figures.budgets import budgets
 from robustforge.reporting.figures.correlation import correlation
+from robustforge.reporting.figures.density import density
 from robustforge.reporting.figures.gallery import gallery
+from robustforge.reporting.figures.pairs import pairs
 from robustforge.reporting.figures.samples import samples
 from robustforge.reporting.figures.scatter import scatter
 from robustforge.reporting.figures.style import Arrays
@@ -18,7 +20,9 @@ Drawing = Callable[[Arrays, Path], Path]
 DRAWINGS: dict[str, Drawing] = {
     "gallery": gallery,
     "samples": samples,
+    "pairs": pairs,
     "scatter": scatter,
+    "density": density,
     "correlation": correlation,
     "budgets": budgets,
 }

@@ -16,13 +16,16 @@ from robustforge.reporting.figures.style import Arrays, drawing, save
 def scatter(data: Arrays, path: Path) -> Path:
     """Draws t-SNE of clean and attacked features and of class centroids.
 
-    All are embedded together, so that the two panels share their coordinates.
+    All are embedded together, so that the two panels share their coordinates; those of ``spaces`` each by themselves.
 
     Args:
         data: ``clean`` and ``attacked`` (n, d), ``label`` (n,), ``title`` and, where the defense has them, ``anchors``
-            (K, d).
+            (K, d). Or, in place of the first two, ``spaces``, names (S,), with an array (n, d) of each name ``space0``,
+            ``space1`` ...
         path: of the PNG.
     """
+    if "spaces" in data:
+        return _spaces(data, path)
     anchors = data.get("anchors", np.zeros((0, data["clean"].shape[1]), np.float32))
     points = project(np.concatenate([data["clean"], data["attacked"], anchors]))
     count = len(data["label"])
@@ -30,6 +33,16 @@ def scatter(data: Arrays, path: Path) -> Path:
         figure.suptitle(f"Features by class, t-SNE ({data['title']})", x=0.01, ha="left", fontsize=10)
         for axes, name, start in zip(figure.subplots(1, 2), ("clean", "attacked"), (0, count), strict=True):
             _panel(axes, name, points[start : start + count], data["label"], points[2 * count :])
+        return save(figure, path)
+
+
+def _spaces(data: Arrays, path: Path) -> Path:
+    """A panel a space."""
+    names = [str(name) for name in data["spaces"]]
+    with drawing(4.5 * len(names), 4.6) as figure:
+        figure.suptitle(f"Features by class, t-SNE ({data['title']})", x=0.01, ha="left", fontsize=10)
+        for number, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
+            _panel(axes, names[number], project(data[f"space{number}"]), data["label"], np.zeros((0, 2)))
         return save(figure, path)
 
 
