@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +21,18 @@ def names() -> list[str]:
     """Names of the benchmarks: the public modules of benchmarks."""
     found = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
     return sorted(name for name in found if not name.startswith("_") and name != "command")
+
+
+def described(whole: bool) -> str:
+    """What each benchmark measures: the first line of its docstring, cut at a screen's width, or all of it."""
+    lines = []
+    for name in names():
+        source = Path(benchmarks.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+        told = (ast.get_docstring(ast.parse(source)) or "").strip()
+        first = told.splitlines()[0]
+        lines += [f"  {name:<16}{shorten(first, 80, placeholder=' ...')}"]
+        lines += [f"      {line}" for line in told.splitlines()[1:] if whole]
+    return "\n".join(lines)
 
 
 def table_of(name: str, rows: list[BenchRow]) -> Table:
@@ -44,9 +59,14 @@ def table_of(name: str, rows: list[BenchRow]) -> Table:
 def main() -> None:
     """Console entry point."""
     parser = argparse.ArgumentParser(
-        prog="bench.py", description="Measure this project against its bars; ratios, both sides in one run."
+        prog="bench.py",
+        usage="bench.py NAME ...",
+        description="Measure this project against its bars; ratios, both sides in one run.",
+        epilog=f"what can be measured:\n{described(whole='--help-all' in sys.argv)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=names(), nargs="+", help="what to measure")
+    parser.add_argument("name", choices=names(), nargs="+", metavar="NAME", help="what to measure")
+    parser.add_argument("--help-all", action="help", help="the same with all that is said about each")
     failed = False
     for name in parser.parse_args().name:
         rows = importlib.import_module(f"benchmarks.{name}").run()

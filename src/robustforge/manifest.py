@@ -17,6 +17,7 @@ from robustforge.files import sha256_of
 from robustforge.types import DamagedError
 
 log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"  # of a stored product
 
 _Identity = tuple[int, int, int, int, int]
 _known: dict[_Identity, str] = {}  # hashes by the identity of the file, which renaming its folder does not change

@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import robustforge as rf
+from robustforge.cli.sweep import SweepSummary
 from robustforge.config.locate import config_folder
 from robustforge.config.presets import for_run
-from robustforge.config.sweep import SweepSummary
 from robustforge.config.trust import load_plain
 from robustforge.records.schema import SCHEMA as RECORDS
 from robustforge.reporting.result import SCHEMA, read_result

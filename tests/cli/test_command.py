@@ -27,8 +27,8 @@ def files(folder):
 # ---- help and printing ----------------------------------------------------------------------------------------------
 
 
-def test_help_shows_examples_groups_and_keys(command):
-    shown = command("--help")
+def test_all_help_shows_examples_groups_and_keys(command):
+    shown = command("--help-all")
     assert shown.code == 0
     for line in ("python train.py -m defense.memory_size=20,50,100", "python train.py debug=fast", "dataset: "):
         assert line in shown.out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustforge.cli import pipeline
-from robustforge.cli.loggers import RunLoggers
+from robustforge.cli.loggers import RunLoggers, Told
 from robustforge.types import UserError
 
 FIT = (
@@ -101,7 +101,7 @@ def test_finish_hands_on_the_exit_code_and_only_for_wandb(monkeypatch, tmp_path,
 
     codes = []
     monkeypatch.setattr(wandb, "finish", lambda exit_code: codes.append(exit_code))
-    loggers = RunLoggers({"kind": "csv"}, tmp_path, "name", [], {})
+    loggers = RunLoggers({"kind": "csv"}, tmp_path, Told("name"))
     loggers.finish(exit_code)
     assert codes == []
     loggers.wandb = object()
@@ -129,7 +129,7 @@ def test_a_run_that_raises_is_finished_with_a_failure(train_run, monkeypatch, wh
 
 def test_an_unknown_kind_is_refused(tmp_path):
     with pytest.raises(UserError, match="tensorboard"):
-        RunLoggers({"kind": "paper"}, tmp_path, "name", [], {})
+        RunLoggers({"kind": "paper"}, tmp_path, Told("name"))
     assert not os.listdir(tmp_path)
 
 

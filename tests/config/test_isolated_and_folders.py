@@ -6,9 +6,9 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from robustforge.cli.sweep import SweepSummary
 from robustforge.config import isolated
 from robustforge.config.resolvers import fraction, register, run_folder
-from robustforge.config.sweep import SweepSummary
 
 
 def test_clean_environment_forgets_ranks_and_nothing_else(monkeypatch):

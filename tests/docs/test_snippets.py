@@ -46,7 +46,7 @@ def test_commands_are_known_and_compose(words):
         words = words[1:]
     program, *arguments = words
     if program == "train.py":
-        arguments = [word for word in arguments if word not in ("-m", "--help", "--cfg", "job")]
+        arguments = [word for word in arguments if word not in ("-m", "--help", "--help-all", "--cfg", "job")]
         _compose("train", [*_presets(arguments), *(_first(word) for word in arguments)])
     elif program in ("scripts/evaluate.py", "scripts/make_adversarial_set.py"):
         name = {"scripts/evaluate.py": "evaluate"}.get(program, "adversarial_set")
@@ -55,7 +55,7 @@ def test_commands_are_known_and_compose(words):
     elif program == "scripts/reproduce.py":
         table = next((word for word in arguments if not word.startswith("--") and "=" not in word), None)
         assert table in (None, "all") or (ROOT / "conf" / "reproduce" / f"{table}.yaml").is_file()
-    elif program.startswith("scripts/") or program == ".ci/run":
+    elif program.startswith(("scripts/", "examples/")) or program == ".ci/run":
         assert (ROOT / program).is_file()
     else:
         assert program in ("pip", "pytest", "sync", "pre-commit", "sphinx-build"), words

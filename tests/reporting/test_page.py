@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from pages import EVIL, evil, write_run, write_sweep
 from recorded import EPS
 
-from robustforge.config.sweep import SweepSummary
+from robustforge.cli.sweep import SweepSummary
 from robustforge.files import write_json
 from robustforge.indicators.rules import MEANING
 from robustforge.indicators.verdict import UNAVERAGED, UNEVADED, UNTESTED

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from robustforge.cli.help import answer_help
 from robustforge.config import slurm
 from robustforge.config.disk import refused
 from robustforge.config.errors import explain, say
 from robustforge.config.locate import config_folder
-from robustforge.config.logger_settings import check_overrides
+from robustforge.config.logger_settings import check_agent, check_overrides
 from robustforge.config.presets import Preset, find_preset, for_run
 from robustforge.config.processes import is_child
 from robustforge.config.resolvers import register
@@ -64,6 +65,7 @@ def run(task: Callable[[], None], config_name: str) -> None:
         config_name: its root config, for the near misses.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a cut-down traceback
+    sys.argv[1:] = answer_help(config_name, sys.argv[1:])
     register()
     try:
         _complete(config_name)
@@ -110,6 +112,7 @@ def _say_if_refused(error: Exception) -> None:
 def _complete(config_name: str) -> None:
     """Checks the command line and writes out what it leaves to the preset, or to the run that it names."""
     check_overrides(sys.argv[1:])
+    check_agent(sys.argv[1:], os.environ)
     if config_name == "train":
         sys.argv[1:] = completed(sys.argv[1:])
         preset = find_preset(sys.argv[1:], config_folder())

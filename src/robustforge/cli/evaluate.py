@@ -69,7 +69,7 @@ def _evaluate(cfg: DictConfig) -> None:
     asked = _asked(cfg)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with replacing(out, asked.overwrite) if first else nullcontext(out) as fresh:
-        evaluate_run(merged, fresh, processes_of(trained), asked)
+        evaluate_run(merged, fresh, processes_of(trained), asked, folder)
     if first and asked.share is None:
         print(f"Everything is in {out}")
 
@@ -91,7 +91,7 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         merged.trainer.accelerator = cfg.device
         merged.trainer.devices = 1
         merged.trainer.enable_progress_bar = cfg.progress
-        merged.logger = {"kind": "csv"}
+        merged.logger = cfg.get("logger") or {"kind": "csv"}  # adversarial sets have nothing to log
         merged.store = cfg.store
         merged.report = cfg.get("report", False)  # not of adversarial sets
     move_to(merged, Path(str(cfg.run)), cfg)

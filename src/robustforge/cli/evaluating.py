@@ -51,7 +51,9 @@ class Asked:
             raise UserError("merge keeps what was attacked, and overwrite attacks again: give one of them.")
 
 
-def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Asked | None = None) -> float | None:
+def evaluate_run(
+    cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Asked | None = None, trained: Path | None = None
+) -> float | None:
     """Attacks a run whose stages are in the store, and reports into ``folder``.
 
     Args:
@@ -59,6 +61,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Aske
         folder: for this evaluation's results.
         trained_by: number of processes that trained the run.
         asked: what else is asked.
+        trained: folder of the run, which dashboards are told.
 
     Returns:
         The objective; None for a part, and on other ranks than the first.
@@ -89,8 +92,14 @@ def evaluate_run(cfg: DictConfig, folder: Path, trained_by: int = 1, asked: Aske
     if main:
         claim(folder, cfg, job.data.fingerprint)
     distributed.barrier()
-    loggers = loggers_of(cfg, folder)
-    return attack_and_report(cfg, job, folder, reports, loggers, started, asked.overwrite, asked.export)
+    loggers, exit_code = loggers_of(cfg, folder, trained), 1
+    try:
+        how = asked.overwrite, asked.export, False
+        objective = attack_and_report(cfg, job, folder, reports, loggers, started, *how)
+        exit_code = 0
+    finally:
+        loggers.finish(exit_code)
+    return objective
 
 
 def _attack_share(evaluation: Evaluation, share: Share) -> None:

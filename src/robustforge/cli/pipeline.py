@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from robustforge.cli.attacking import attack_and_report
 from robustforge.cli.job import Job, assemble
-from robustforge.cli.loggers import RunLoggers
+from robustforge.cli.loggers import RunLoggers, Told
+from robustforge.cli.wandb_board import known_identity
 from robustforge.config.devices import check_launch, devices_of
 from robustforge.config.given import keep_given
 from robustforge.config.instantiate import build
@@ -23,6 +25,8 @@ from robustforge.config.outputs import outside_store
 from robustforge.config.places import settled
 from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim
+from robustforge.config.store_content import STAGES
+from robustforge.files import write_json
 from robustforge.leftovers import remove_leftovers
 from robustforge.training import distributed
 from robustforge.training.checkpoints import LocalCheckpoints
@@ -70,6 +74,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     try:
         reports = _stages(cfg, job, store, loggers)
         objective = attack_and_report(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        if not cfg.evaluate:
+            loggers.keep(store, reports)
         if cfg.evaluate and distributed.rank() == 0:
             print(f"Everything is in {folder}")
         exit_code = 0
@@ -78,12 +84,23 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective
 
 
-def loggers_of(cfg: DictConfig, folder: Path) -> RunLoggers:
-    """Where a run logs to, by its configuration."""
+def loggers_of(cfg: DictConfig, folder: Path, trained: Path | None = None) -> RunLoggers:
+    """Where a run logs to, by its configuration.
+
+    Args:
+        cfg: of the run, resolved.
+        folder: of the run.
+        trained: the run that is attacked again, which an evaluation names.
+    """
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     values = {str(key): value for key, value in config.items()}
-    return RunLoggers(values["logger"], folder, f"{cfg.name}/{folder.name}", list(cfg.tags), values)
+    told = Told(f"{cfg.name}/{folder.name}", list(cfg.tags), values, group=str(cfg.name))
+    if trained is not None:
+        of = {"id": known_identity(trained), "name": f"{cfg.name}/{trained.name}", "folder": str(trained.absolute())}
+        name = f"{of['name']}/{folder.name.removeprefix('.').removesuffix('.new')}"
+        told = replace(told, name=name, config={**values, "trained_run": of}, job_type="evaluate")
+    return RunLoggers(values["logger"], folder, told)
 
 
 def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers) -> list[StageReport]:
@@ -115,5 +132,9 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
         job.quiet,
         made_by_other_code=str(cfg.store.made_by_other_code),
         resume_every=float(cfg.store.resume_every),
+        reused=loggers.reused,
     )
-    return runner.run(job.defense)
+    reports = runner.run(job.defense)
+    if distributed.rank() == 0:  # for scripts/store.py, which keeps what a run folder names
+        write_json(loggers.folder / STAGES, {"stages": reports})
+    return reports

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,11 +19,12 @@ from rich.console import Console
 
 from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
-from robustforge.cli.table_states import lines, load, results_folder
+from robustforge.cli.table_board import publish_table
+from robustforge.cli.table_states import lines, load, results_folder, tables
 from robustforge.config import slurm
 from robustforge.config.errors import explain
 from robustforge.config.identity import is_shown
-from robustforge.config.isolated import clean_environment, run_dir
+from robustforge.config.isolated import GROUP, clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
 from robustforge.interruption import Stopped, listening
@@ -38,6 +40,17 @@ from robustforge.types import UserError
 
 OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
 OF_MACHINE = ("threads", "trainer.devices")
+EXAMPLES = (
+    "examples:",
+    "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
+    "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
+    "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
+    "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
+    "  reproduce.py all profile=cpu only=cae/*,mrr/*       every table that is not fresh, with its time",
+    "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
+    "",
+    "--list says of every table what is known of it: never run, run, or stale, with its cost.",
+)
 
 
 def reproduce(
@@ -88,8 +101,10 @@ def reproduce(
     found = {run: read_result(folder / run) for run in records}
     cells = compare(spec, {run: found[run] | {"records": records[run]} for run in records} | failed)
     console.print(render(cells, header))
-    for path in [*write(cells, folder, header), *draw(spec, records, folder)]:
+    made = [*write(cells, folder, header), *draw(spec, records, folder)]
+    for path in made:
         console.print(f"wrote {path}")
+    publish_table(name, profile, extra, folder, cells, made)
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
@@ -126,15 +141,31 @@ def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only:
 
 
 def _train(overrides: Sequence[str], folder: Path) -> int:
-    """Runs train.py in a process of its own; its exit code."""
-    return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [clean_environment()])
+    """Runs train.py in a process of its own; its exit code. Dashboards show a table's runs as one group."""
+    environment = {**clean_environment(), GROUP: "/".join(folder.parent.parts[-3:])}
+    return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
+
+
+def _examples() -> str:
+    """Names of the tables by method, and what is often asked for."""
+    groups: dict[str, list[str]] = {}
+    for name in tables():
+        method, _, table = name.rpartition("/")
+        groups.setdefault(method, []).append(table)
+    lines = [line for method, found in groups.items() for line in _wrapped(method, found)]
+    return "\n".join(["tables (<method>/<table>):", *lines, "", *EXAMPLES])
+
+
+def _wrapped(method: str, found: Sequence[str]) -> list[str]:
+    return wrap(" ".join(found), 98, initial_indent=f"  {method:<14}", subsequent_indent=" " * 16)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="reproduce.py",
         description="A paper's table beside ours, cell by cell, by one command.",
-        epilog="examples: reproduce.py memdef/table1 profile=cpu seed=1; reproduce.py all profile=cpu only=cae/*,mrr/*",
+        epilog=_examples(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", nargs="?", help="<method>/<table>, see --list; or all: every one that is not fresh")
     parser.add_argument(
@@ -143,7 +174,9 @@ def _arguments() -> argparse.Namespace:
         help="profile=cpu|gpu|paper (default cpu); only=<patterns> of tables for 'all' and --list; "
         "results_dir=<folder> for the result files; then overrides for every run",
     )
-    parser.add_argument("--list", action="store_true", help="print the tables, their state and cost, and stop")
+    parser.add_argument(
+        "--list", "--help-all", action="store_true", help="print the tables, their state and cost, and stop"
+    )
     parser.add_argument("--runs", help="comma-separated: run only these")
     parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
     return parser.parse_intermixed_args()

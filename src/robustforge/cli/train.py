@@ -33,7 +33,8 @@ def _task(cfg: DictConfig) -> float | None:
     overrides, of_hydra = (_as_typed(part) for part in (hydra_config.overrides.task, hydra_config.overrides.hydra))
     if hydra_config.mode == RunMode.MULTIRUN:
         with as_job():
-            return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides))
+            group = Path(hydra_config.sweep.dir).name
+            return run_job(MODULE, overrides, of_hydra, folder, job_key(cfg, overrides), group)
     outputs = Path(str(cfg.paths.output_dir))
     with job(), _unless_refused(folder, outputs):
         devices = devices_of(cfg.trainer)

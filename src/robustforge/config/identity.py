@@ -22,6 +22,7 @@ SHOWN = (
     "store",
     "logger",
     "callbacks.progress",
+    "callbacks.learning_rate",
     "tags",
     "name",
     "evaluate",

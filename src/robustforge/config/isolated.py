@@ -33,6 +33,7 @@ RANK_VARIABLES = (
     "TORCHELASTIC_RUN_ID",
     CHILD,
 )
+GROUP = "ROBUSTFORGE_GROUP"  # in the environment of jobs that belong together: what dashboards group them by
 FAILED, TRAINED = "FAILED", "TRAINED"  # files that mark a job of a sweep which left no result
 DONE = "DONE"  # file that marks a job which ended well, and holds the key of what it was
 _NOT_FORWARDED = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper", "hydra.sweep")
@@ -48,7 +49,9 @@ def forwarded(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if not item.lstrip("+~").startswith(_NOT_FORWARDED)]
 
 
-def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str], folder: Path, key: str) -> float:
+def run_job(
+    module: str, overrides: Sequence[str], hydra_overrides: Sequence[str], folder: Path, key: str, group: str = ""
+) -> float:
     """Runs one job of a sweep in a fresh interpreter and reads back its objective, or finds that it was run.
 
     Args:
@@ -57,6 +60,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
         hydra_overrides: ``hydra.*`` overrides of the sweep.
         folder: the job's run folder.
         key: of all that decides the job's numbers, see :func:`robustforge.config.sweeps.job_key`.
+        group: that dashboards show the job in.
 
     Returns:
         The objective in result.json, or minus infinity for a job without one: it failed (marked by a file FAILED), or
@@ -70,7 +74,7 @@ def run_job(module: str, overrides: Sequence[str], hydra_overrides: Sequence[str
     for mark in (FAILED, TRAINED, DONE):
         (folder / mark).unlink(missing_ok=True)
     arguments = [*overrides, *forwarded(hydra_overrides), "hydra.mode=RUN", run_dir(folder)]
-    code = run_together([command_of(module, arguments)], [clean_environment()])
+    code = run_together([command_of(module, arguments)], [{**clean_environment(), **({GROUP: group} if group else {})}])
     if code:
         write_text(folder / FAILED, f"exit code {code}\n")
         return float("-inf")

@@ -53,6 +53,8 @@ class Logger:
     entity: str | None = None
     group: str | None = None
     offline: bool = False
+    images: NonNegativeInt = 12
+    artifacts: Sequence[Literal["weights", "adversarial_set", "result"]] = ()
 
 
 @dataclass

@@ -149,7 +149,8 @@ class Defense(pl.LightningModule):
             group["lr"] *= rate
         total = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: settings.schedule(min(1.0, done / total)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        name = f"{self.active_stage.name}/learning_rate"  # LearningRateMonitor logs it so
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": name}}
 
     def on_train_epoch_start(self) -> None:
         """Reseeds dropout and noise by epoch and rank, so that a resumed run draws what the unbroken one would have."""

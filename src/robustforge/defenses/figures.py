@@ -30,6 +30,7 @@ class Scene:
         threat: its budget.
         device: where the defense lies.
         seed: of samples.
+        threshold: above which the system rejects, for attacks that know it.
     """
 
     data: ImageData
@@ -37,6 +38,7 @@ class Scene:
     threat: Threat
     device: torch.device
     seed: int = 0
+    threshold: float | None = None
 
     def images(self, count: int) -> tuple[Tensor, Tensor]:
         """The first ``count`` test images (n, C, H, W) in [0, 1], and their labels (n,)."""
@@ -87,7 +89,8 @@ def gallery(scene: Scene, surface: Surface, index: Sequence[int] = range(10), wo
     rows = torch.tensor([i for i in index if i < len(scene.data.test)], dtype=torch.long)
     x = scene.data.test.pixels(rows, scene.device)
     y = scene.data.test.labels[rows].to(scene.device)
-    x_adv = scene.attack(surface, x, y, scene.threat, index=rows.to(scene.device), seed=scene.seed).x_adv
+    how: dict[str, Any] = {"index": rows.to(scene.device), "seed": scene.seed, "threshold": scene.threshold}
+    x_adv = scene.attack(surface, x, y, scene.threat, **how).x_adv
     _, before = fooled(surface, x, y)
     _, output = fooled(surface, x_adv, y)
     arrays = {"clean": x, "attacked": x_adv, "label": y, "prediction": output.logits.argmax(1), "index": rows}

@@ -14,22 +14,25 @@ from robustforge.records.contributions import Cases
 _PREFERRED = ("soft_slot", "end_to_end")
 
 
-def save_figures(defense: Defense, scene: Scene, folder: Path, cases: Cases | None = None) -> dict[str, float]:
+def save_figures(
+    defense: Defense, scene: Scene, folder: Path, cases: Cases | None = None, surface: str | None = None
+) -> dict[str, float]:
     """Writes ``<folder>/<name>.npz`` for the gallery and for each of the defense's own figures.
 
     A figure that fails is a warning.
 
     Args:
-        defense: trained; the gallery shows its most adapted surface.
+        defense: trained.
         scene: images, attack and budget that are shown.
         folder: the run folder.
         cases: images that the gallery shows; None for the first ones.
+        surface: that the gallery's attack runs on; None for the most adapted one of all.
 
     Returns:
         What was measured on the way, by name.
     """
     surfaces = defense.surfaces()
-    adapted = next(surfaces[name] for name in _PREFERRED if name in surfaces)
+    adapted = next(surfaces[name] for name in (surface, *_PREFERRED) if name in surfaces)
     found: dict[str, float] = {}
     draw = partial(gallery, surface=adapted)
     if cases is not None and cases.index:

@@ -11,6 +11,11 @@ from robustforge.reporting.notes import statements
 from robustforge.reporting.text import NORMS, budget, half_width, percent
 
 Cell = Mapping[str, Any]
+ROWS = {  # what the other rows of a table are
+    "undefended": "the undefended classifier",
+    "selector": "the defense's own selector, which is plain adversarial training",
+    "baseline": "the baseline",
+}
 
 
 def worst_cell(result: Mapping[str, Any], system: str | None = None) -> dict[str, Any] | None:
@@ -97,3 +102,30 @@ def place(cell: Cell) -> str:
     """``L∞ 8/255``, with the false-positive rate where there is one."""
     rate = "" if cell.get("rate") is None else f", {100 * cell['rate']:g} % false positives"
     return f"{NORMS.get(cell['norm'], cell['norm'])} {budget(cell['eps'], cell['norm'])}{rate}"
+
+
+def closing(result: Mapping[str, Any]) -> str:
+    """One sentence on what the defense adds to the other rows in the worst case; empty without any.
+
+    The other row that comes closest is first, because the defense must beat that one.
+    """
+    worst = worst_cell(result)
+    if worst is None or worst["accuracy"] is None:
+        return ""
+    at = [
+        one
+        for one in result.get("comparisons", ())
+        if (one["attack"], one["norm"], one["eps"]) == (WORST, worst["norm"], worst["eps"])
+        and one["first"] == result["defense"]
+        and one.get("rate") in (None, worst["rate"])
+    ]
+    parts = []
+    for one in sorted(at, key=lambda one: float(one["points"])):
+        other = worst_cell(result, one["second"])
+        theirs = "" if other is None else f"{percent(other['accuracy'], other['n'])} % of "
+        points = f"{one['points']:+.1f} points [{one['low']:+.1f}, {one['high']:+.1f}]"
+        parts.append(f"against {theirs}{ROWS.get(one['second'], one['second'])}: {points}")
+    if not parts:
+        return ""
+    mine = f"{percent(worst['accuracy'], worst['n'])} % in the worst case at {place(worst)}"
+    return f"What {result['defense']} adds: {mine}, {'; '.join(parts)}."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from rich.text import Text
 from robustforge.indicators.verdict import UNRELIABLE
 from robustforge.records.summary import WORST
 from robustforge.records.table import CLEAN
-from robustforge.reporting.text import MISSING, half_width, markdown_table, percent
+from robustforge.reporting.text import MISSING, csv_text, half_width, markdown_table, percent
 
 Overrides = Mapping[str, Any] | Sequence[str]
 FAILED = "failed"
@@ -46,9 +44,7 @@ class Summary:
 
     def csv(self) -> str:
         """For a spreadsheet."""
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.header, *self.rows])
-        return out.getvalue()
+        return csv_text(self.header, self.rows)
 
 
 def summary_of_runs(results: Sequence[tuple[Overrides, dict[str, Any] | None]]) -> Summary:

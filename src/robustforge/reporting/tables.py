@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from robustforge.records.summary import WORST
 from robustforge.records.table import CLEAN
+from robustforge.reporting.headline import ROWS, title
 from robustforge.reporting.notes import Notes, abstention_table, statements
 from robustforge.reporting.text import MISSING, base_words, column_words, half_width, markdown_table, percent
 
 MOST_COLUMNS = 7
+WIDTH = 100  # characters of a line on the terminal
 ABSTENTION = (
     "Of the inputs, in percent: accepted and correct, accepted and wrong, rejected. AURC: area under the error of the "
     "accepted share over that share, in percent, lower is better. AUROC and detection: risk of the images that the "
@@ -76,12 +79,14 @@ def caption(result: dict[str, Any]) -> str:
         f"split, seed {result['seed']}. An attack succeeds on an image when its label is wrong, within the budget, and "
         "accepted; the worst case is taken per image over all recorded attacks and counts clean errors and rejections."
     )
-    return "\n".join([measure, *Notes(result).lines(), *statements(result)])
+    named = {cell["system"] for cell in result["cells"]} - {"undefended", "baseline"}
+    rows = [f"Row {name}: {words}." for name, words in ROWS.items() if name in named]
+    return "\n".join([measure, *rows, *Notes(result).lines(), *statements(result)])
 
 
-def _layout(grid: Grid) -> tuple[list[str], list[tuple[Heading, list[tuple[str, Heading]]]]]:
-    """(header, rows of labels and (system, heading)s); systems become columns where there are many headings."""
-    if len(grid.headings) > MOST_COLUMNS:
+def _layout(grid: Grid, turned: bool = False) -> tuple[list[str], list[tuple[Heading, list[tuple[str, Heading]]]]]:
+    """(header, rows of labels and (system, heading)s); systems become columns if asked, or with many headings."""
+    if turned or len(grid.headings) > MOST_COLUMNS:
         rows = [(_three(heading), [(system, heading) for system in grid.systems]) for heading in grid.headings]
         return ["attack", "budget", "surface", *grid.systems], rows
     header = ["system", *("\n".join(heading) for heading in grid.headings)]
@@ -89,10 +94,19 @@ def _layout(grid: Grid) -> tuple[list[str], list[tuple[Heading, list[tuple[str, 
 
 
 def render_run(result: dict[str, Any]) -> Table:
-    """The table of one run; systems become columns when there are more than seven headings."""
+    """The table of one run, below its verdict.
+
+    Systems become columns when there are more than seven headings, or when the table would be wider than ``WIDTH``.
+    """
+    table = _rendered(result, turned=False)
+    return table if Console(width=10 * WIDTH).measure(table).maximum <= WIDTH else _rendered(result, turned=True)
+
+
+def _rendered(result: dict[str, Any], turned: bool) -> Table:
     grid, notes = run_grid(result), Notes(result)
-    header, rows = _layout(grid)
-    table = Table(title=escape(str(result["name"])), caption=Text(caption(result)), caption_justify="left")
+    header, rows = _layout(grid, turned)
+    words = Text(title(result), style="bold not italic")
+    table = Table(title=words, title_justify="left", caption=Text(caption(result)), caption_justify="left")
 
     def cell(system: str, heading: Heading) -> Text:
         value, half = grid.words(system, heading)
@@ -147,3 +161,9 @@ def _three(heading: Heading) -> Heading:
         budget, surface = (*rest, "", "")[:2]
         return name, f"{budget} {last}".strip(), surface
     return (*heading, "", "")[:3]
+
+
+def terminal() -> Console:
+    """Where tables are printed: as wide as the terminal, but no line is longer than ``WIDTH``."""
+    console = Console()
+    return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)

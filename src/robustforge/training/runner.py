@@ -20,6 +20,7 @@ from robustforge.fingerprint import key_of
 from robustforge.manifest import set_aside
 from robustforge.training import distributed
 from robustforge.training.craft import craft
+from robustforge.training.curves import curve_logger, keep_curves
 from robustforge.training.final_weights import FinalWeights
 from robustforge.training.fitting import check_batches, check_trained, lightnings_refusals
 from robustforge.training.keys import craft_batch, craft_limit, describe_stage
@@ -69,6 +70,7 @@ class StageRunner:
         only_reuse: refuse to make what the store lacks (evaluation must not train).
         made_by_other_code: ``warn`` uses products that another version of the package made, ``remake`` makes them
             again.
+        reused: told the name and the folder of every product that is taken from the store.
         resume_every: least seconds between two resume points of a fit; 0 for one after every epoch.
 
     Raises:
@@ -83,6 +85,7 @@ class StageRunner:
     quiet: bool = False
     only_reuse: bool = False
     made_by_other_code: str = "warn"
+    reused: Callable[[str, Path], None] | None = None
     resume_every: float = 5.0
 
     def __post_init__(self) -> None:
@@ -104,6 +107,7 @@ class StageRunner:
         stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
         if not self.only_reuse:
             check_batches(stages, self.data)
+            log.info("%d stages: %s", len(stages), ", ".join(stage.name for _, stage in stages))
         reports = []
         for number, (owner, stage) in enumerate(stages, 1):
             report = self._run_stage(f"stage {number}/{len(stages)} {stage.name}", stage, owner, artifacts)
@@ -130,14 +134,16 @@ class StageRunner:
                 self._make(stage, owner, key, artifacts)
                 distributed.barrier()
                 if main:
-                    keep = ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors",)
-                    self.store.commit(stage.name, key, description, keep, time.perf_counter() - started)
+                    kept = _kept(stage, self.store.workspace(stage.name, key))
+                    self.store.commit(stage.name, key, description, kept, time.perf_counter() - started)
                 distributed.barrier()
         artifact = self.store.find(stage.name, key)
         assert artifact is not None
         if not isinstance(stage, CraftStage):
             artifact.load_modules(owner, _modules(stage))
         artifacts[stage.name] = artifact
+        if reused and self.reused is not None:
+            self.reused(stage.name, artifact.folder)
         seconds = time.perf_counter() - started
         log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
         return StageReport(stage.name, key, reused, seconds, artifact.by_other_code, artifact.seconds)
@@ -193,6 +199,8 @@ class StageRunner:
         extra = [*(final if stage.best or stage.average else []), resume]
         with lightnings_refusals():
             trainer = self.trainer(stage.name, stage.training.epochs, extra, stage.training.gradient_clip)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.loggers = [*trainer.loggers, curve_logger(workspace)]
         checkpoint = resume.find()
         if checkpoint:
             log.info("continuing %s from its last resume point", stage.name)
@@ -217,6 +225,11 @@ class StageRunner:
 
 def _modules(stage: FitStage | CalibrateStage) -> tuple[str, ...]:
     return stage.trains if isinstance(stage, FitStage) else stage.fits
+
+
+def _kept(stage: Stage, workspace: Path) -> tuple[str, ...]:
+    """The files that make up a stage's product."""
+    return ("images.npy",) if isinstance(stage, CraftStage) else ("weights.safetensors", *keep_curves(workspace))
 
 
 def _images(artifacts: dict[str, Artifact], name: str | None) -> np.ndarray | None:

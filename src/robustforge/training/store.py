@@ -18,10 +18,8 @@ from robustforge.data.images import check_adversarial
 from robustforge.defenses.base import LARGEST, in_range
 from robustforge.files import write_json
 from robustforge.fingerprint import code_state
-from robustforge.manifest import check_files, hashes, read_object, set_aside
+from robustforge.manifest import MANIFEST, check_files, hashes, read_object, set_aside
 from robustforge.types import DamagedError, DivergedError, UserError
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,13 @@ def systems_panel(axes: Axes, result: Mapping[str, Any]) -> None:
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_fontweight("bold" if name == result["defense"] else "normal")
     axes.set_ylim(len(names) - 0.4, -0.6)
-    _percent_axis(axes)
+    _percent_axis(axes, left=-18 if any(_low(worst_cell(result, name)) for name in names) else -9)
     axes.set_xlabel("accuracy (%): hollow clean, filled worst case")
+
+
+def _low(cell: Mapping[str, Any] | None) -> bool:
+    """Whether a number that is written left of its interval needs more room there."""
+    return cell is not None and cell["accuracy"] is not None and cell["interval"][0] < 8
 
 
 def attack_rows(result: Mapping[str, Any], most: int) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -128,8 +133,8 @@ def _dot(
     beside(axes, percent(cell["accuracy"], cell["n"]), (high, y) if side > 0 else (low, y), side)
 
 
-def _percent_axis(axes: Axes) -> None:
+def _percent_axis(axes: Axes, left: float = -9) -> None:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(-9, 109), xticks=range(0, 101, 20))
+    axes.set(xlim=(left, 109), xticks=range(0, 101, 20))

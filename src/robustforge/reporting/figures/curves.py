@@ -20,7 +20,7 @@ Panels = dict[str, dict[str, dict[int, float]]]  # title -> line -> epoch -> val
 ACCURACY, SHARES, ANGLES = "accuracy (%)", "shares (%)", "angle (degrees)"
 HEIGHT = 2.3  # inches of a panel
 _SPLITS = ("val", "train", "test")
-_SKIPPED = ("lr", "epoch", "step", "seconds", "time")
+_SKIPPED = ("lr", "learning_rate", "epoch", "step", "seconds", "time")
 
 
 def read_metrics(stage_dir: str | Path) -> Series:
@@ -80,7 +80,7 @@ def curve_panels(series: Series, stage: str) -> Panels:
     panels: Panels = {ACCURACY: {}, "loss": {}, SHARES: {}, ANGLES: {}}
     for name, epochs in sorted(series.items(), key=lambda item: ("/val/" not in item[0], item[0])):
         parts = [part for part in name.split("/") if part != stage]
-        if any(parts[-1] == word or parts[-1].startswith(f"{word}-") for word in _SKIPPED):
+        if any(word in parts or parts[-1].startswith(f"{word}-") for word in _SKIPPED):
             continue
         split = next((part for part in parts if part in _SPLITS), _SPLITS[0])
         quantity = "/".join(part for part in parts if part not in _SPLITS).replace("_", " ")

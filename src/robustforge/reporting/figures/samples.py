@@ -23,7 +23,8 @@ def samples(data: Arrays, path: Path) -> Path:
     drawn, clean, rebuilt = (data[name] for name in ("samples", "clean", "rebuilt"))
     rows = [(f"class {number}", images) for number, images in enumerate(drawn)]
     rows += [("test images", clean[: drawn.shape[1]]), ("rebuilt", rebuilt[: drawn.shape[1]])]
-    with drawing(5.0, 0.5 * len(rows) + 0.4) as figure:
+    shape = drawn.shape
+    with drawing(0.95 + 0.45 * shape[1] * shape[-1] / shape[-2], 0.5 * len(rows) + 0.4) as figure:
         if note := channels_note(clean):
             figure.suptitle(f"samples{note}", fontsize=9)
         grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]

@@ -82,7 +82,7 @@ def differences_panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.16)
+    axes.margins(x=0.24)
     axes.set_xlabel("points, with 95 % interval; hollow: could be zero")
 
 
@@ -123,8 +123,9 @@ def _classes(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def training_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
-    """The training curves, stage by stage."""
+    """The training curves, stage by stage; of one that was taken from the store, how it was trained elsewhere."""
     stages = []
+    reused = {one.get("name") for one in run.result.get("stages", ()) if one.get("reused")}
     for stage, series in run.metrics.items():
         figures: list[dict[str, Any]] = []
         panels: list[tuple[str, Any]] = []
@@ -134,7 +135,8 @@ def training_figures(run: RunFiles, draw: Drawer) -> list[dict[str, Any]]:
             paint = partial(_curve, lines=lines, name=title)
             figures += figure(draw, title, 3.7, 2.1, paint, CURVE_MARGINS)
         if figures:
-            stages.append({"stage": stage.replace("_", " "), "figures": figures, "left": len(panels) - len(figures)})
+            words = stage.replace("_", " ") + (", taken from the store" if stage in reused else "")
+            stages.append({"stage": words, "figures": figures, "left": len(panels) - len(figures)})
     return stages
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from robustforge import pace
 from robustforge.indicators.evidence import kind_of
 from robustforge.indicators.verdict import ROBUST
 from robustforge.records.contributions import by_class, contributions
@@ -85,12 +86,8 @@ def _tiles(result: Mapping[str, Any], worst: Mapping[str, Any] | None) -> Iterab
 
 
 def duration(seconds: float | None) -> str:
-    """``41 s``, ``3.5 min``, ``2.1 h``."""
-    if seconds is None:
-        return MISSING
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """``41 s``, ``3.5 min``, ``2.1 h``; a dash where it is not known."""
+    return MISSING if seconds is None else pace.duration(seconds)
 
 
 def kinds(records: Records | None) -> dict[CellKey, str]:
@@ -185,7 +182,10 @@ def indicator_rows(run: RunFiles) -> list[View]:
     """What was looked at for the headline's worst case, the violated ones first."""
     worst = worst_cell(run.result)
     found = [] if worst is None else worst.get("indicators") or []
-    rows = [{**one, **reason(one["name"]), "violated": bool(one["violated"])} for one in found]
+    rows = [
+        {**one, **reason(one["name"]), "violated": bool(one["violated"]), "by": (one.get("by") or "").replace("_", " ")}
+        for one in found
+    ]
     return sorted(rows, key=lambda row: not row["violated"])
 
 
