@@ -32,6 +32,10 @@ class Counted(nn.Module):
         answer: Tensor = self.network(copy)
         return answer
 
+    def spent(self) -> int:
+        """Forward passes or backward passes, whichever are more."""
+        return max(self.forwards, self.backwards)
+
     def _back(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
 

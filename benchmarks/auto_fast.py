@@ -15,15 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import BenchRow, say
-from benchmarks.attacks import auto
-from robustforge.attacks.apgd import APGD
+from benchmarks.attacks import auto, auto_fast
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface, end_to_end
-from robustforge.attacks.ensemble import Sampled
-from robustforge.attacks.fab import FAB
-from robustforge.attacks.margin_decomposition import MarginDecomposition
 from robustforge.attacks.pgd import PGD
-from robustforge.attacks.square import Square
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import unit_pixels
 from robustforge.defenses.robust_loss import AdversarialLoss
@@ -58,18 +53,6 @@ class System:
     threshold: float | None = None
 
 
-def auto_fast(steps: int = 100, sample: float = 0.2) -> Sampled:
-    """What ``attack=auto_fast`` composes, at 100 steps a part."""
-    parts: dict[str, Attack] = {
-        "md": MarginDecomposition(steps=steps),
-        "apgd_t": APGD(name="apgd_t", loss="dlr", n_target_classes=3, order="malt", steps=steps),
-        "apgd_t9": APGD(name="apgd_t9", loss="dlr", n_target_classes=9, order="malt", steps=steps),
-        "fab_t": FAB(steps=steps),
-        "square": Square(),
-    }
-    return Sampled("auto_fast", parts, ("apgd_t9", "fab_t", "square"), sample)
-
-
 def run() -> list[BenchRow]:
     """One row a victim; the bar is on the difference in points."""
     return [compare(system, auto_fast(), auto()) for system in victims()]
@@ -94,10 +77,15 @@ def compare(system: System, fast: Attack, whole: Attack) -> BenchRow:
     )
 
 
-def victims(held_out: bool = False) -> list[System]:
-    """The five systems, or five others of the same kinds (other seed, narrower) on which to try ensembles out."""
+def victims(held_out: bool = False, data: ImageData | None = None) -> list[System]:
+    """The five systems, or five others of the same kinds (other seed, narrower) on which to try ensembles out.
+
+    Args:
+        held_out: the others.
+        data: gray 28 x 28 images of ten classes; the digits by default.
+    """
     seed, widths = (100, (12, 24)) if held_out else (0, (16, 32))
-    data = ImageData(name="digits", kind="digits", shape=(1, 28, 28), num_classes=10)
+    data = data or ImageData(name="digits", kind="digits", shape=(1, 28, 28), num_classes=10)
     data.setup()
     train, y = unit_pixels(data.train.images), data.train.labels
     plain, madry, trades = (_trained(kind, train, y, seed, widths) for kind in ("clean", "madry", "trades"))

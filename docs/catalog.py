@@ -36,6 +36,19 @@ def write_protocols(folder: Path, target: Path) -> None:
     _write(target, "\n".join(rows) + "\n")
 
 
+def write_methods(folder: Path, target: Path) -> None:
+    """Writes a page a method: its README, with links that hold on the site.
+
+    Args:
+        folder: of the methods.
+        target: folder of the pages.
+    """
+    for path in sorted(folder.glob("*/README.md")):
+        text = path.read_text(encoding="utf-8").replace("../../../../LEADERBOARD.md", "../leaderboard.md")
+        text = text.replace("../../../../docs/", "../")
+        _write(target / f"{path.parent.name}.md", text)
+
+
 def _read(path: Path) -> tuple[str, str]:
     """(the comment at the top as one paragraph, the lines of options)."""
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalog import write_attacks, write_protocols
+from catalog import write_attacks, write_methods, write_protocols
 
 ROOT = Path(__file__).resolve().parents[1]
 write_attacks(ROOT / "conf" / "attack", ROOT / "docs" / "_generated" / "attacks.md")
+write_methods(ROOT / "src" / "robustforge" / "defenses", ROOT / "docs" / "methods")
 write_protocols(ROOT / "conf" / "protocol", ROOT / "docs" / "_generated" / "protocols.md")
 
 project = "robustforge"

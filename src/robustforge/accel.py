@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -32,3 +32,13 @@ def under_vmap(x: Tensor) -> bool:
         return bool(torch._C._functorch.is_batchedtensor(x))
     except AttributeError:
         return True
+
+
+def runs_compiled(networks: nn.Module) -> bool:
+    """Whether any of the networks, or a function around them, goes through ``torch.compile``."""
+    return any(
+        hasattr(part, "_orig_mod")
+        or getattr(part, "_compiled_call_impl", None) is not None
+        or hasattr(vars(part).get("function"), "_torchdynamo_orig_callable")
+        for part in networks.modules()
+    )

@@ -1,9 +1,12 @@
 """The worst case over attacks: no weaker than any, sums of passes, honest traces."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from robustforge.attacks.apgd import APGD
+from robustforge.attacks.core.restarts import room_for
 from robustforge.attacks.ensemble import WorstCase
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.none import NoAttack
@@ -102,3 +105,24 @@ def test_configs_compose_and_build(compose):
     assert not any(a.give_up for a in auto.attacks.values())
     mixed = build(compose("attack=worst_case", "+attack@attack.attacks.square=square").attack)
     assert list(mixed.attacks) == ["apgd_ce", "cw_pgd", "square"]
+
+
+def test_few_images_run_more_side_by_side_where_there_is_room(victim, images):
+    """As in an ensemble that has broken most of a batch: the same answers in fewer, fuller passes."""
+    x, y = images[0][:4], images[1][:4]
+    sizes = []
+
+    def attacker_logits(given, label):
+        sizes.append(len(given))
+        return victim.attacker_logits(given, label)
+
+    surface = replace(victim, attacker_logits=attacker_logits)
+    attack = APGD(n_target_classes=6, loss="dlr", steps=4, precision="float32")
+    alone, passes = attack(surface, x, y, Threat("linf", 0.01)), len(sizes)
+    sizes.clear()
+    with room_for(24):
+        together = attack(surface, x, y, Threat("linf", 0.01))
+    assert len(sizes) < passes / 2
+    assert max(sizes) <= 24
+    torch.testing.assert_close(together.x_adv, alone.x_adv)
+    assert torch.equal(together.success, alone.success)

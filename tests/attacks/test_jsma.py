@@ -64,6 +64,25 @@ def test_relaxed_pairs_break_what_the_paper_gives_up():
     assert result.x_adv.flatten().tolist() == [1.0, 1.0, 0.0]
 
 
+def test_single_pixels_by_hand():
+    """Class 2 is aimed at: pixel 0 raises its logit most and class 1's more, pixels 1 and 2 nobody else's."""
+    surface = linear(
+        torch.tensor([[0.0, 0, 0, 0], [12.0, 0, 0, 0], [3.0, 2.0, 1.0, 0.5]]), torch.tensor([1.5, 0.0, 0.0])
+    )
+    x, y = torch.zeros(1, 1, 1, 4), torch.tensor([0])
+    attack = JSMA(precision="float32", selection="single", target=2)
+    result = attack(surface, x, y, FREE)
+    assert result.x_adv.flatten().tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert (int(result.backwards), int(result.forwards)) == (2, 4)  # one backward pass a step; two more verdicts
+    pairs = JSMA(precision="float32", target=2)(surface, x, y, FREE)
+    assert int(pairs.backwards) == 4
+    assert result.success.all()
+
+
+def test_single_pixels_owe_the_same():
+    check_properties(JSMA(gamma=0.02, selection="single", aim="best"), shapes=((3, 1, 28, 28), (2, 3, 17, 23)))
+
+
 def test_what_every_attack_owes():
     check_properties(JSMA(gamma=0.02), shapes=((3, 1, 28, 28), (2, 3, 17, 23)))
     check_properties(JSMA(gamma=0.02, theta=-0.3, aim="best", precision="bf16"), shapes=((1, 3, 17, 23),))

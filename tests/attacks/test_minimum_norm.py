@@ -166,3 +166,17 @@ def test_a_result_outside_the_ball_is_cut_to_it(victim, images):
         result = short(kind, 30)(victim, x, y, TIGHT[norm])
         assert (distance(result.x_adv, x, norm) <= TIGHT[norm].eps + 1e-4).all()
     assert FGSM()(victim, x, y, TIGHT["l1"]).success.sum() <= FMN(steps=30)(victim, x, y, TIGHT["l1"]).success.sum()
+
+
+@pytest.mark.parametrize("proximal", [proximal_l1, proximal_l2, proximal_linf])
+def test_iterations_approach_the_proximal_point(proximal):
+    generator = torch.Generator().manual_seed(0)
+    delta, metric = torch.randn(3, 20, generator=generator), torch.rand(3, 20, generator=generator) + 0.2
+    pull = torch.full((3, 1), 0.3)
+    exact = proximal(delta, metric, pull)
+    errors = [float((PDPGD(approaches=n)._near(proximal, delta, metric, pull) - exact).norm()) for n in (1, 5, 60)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3
+    assert torch.equal(PDPGD(approaches=0)._near(proximal, delta, metric, pull), exact)
+    usual = PDPGD()._near(proximal, delta, metric, pull)
+    assert torch.equal(usual, exact) == (proximal is not proximal_l1)

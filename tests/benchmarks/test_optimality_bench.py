@@ -41,19 +41,34 @@ def test_the_score_by_hand():
 
 
 def test_budgets_are_halved_for_each_image():
-    asked = victim(0.4, 0.1)
+    asked, network = _counted.counted(victim(0.4, 0.1))
 
     def attack(part, eps):
         x = part.x.clone()
         x[:, 0, 0, 0] += eps
         return x
 
-    found = optimality.halved(asked, attack, "linf", asked.network)
+    found = optimality.halved(asked, attack, "linf", network)
     assert found[0] == pytest.approx(0.1, abs=0.5 / 2**_contenders.ROUNDS)
     assert found[1] == pytest.approx(0.4, abs=0.5 / 2**_contenders.ROUNDS)
     assert (found > torch.tensor([0.1, 0.4])).all()
-    outside = optimality.halved(asked, lambda part, eps: attack(part, 2 * eps), "linf", asked.network)
+    outside = optimality.halved(asked, lambda part, eps: attack(part, 2 * eps), "linf", network)
     assert outside.isinf().all()
+
+
+@pytest.mark.parametrize(("each", "tries"), [(10, 7), (5, 14), (30, 7), (0, optimality.MOST_ROUNDS)])
+def test_whoever_spends_less_has_more_tries(each, tries):
+    asked, network = _counted.counted(victim(0.4, 0.1))
+    seen = []
+
+    def attack(part, eps):
+        seen.append(len(part.x))
+        for _ in range(each):
+            part.network(part.x)
+        return part.x
+
+    optimality.halved(asked, attack, "linf", network, passes=70)
+    assert sum(seen) == tries * 2
 
 
 def test_passes_are_counted():

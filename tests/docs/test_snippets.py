@@ -12,7 +12,8 @@ from robustforge.config.presets import find_preset
 from robustforge.config.resolvers import register
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+METHODS = sorted((ROOT / "src" / "robustforge" / "defenses").glob("*/README.md"))
+PAGES = [ROOT / "README.md", ROOT / "LEADERBOARD.md", *sorted((ROOT / "docs").glob("*.md")), *METHODS]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -26,7 +27,8 @@ def commands():
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words:
-                    yield pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
+                    name = page.parent.name if page in METHODS else page.stem
+                    yield pytest.param(words, id=f"{name}: {' '.join(words)}")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.stem)
@@ -52,7 +54,7 @@ def test_commands_are_known_and_compose(words):
         _compose(name, [re.sub("^protocol=paper$", "protocol=paper/memdef", _first(word)) for word in arguments])
     elif program == "scripts/reproduce.py":
         table = next((word for word in arguments if not word.startswith("--") and "=" not in word), None)
-        assert table is None or (ROOT / "conf" / "reproduce" / f"{table}.yaml").is_file()
+        assert table in (None, "all") or (ROOT / "conf" / "reproduce" / f"{table}.yaml").is_file()
     elif program.startswith(("scripts/", "examples/")) or program == ".ci/run":
         assert (ROOT / program).is_file()
     else:

@@ -38,6 +38,14 @@ def test_a_loop_makes_runs_and_cells():
     assert cells["copied", "0.10"].run == ()
 
 
+def test_a_profile_may_make_some_of_the_runs_and_state_its_time():
+    gpu = {"note": "one GPU", "overrides": ["size=2"], "runs": ["n4"], "minutes": 8}
+    spec = parse_table({**SMALL, "profiles": {**SMALL["profiles"], "gpu": gpu}}, "small.yaml")
+    assert (spec.runs_of("cpu"), spec.runs_of("gpu")) == (["n1", "n4"], ["n4"])
+    assert (spec.profiles["gpu"].minutes, spec.profiles["cpu"].minutes) == (8, None)
+    assert spec.overrides("n4", "gpu") == ["defenders=4", "shared=1", "size=2"]
+
+
 def test_loops_are_nested_and_their_variables_may_have_entries():
     given = {
         "group": {
@@ -91,6 +99,11 @@ def test_mistakes_in_loops_are_named():
         ),
         ({"profiles": {"cpu": {"note": "a", "overrides": [], "notes": "b"}}}, "'notes': did you mean 'note'?"),
         ({"profiles": {"cpu": {"overrides": []}}}, "Profile 'cpu' lacks 'note': add it."),
+        ({"profiles": {"gpus": {"note": "a", "overrides": []}}}, "There is no profile 'gpus': did you mean 'gpu'?"),
+        (
+            {"profiles": {"cpu": {"note": "a", "overrides": [], "runs": ["n5"]}}},
+            "no run 'n5': choose one of n1, n4.",
+        ),
         (
             {"rows": [{"label": "a", "run": "n11", "system": "mrr", "attack": "pgd"}]},
             "no run 'n11': did you mean 'n1'?",

@@ -85,6 +85,8 @@ def test_made_once_then_reused(run, weights):
     assert not any(p.requires_grad for p in first.defense.parameters())
     second = run(plain(8))
     assert [(r.name, r.key, r.reused) for r in second.reports] == [("undefended", first.reports[0].key, True)]
+    assert second.reports[0].made_in == first.reports[0].made_in, "what its training took, whichever run trained"
+    assert first.reports[0].made_in > 0
     assert second.fits == []
     assert same(weights(second.defense), trained)
     third = run(plain(8), store="elsewhere")

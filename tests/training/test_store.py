@@ -28,15 +28,16 @@ def test_only_the_committed_is_found(store):
     (workspace / "weights.safetensors").write_text("half")
     (workspace / "manifest.json").write_text("{}")  # even a manifest does not make it a product
     assert store.find("a", KEY) is None
-    artifact = store.commit("a", KEY, {"stage": "a"}, ("weights.safetensors",))
+    artifact = store.commit("a", KEY, {"stage": "a"}, ("weights.safetensors",), 2.5)
     found = store.find("a", KEY)
     assert found == artifact
+    assert found.seconds == 2.5
     assert found.key == KEY
     assert sorted(p.name for p in found.folder.iterdir()) == ["manifest.json", "weights.safetensors"]
     manifest = json.loads((found.folder / "manifest.json").read_text())
     digest = hashlib.sha256(b"half").hexdigest()
     files = {"weights.safetensors": digest}
-    assert manifest == {"key": KEY, "stage": "a", "code": code_state(), "files": files}
+    assert manifest == {"key": KEY, "stage": "a", "code": code_state(), "files": files, "seconds": 2.5}
     assert not found.by_other_code
     assert not workspace.exists()
     assert store.find("b", KEY) is None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.inputs import check_images
+from robustforge.attacks.core.restarts import room_for
 from robustforge.attacks.core.surface import Surface
 from robustforge.hints import check_fields
 from robustforge.randomness import SampleRandom
@@ -72,7 +73,8 @@ class WorstCase(Attack):
         for number, attack in enumerate(self.attacks.values()):
             rows = (~whole.success).nonzero().flatten()
             if len(rows) or not number:
-                whole = self._with(whole, attack, rows, (surface, x, y, threat, index, seed, threshold))
+                with room_for(len(x)):
+                    whole = self._with(whole, attack, rows, (surface, x, y, threat, index, seed, threshold))
         return whole
 
     def _with(self, whole: AttackResult, attack: Attack, rows: Tensor, given: _Given) -> AttackResult:

@@ -89,8 +89,8 @@ class _Aim(Iterates):
     """What a run carries."""
 
     goal: Tensor  # (m,) class aimed at
-    target: Tensor  # (m, P) derivatives of its logit
-    others: Tensor  # (m, P) derivatives of the sum of the other logits
+    target: Tensor  # (m, P) derivatives of its logit, or of its log-odds for single pixels
+    others: Tensor | None = None  # (m, P) derivatives of the sum of the other logits, for pairs
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,20 @@ class JSMA(BaseAttack):
         gamma: largest share of the pixels (channels counted singly) that may be changed, in (0, 1].
         aim: with ``target=None``, which class is aimed at while any wrong answer counts: ``next``, ``runner_up``, or
             ``best`` for all of them side by side, the first to fool (that is, with the fewest pixels) taken.
-        relax: where no pair raises the target and lowers the others, take the two pixels that raise the target's lead
-            over the others' mean most, as long as they raise it; False gives the image up, as in the paper.
+        selection: ``pair``, the two pixels of the largest saliency together (paper), or ``single``, the two that
+            each raise the log-odds of the target most, z_t - log sum of exp z_j of the others: half the backward
+            passes, and smaller perturbations.
+        relax: for pairs: where none raises the target and lowers the others, take the two pixels that raise the
+            target's lead over the others' mean most, as long as they raise it; False gives the image up, as in the
+            paper.
 
     Raises:
         UserError: settings under which it would do nothing.
 
     Notes:
-        Derivatives are of the logits, not of probabilities, which saturate. An L0 attack: pixels are changed by theta
+        Derivatives are of the logits, not of probabilities, which saturate; a logit alone (as ART has it for single
+        pixels) rises with pixels that raise its rivals more. Mean L2 on 64 digits of a robust small CNN: pairs 6.8,
+        single pixels 5.8, single pixels by the target's logit 7.1. An L0 attack: pixels are changed by theta
         whatever the budget is, and an image outside it is cut to it at the end. A pixel stays in the search until it is
         saturated. Images that the paper gives up are what other libraries' looser rules break: hence ``relax``.
     """
@@ -119,6 +125,7 @@ class JSMA(BaseAttack):
     theta: Annotated[float, Ge(-1), Le(1)] = 1.0
     gamma: PositiveShare = 1.0
     aim: Literal["next", "runner_up", "best"] = "runner_up"
+    selection: Literal["pair", "single"] = "pair"
     relax: bool = True
 
     def __post_init__(self) -> None:
@@ -141,22 +148,15 @@ class JSMA(BaseAttack):
             return nearest.result()
         rows, goal = self._goals(session, rows)
         x = session.x[rows]
-        runs, s, sign = Survivors(session, rows, x), _Aim(x, goal, x, x), 1.0 if self.theta > 0 else -1.0
+        runs, s = Survivors(session, rows, x), _Aim(x, goal, x)
         for _ in runs.steps(max(1, int(self.gamma * x[0].numel()) // 2)):
             s.target, s.others, logits = self._derivatives(session, s.x, runs.rows, s.goal)
             s = runs.judge(s, session.suspects(logits, runs.rows))
             if not len(runs.rows):
                 break
-            flat = s.x.flatten(1)
-            spent = flat >= 1 - _ROOM if self.theta > 0 else flat <= _ROOM
-            raises = (sign * s.target).masked_fill(spent, float("-inf"))
-            others = (sign * s.others).masked_fill(spent, float("inf"))
-            pairs, exists = best_pairs(raises, others)
-            if self.relax and not bool(exists.all()):
-                loose, found = leading_pairs(raises - others / (logits.shape[1] - 1))
-                pairs, exists = torch.where(exists[:, None], pairs, loose), exists | found
+            pairs, exists = self._chosen(s, logits.shape[1] - 1)
             step = torch.where(exists[:, None], self.theta, 0.0).expand(-1, 2)
-            s.x = flat.scatter_add(1, pairs, step).clamp(0, 1).view_as(s.x)
+            s.x = s.x.flatten(1).scatter_add(1, pairs, step).clamp(0, 1).view_as(s.x)
             s = runs.drop(s, ~exists)
         runs.judge(s)
         # of an image's aims that fool at the same step, the first is taken
@@ -172,20 +172,37 @@ class JSMA(BaseAttack):
         classes = likely_classes(session, None if self.aim == "best" else 1, rows)
         return rows.repeat_interleave(classes.shape[1]), classes.flatten()
 
-    @staticmethod
+    def _chosen(self, s: _Aim, rivals: int) -> tuple[Tensor, Tensor]:
+        """(pixels (m, 2) to change, (m,) bool: whether there are any); ``rivals`` is the number of other classes."""
+        sign, flat = 1.0 if self.theta > 0 else -1.0, s.x.flatten(1)
+        spent = flat >= 1 - _ROOM if self.theta > 0 else flat <= _ROOM
+        raises = (sign * s.target).masked_fill(spent, float("-inf"))
+        if s.others is None:
+            return leading_pairs(raises)
+        others = (sign * s.others).masked_fill(spent, float("inf"))
+        pairs, exists = best_pairs(raises, others)
+        if self.relax and not bool(exists.all()):
+            loose, found = leading_pairs(raises - others / rivals)
+            pairs, exists = torch.where(exists[:, None], pairs, loose), exists | found
+        return pairs, exists
+
     def _derivatives(
-        session: AttackSession, x_adv: Tensor, rows: Tensor, goal: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """((n, P) of the target's logit, (n, P) of the sum of the others', logits)."""
+        self, session: AttackSession, x_adv: Tensor, rows: Tensor, goal: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """((n, P) of the target's logit or log-odds, (n, P) of the sum of the others' for pairs, logits)."""
+        pair = self.selection == "pair"
 
         def values(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
             logits = session.surface.logits(leaf, session.y[rows]).float()
             target = logits.gather(1, goal[:, None]).squeeze(1)
-            return [target, logits.sum(1) - target], logits
+            if pair:
+                return [target, logits.sum(1) - target], logits
+            return [target - logits.scatter(1, goal[:, None], float("-inf")).logsumexp(1)], logits
 
-        (target, others), (gain, loss), logits = session.differentiate(x_adv, rows, values)
-        # the trace is of the first of an image's aims; the lead over the others' mean is what the saliency map raises
+        (target, *others), (gain, *loss), logits = session.differentiate(x_adv, rows, values)
+        # the trace is of the first of an image's aims; what is raised: the log-odds, or the lead over the others' mean
         first, rivals = torch.ones_like(rows, dtype=torch.bool), logits.shape[1] - 1
         first[1:] = rows[1:] != rows[:-1]
-        session.record(rows[first], (target - others / rivals)[first], (gain - loss / rivals)[first])
-        return target.flatten(1), others.flatten(1), logits.detach()
+        lead, value = (target - others[0] / rivals, gain - loss[0] / rivals) if pair else (target, gain)
+        session.record(rows[first], lead[first], value[first])
+        return target.flatten(1), others[0].flatten(1) if pair else None, logits.detach()

@@ -6,6 +6,7 @@ Every sample draws its own; windows are gathered and scattered, so that a move c
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,25 @@ DRAWS = 5  # uniform numbers a proposal takes, besides one a channel: two corner
 _TINY = 1e-12
 Start = Callable[[Tensor, Tensor, SampleRandom, float], Tensor]
 Propose = Callable[[Tensor, Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Proposals of one size: (best images, clean ones, draws) -> (proposals, positions that they change).
+
+    Attributes:
+        propose: see :func:`linf_propose`.
+        side: of the window, in pixels.
+        eps: budget.
+    """
+
+    propose: Propose
+    side: int
+    eps: float
+
+    def __call__(self, x: Tensor, clean: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images (n, C, H, W) and numbers (n, 5 + C)."""
+        return self.propose(x, clean, draw, self.side, self.eps)
 
 
 def linf_start(clean: Tensor, index: Tensor, random: SampleRandom, eps: float) -> Tensor:

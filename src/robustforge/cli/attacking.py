@@ -13,8 +13,9 @@ from robustforge.cli import pictures
 from robustforge.cli.job import Job
 from robustforge.cli.loggers import IMAGES, RunLoggers
 from robustforge.cli.robustbench import RobustBench
+from robustforge.config.dependence import digest_of
 from robustforge.config.identity import deciding
-from robustforge.config.run_folder import environment
+from robustforge.config.run_folder import environment, machine
 from robustforge.evaluation.facts import facts
 from robustforge.evaluation.runner import Evaluation
 from robustforge.files import plain, write_json, write_text
@@ -67,6 +68,8 @@ def attack_and_report(
     if distributed.rank() != 0:
         return None
     meta = facts(evaluation, diagnostics) | {
+        "depends": digest_of(cfg),
+        "machine": machine(job.device, cfg.get("threads")),
         "name": str(cfg.name),
         "seed": int(cfg.seed),
         "stages": [asdict(report) for report in reports],

@@ -1,4 +1,4 @@
-"""``scripts/reproduce.py <method>/<table> profile=cpu|paper``: trains and attacks what a paper's table needs.
+"""``scripts/reproduce.py <method>/<table> profile=cpu|gpu|paper``: trains and attacks what a paper's table needs.
 
 The table shows the paper's numbers beside ours. Stages that are in the store already are not trained again.
 """
@@ -8,76 +8,57 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from omegaconf import OmegaConf
 from rich.console import Console
 
+from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
+from robustforge.cli.reproduce_help import epilog
 from robustforge.cli.table_board import publish_table
+from robustforge.cli.table_states import lines, load, results_folder, tables
 from robustforge.config import slurm
 from robustforge.config.errors import explain
+from robustforge.config.identity import is_shown
 from robustforge.config.isolated import GROUP, clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
-from robustforge.config.resolvers import register
 from robustforge.interruption import Stopped, listening
+from robustforge.papers.compared import ComparedCell
 from robustforge.papers.comparison import compare
+from robustforge.papers.evidence import evidence_of, evidence_path, merged, read_evidence, write_evidence
 from robustforge.papers.figures import diagnostic_lines, draw
 from robustforge.papers.rendering import render, write
 from robustforge.papers.specification import TableSpec
-from robustforge.papers.table_file import parse_table
 from robustforge.records.table import Records, read_records
+from robustforge.reporting.result import read_result
 from robustforge.types import UserError
 
-EXAMPLES = (
-    "examples:",
-    "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
-    "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
-    "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
-    "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
-    "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
-    "",
-    "--help-all lists every table with its title, runs and profiles.",
-)
+OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
+OF_MACHINE = ("threads", "trainer.devices")
 
 
-def tables() -> list[str]:
-    """Names of the tables that can be reproduced."""
-    folder = config_folder() / "reproduce"
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
-def load(name: str) -> TableSpec:
-    """The specification of one table.
-
-    Raises:
-        UserError: there is no such table, or its file has a mistake.
-    """
-    if name not in tables():
-        raise UserError(f"There is no table '{name}': choose one of {', '.join(tables())}.")
-    register()
-    given: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "reproduce" / f"{name}.yaml"), resolve=True)
-    try:
-        return parse_table(given, f"conf/reproduce/{name}.yaml")
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: Sequence[str] | None = None) -> int:
+def reproduce(
+    name: str,
+    profile: str,
+    extra: Sequence[str],
+    root: Path,
+    only: Sequence[str] | None = None,
+    results: Path | None = None,
+) -> int:
     """Runs and compares one table.
 
     Args:
         name: ``<method>/<table>``.
-        profile: ``cpu`` or ``paper``.
+        profile: ``cpu``, ``gpu`` or ``paper``.
         extra: further overrides for every run.
         root: folder of the reproduction.
         only: run only these (of the others the existing results are shown, or that they were not run).
+        results: folder of the result files; None writes none.
 
     Returns:
         Number of runs that failed.
@@ -91,7 +72,7 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
     folder = root / name / profile
     records: dict[str, Records] = {}
     failed: dict[str, Any] = {}
-    for run in spec.runs:
+    for run in spec.runs_of(profile):
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
             code = _train([*spec.overrides(run, profile), *extra], folder / run)
@@ -106,7 +87,8 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
     if extra:
         header.append(f"Further overrides: {' '.join(extra)}.")
     header += diagnostic_lines(spec, records, folder)
-    cells = compare(spec, records | failed)
+    found = {run: read_result(folder / run) for run in records}
+    cells = compare(spec, {run: found[run] | {"records": records[run]} for run in records} | failed)
     console.print(render(cells, header))
     made = [*write(cells, folder, header), *draw(spec, records, folder)]
     for path in made:
@@ -114,16 +96,33 @@ def reproduce(name: str, profile: str, extra: Sequence[str], root: Path, only: S
     publish_table(name, profile, extra, folder, cells, made)
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
+    if results is not None and records:
+        console.print(f"wrote {_keep(results, name, profile, spec, extra, cells, found)}")
     return len(failed)
+
+
+def _keep(
+    results: Path,
+    name: str,
+    profile: str,
+    spec: TableSpec,
+    extra: Sequence[str],
+    cells: Sequence[ComparedCell],
+    found: Mapping[str, Any],
+) -> Path:
+    """Writes the table's result file, or what is new in it."""
+    path = evidence_path(results, name, profile)
+    content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
+    return write_evidence(path, merged(content, read_evidence(path), spec) if path.is_file() else content)
 
 
 def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only: Sequence[str]) -> None:
     """Refuses what the table does not have, and overrides that no run could read."""
     if profile not in spec.profiles:
         raise UserError(f"Table '{name}' has no profile '{profile}': choose one of {', '.join(spec.profiles)}.")
-    unknown = sorted(set(only) - set(spec.runs))
+    unknown = sorted(set(only) - set(spec.runs_of(profile)))
     if unknown:
-        raise UserError(f"Table '{name}' has no run '{unknown[0]}': choose one of {', '.join(spec.runs)}.")
+        raise UserError(f"Table '{name}' has no run '{unknown[0]}': choose one of {', '.join(spec.runs_of(profile))}.")
     try:
         OverridesParser.create().parse_overrides(list(extra))
     except OverrideParseException as error:
@@ -136,46 +135,70 @@ def _train(overrides: Sequence[str], folder: Path) -> int:
     return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
 
 
-def _examples() -> str:
-    """Names of the tables by method, and what is often asked for."""
-    groups: dict[str, list[str]] = {}
-    for name in tables():
-        method, _, table = name.rpartition("/")
-        groups.setdefault(method, []).append(table)
-    lines = [line for method, found in groups.items() for line in _wrapped(method, found)]
-    return "\n".join(["tables (<method>/<table>):", *lines, "", *EXAMPLES])
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="reproduce.py",
+        description="A paper's table beside ours, cell by cell, by one command.",
+        epilog=epilog(tables()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", nargs="?", help="<method>/<table>, see --list; or all: every one that is not fresh")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="profile=cpu|gpu|paper (default cpu); only=<patterns> of tables for 'all' and --list; "
+        "results_dir=<folder> for the result files; then overrides for every run",
+    )
+    parser.add_argument(
+        "--list", "--help-all", action="store_true", help="print the tables, their state and cost, and stop"
+    )
+    parser.add_argument("--runs", help="comma-separated: run only these")
+    parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
+    return parser.parse_intermixed_args()
 
 
-def _wrapped(method: str, found: Sequence[str]) -> list[str]:
-    return wrap(" ".join(found), 98, initial_indent=f"  {method:<14}", subsequent_indent=" " * 16)
+def _results(given: str | None, extra: Sequence[str]) -> Path | None:
+    """The folder of the result files; None: a table with other settings replaces the usual one only when told to."""
+    if given is not None:
+        return Path(given).expanduser()
+    return None if any(map(_decides, extra)) else results_folder()
+
+
+def _decides(override: str) -> bool:
+    """Whether an override is part of what a run is, not of where it lies or which machine it has."""
+    key = override.lstrip("+~").partition("=")[0]
+    return not is_shown(key) and key not in OF_MACHINE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    words = [word for word in (arguments.table, *arguments.overrides) if word is not None]
+    named = [word for word in words if "=" not in word]
+    given = dict(word.split("=", 1) for word in words if word.startswith(tuple(f"{name}=" for name in OWN)))
+    extra = [word for word in words if "=" in word and not word.startswith(tuple(f"{name}=" for name in OWN))]
+    extra += [word for word in named[1:] if word[:1] in "+~"]
+    patterns = [pattern for pattern in given.get("only", "").split(",") if pattern]
+    results = _results(given.get("results_dir"), extra)
+    if arguments.list or not named:
+        for line in lines(given.get("profile"), patterns, results or results_folder()):
+            print(line, flush=True)
+        return 0
+    only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
+    profile = given.get("profile", "cpu")
+    root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
+
+    def one(name: str) -> int:
+        return reproduce(name, profile, extra, root, only, results)
+
+    if named[0] == "all":
+        return all_tables.run_all(one, profile, patterns, results or results_folder())
+    return 1 if one(named[0]) else 0
 
 
 def main() -> None:
     """Console entry point."""
-    parser = argparse.ArgumentParser(
-        prog="reproduce.py",
-        description="A paper's table beside ours, cell by cell, by one command.",
-        epilog=_examples(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("table", nargs="?", help="<method>/<table>; see --list")
-    parser.add_argument("overrides", nargs="*", help="profile=cpu|paper (default cpu), then overrides for every run")
-    parser.add_argument("--list", "--help-all", action="store_true", help="print the tables and their runs, and stop")
-    parser.add_argument("--runs", help="comma-separated: run only these")
-    parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
-    arguments = parser.parse_intermixed_args()
-    if arguments.list or arguments.table is None:
-        for name in tables():
-            spec = load(name)
-            print(f"{name}: {spec.title}\n    runs: {', '.join(spec.runs)}; profiles: {', '.join(spec.profiles)}")
-        return
-    profiles = [item.removeprefix("profile=") for item in arguments.overrides if item.startswith("profile=")]
-    extra = [item for item in arguments.overrides if not item.startswith("profile=")]
-    only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
-    root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
     try:
         with listening(slurm.notice()):
-            sys.exit(1 if reproduce(arguments.table, (profiles or ["cpu"])[-1], extra, root, only) else 0)
+            sys.exit(_run(_arguments()))
     except Stopped as stop:
         sys.exit(stopped(stop))
     except UserError as error:

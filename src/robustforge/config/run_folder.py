@@ -118,6 +118,24 @@ def _differences(theirs: Any, ours: Any, prefix: str) -> list[str]:
     return [] if theirs == ours else [prefix.rstrip(".")]
 
 
+def cpu_name() -> str:
+    """What the processor calls itself, or its kind where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def machine(device: torch.device, threads: int | None) -> str:
+    """Where numbers were made: the GPU's name, or the processor's and how many threads it computed with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = threads or torch.get_num_threads()
+    return f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
     packages: dict[str, str | None] = {}
@@ -132,6 +150,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "cpu": platform.machine(),
+        "cpu_name": cpu_name(),
         "cpu_count": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": gpus,

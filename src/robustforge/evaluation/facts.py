@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from robustforge.data.reencoded import was_jpeg
 from robustforge.evaluation.runner import Evaluation
 from robustforge.fingerprint import code_state
 
@@ -18,6 +20,7 @@ def facts(evaluation: Evaluation, diagnostics: Mapping[str, float]) -> dict[str,
     """
     protocol = evaluation.protocol
     budget = protocol.budgets[-1]
+    data = evaluation.data
     return {
         "defense": evaluation.name,
         "seed": protocol.seed,
@@ -28,7 +31,9 @@ def facts(evaluation: Evaluation, diagnostics: Mapping[str, float]) -> dict[str,
         "protocol": protocol.name,
         "main_attack": None if protocol.main is None else protocol.main.name,
         "strict": protocol.strict,
-        "calibration_images": len(evaluation.data.calibration.labels),
+        "calibration_images": len(data.calibration.labels),
+        "data": {"name": data.name, "jpeg": was_jpeg(data.test.images.numpy()), "fingerprint": data.fingerprint},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "diagnostics": dict(diagnostics),
         "code": code_state(),
         "reused_from_other_code": evaluation.reused_from_other_code,

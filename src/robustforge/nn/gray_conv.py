@@ -36,7 +36,10 @@ class GrayConv2d(nn.Conv2d):
         batch, _, height, width = x.shape
         # one channel fits both layouts; said to be channels-last, all that follows is, and no layer has to reorder
         x = x.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
-        y: Tensor = _GrayConvolution.apply(x, self.weight, self.stride, self.padding)
+        if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+            y: Tensor = _GrayConvolution.apply(x, self.weight, self.stride, self.padding)
+        else:  # without the way back there is nothing to be quicker at, and a Function costs time of its own
+            y = F.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
 

@@ -38,6 +38,10 @@ class ComparedCell:
             missing or a run's records are not at hand.
         spread: half of the 95 % interval of ``ours`` over the runs of a row that averages several, points; else None.
         adapted_spread: likewise of ``adapted``.
+        violated: names of the indicators that speak against ``ours``.
+        adapted_violated: likewise against ``adapted``.
+        metric: what the numbers are, see :class:`robustforge.papers.specification.CellSpec`.
+        adapted_verdict: what a strict protocol calls ``adapted`` (``robust accuracy``, ``unreliable`` ...), else empty.
     """
 
     row: str
@@ -60,6 +64,10 @@ class ComparedCell:
     gap: Difference | None = None
     spread: float | None = None
     adapted_spread: float | None = None
+    violated: tuple[str, ...] = ()
+    adapted_violated: tuple[str, ...] = ()
+    adapted_verdict: str = ""
+    metric: str = "accuracy"
 
 
 def judge(paper: float | None, ours: float | None, metric: str) -> tuple[float | None, str]:

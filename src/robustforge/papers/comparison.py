@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from robustforge.papers.compared import ComparedCell, judge
+from robustforge.papers.costs import COSTS
 from robustforge.papers.lookup import COPIED, NOT_RUN, look_up
 from robustforge.papers.printed import load_paper_table, paper_row, paper_value
 from robustforge.papers.replicates import averaged
@@ -36,19 +37,23 @@ def compare(spec: TableSpec, results: Mapping[str, Any]) -> list[ComparedCell]:
     ready = {run: _as_result(result) for run, result in results.items()}
     cells = []
     for cell in spec.cells:
-        paper = _paper_value(cell)
+        paper = paper_number(cell)
         each = [_compare_one(replace(cell, run=(run,)), paper, ready) for run in cell.run]
+        if cell.partial:
+            each = [one for one in each if one.ours is not None] or each[:1]
         if not each:
             each = [_compare_one(cell, paper, ready)]
         cells.append(each[0] if len(each) == 1 else averaged(each, cell.metric))
     return cells
 
 
-def _paper_value(cell: CellSpec) -> float | None:
-    """The printed number in percent, or None."""
-    table = load_paper_table(cell.paper_table)
+def paper_number(cell: CellSpec) -> float | None:
+    """The printed number of a cell in percent, or None."""
     if cell.paper_row is None:
+        if cell.paper_table:
+            load_paper_table(cell.paper_table)  # refuses a name that is none
         return None
+    table = load_paper_table(cell.paper_table)
     row = paper_row(table, cell.paper_row)
     value = paper_value(row, cell.paper_key, cell.paper_index) if cell.paper_key else None
     return None if value is None else value * cell.paper_scale
@@ -70,7 +75,7 @@ def _compare_one(cell: CellSpec, paper: float | None, results: Mapping[str, Any]
     if ours.accuracy is None:
         verdict = COPIED if ours.reason == COPIED else NOT_RUN
     gap = None
-    if cell.run and not cell.adapted_run and cell.metric not in METRICS:
+    if cell.run and not cell.adapted_run and cell.metric not in (*METRICS, *COSTS):
         gap = _gap((results.get(cell.run[0]) or {}).get("records"), ours.cell, adapted.cell)
     return ComparedCell(
         row=cell.row,
@@ -91,6 +96,10 @@ def _compare_one(cell: CellSpec, paper: float | None, results: Mapping[str, Any]
         reason=ours.reason,
         adapted_reason=adapted.reason,
         gap=gap,
+        violated=tuple((ours.cell or {}).get("violated", ())),
+        adapted_violated=tuple((adapted.cell or {}).get("violated", ())),
+        adapted_verdict=(adapted.cell or {}).get("verdict") or "",
+        metric=cell.metric,
     )
 
 

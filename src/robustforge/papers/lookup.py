@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from robustforge.papers.costs import COSTS, cost
 from robustforge.papers.specification import AVERAGED, CellSpec
 from robustforge.records.metrics import METRICS, RISK, measure
 from robustforge.records.statistics import wilson
@@ -58,10 +59,13 @@ def _look_up_run(cell: CellSpec, results: Mapping[str, Any]) -> tuple[Found, Fou
     if result is None or "failed" in result:
         lost = COPIED if not cell.run else NOT_RUN if result is None else f"run failed: {result['failed']}"
         return (Found(reason=lost),) * 3
-    at_rate = [c for c in result["cells"] if c["system"] == cell.system and cell.rate in (None, c.get("rate"))]
+    at_rate = [c for c in result["cells"] if c["system"] == cell.system and _at_rate(c, cell)]
     mine = at_rate if cell.metric in METRICS else [_measured(c, cell, result["cells"]) for c in at_rate]
     if not mine:
         return (Found(reason=f"{NOT_RUN}: no system '{cell.system}'"),) * 3
+    if cell.metric in COSTS:
+        spent = Found(*cost(cell.metric, result, at_rate))
+        return spent, spent, spent
     clean = _one([c for c in mine if c["attack"] == CLEAN], "clean")
     if cell.attack == CLEAN and cell.metric != RISK:
         return clean, clean, clean
@@ -70,6 +74,9 @@ def _look_up_run(cell: CellSpec, results: Mapping[str, Any]) -> tuple[Found, Fou
         parts = result.get("records"), base.get("records"), cell.baseline_system
         found = Found(*measure(cell.metric, cell.selection, *parts))
         return clean, found, found
+    if cell.attack == WORST:
+        worst = _worst(cell, result, Found(reason="give eps"))
+        return clean, worst, worst
     candidates = [c for c in mine if c["attack"] == cell.attack and _in_budget(c, cell)]
 
     def on(surface: str) -> Found:
@@ -110,7 +117,7 @@ def _worst(cell: CellSpec, result: Mapping[str, Any], ours: Found) -> Found:
     """The worst case at the budget of the attack that was found, or else at the cell's own."""
     if cell.metric != "accuracy":
         return ours  # a worst case is taken over accuracies
-    worst = [c for c in result["worst_case"] if c["system"] == cell.system and cell.rate in (None, c.get("rate"))]
+    worst = [c for c in result["worst_case"] if c["system"] == cell.system and _at_rate(c, cell)]
     if ours.cell is not None:
         budget = [ours.cell.get(name) for name in _BUDGET]
         worst = [c for c in worst if [c.get(name) for name in _BUDGET] == budget]
@@ -119,6 +126,11 @@ def _worst(cell: CellSpec, result: Mapping[str, Any], ours: Found) -> Found:
     else:
         return ours  # neither names a budget: the worst case of another attack would be no answer
     return _one(worst, "any attack at this budget")
+
+
+def _at_rate(recorded: Cell, cell: CellSpec) -> bool:
+    """Whether a recorded cell is of the wanted false-positive rate; what never rejects is the same at every rate."""
+    return cell.rate is None or recorded.get("rate") in (cell.rate, None)
 
 
 def _in_budget(recorded: Cell, cell: CellSpec) -> bool:

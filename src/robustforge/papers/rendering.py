@@ -150,17 +150,22 @@ def _style(kind: str, cell: ComparedCell) -> str:
     return "bold" if kind.startswith("adapted") else ""
 
 
-def _markdown(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str:
+def markdown_rows(cells: Sequence[ComparedCell]) -> tuple[list[str], list[list[str]]]:
+    """(heading, rows) for :func:`robustforge.reporting.text.markdown_table`: up to three lines a row of the table."""
     rows = [
         [label if k == 0 else "", kind, *(words for _, words in values)]
         for label, lines in _rows(cells)
         for k, (kind, values) in enumerate(lines)
     ]
+    return ["row", "attack", *_columns(cells)], rows
+
+
+def _markdown(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str:
     head = [f"### {header_lines[0]}", *header_lines[1:]] if header_lines else []
     seeds = sorted({cell.seed for cell in cells if cell.seed is not None})
     sizes = sorted({cell.n for cell in cells if cell.n is not None})
     facts = f"Test images: {', '.join(map(str, sizes)) or MISSING}; seeds: {', '.join(map(str, seeds)) or MISSING}."
-    table = markdown_table(["row", "attack", *_columns(cells)], rows).rstrip()
+    table = markdown_table(*markdown_rows(cells)).rstrip()
     return "\n\n".join([*head, table, LEGEND, *_footnotes(cells), facts]) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from robustforge.papers.compared import ComparedCell, judge
@@ -35,7 +35,14 @@ def averaged(cells: Sequence[ComparedCell], metric: str) -> ComparedCell:
         avg_like_code=None,
         spread=_half(interval),
         adapted_spread=_half(adapted_interval),
+        violated=_union(cell.violated for cell in cells),
+        adapted_violated=_union(cell.adapted_violated for cell in cells),
+        adapted_verdict=cells[0].adapted_verdict if len({cell.adapted_verdict for cell in cells}) == 1 else "",
     )
+
+
+def _union(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for some in names for name in some))
 
 
 def _half(interval: tuple[float, float]) -> float:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from robustforge.papers.costs import COSTS
 from robustforge.papers.parsing import did_you_mean
 from robustforge.records.metrics import METRICS, Selection
 from robustforge.records.summary import WORST
 
+PROFILES = ("cpu", "gpu", "paper")
 AVERAGED = "averaged"
 FROM_RESULTS = ("accuracy", "error", "rejected", "auroc", "recovered", AVERAGED)
 FIGURE_KINDS = ("outcomes", "acceptance")
@@ -20,15 +22,22 @@ FIGURE_KINDS = ("outcomes", "acceptance")
 
 @dataclass(frozen=True)
 class Profile:
-    """How the table is run: ``cpu`` for two cores and an evening, ``paper`` for the paper's own settings.
+    """How the table is run.
+
+    ``cpu`` is for two cores and an evening, ``gpu`` for one data-center GPU and at most eight minutes, ``paper`` for
+    the paper's own settings.
 
     Attributes:
         note: what differs from the paper; printed above the table.
         overrides: of ``train.py``, after those of the run.
+        minutes: that the whole table is expected to take; None where nobody has measured it.
+        runs: names of the runs that are made; empty: all. Cells of the others are shown as not run.
     """
 
     note: str
     overrides: tuple[str, ...]
+    minutes: float | None = None
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Run:
     """One training and evaluation.
 
     Attributes:
-        overrides: of ``train.py``, in both profiles.
+        overrides: of ``train.py``, in all profiles.
         by_profile: further ones by profile, which come last.
         apart: whether the overrides of file and profile are not for this run (one of another defense).
     """
@@ -53,14 +62,14 @@ class CellSpec:
     Attributes:
         row: label of its row.
         column: label of its column.
-        paper_table: id of the table of printed numbers.
+        paper_table: id of the table of printed numbers; empty where no paper has any.
         paper_row: which of its rows (see :func:`robustforge.papers.printed.paper_row`); None where the paper has none.
         paper_key: which of the row's numbers; None where the paper prints none.
         paper_index: which of several budgets, where the paper lists them.
         paper_scale: factor that makes the paper's number percent.
         run: the run, or several that differ in their seed and are averaged; empty for a number that is only copied.
         system: which system of the run.
-        attack: its name, or ``clean``.
+        attack: its name, ``clean``, or ``worst_case`` over all that was recorded at ``eps``.
         paper_surface: the surface that the paper's protocol attacks.
         norm: of the budget; None where only one was recorded.
         eps: the budget in units of [0, 1] pixels; None where only one was recorded.
@@ -68,7 +77,8 @@ class CellSpec:
         metric: ``accuracy``; ``error`` (wrong and accepted); ``rejected``; ``auroc`` (of risk, changed images against
             clean ones, percent); ``recovered`` (accuracy on what the system ``direct`` rejects, of a system that keeps
             that one's other answers); ``averaged`` (mean of clean and attacked accuracy, which some released code
-            prints for the latter); or one of :func:`robustforge.records.metrics.measure`.
+            prints for the latter); one of :func:`robustforge.records.metrics.measure`, or of
+            :func:`robustforge.papers.costs.cost`.
         pool: further attacks, counted together with ``attack``.
         direct: see ``recovered``.
         baseline: the run by whose distortions ours are divided.
@@ -78,11 +88,12 @@ class CellSpec:
         adapted_attack: its attack, if another one.
         adapted_norm: the norm of its budget, if another one.
         adapted_eps: its budget, if another one.
+        partial: of several runs, average those that are at hand, rather than none.
     """
 
     row: str
     column: str
-    paper_table: str
+    paper_table: str = ""
     paper_row: str | Mapping[str, Any] | None = None
     paper_key: str | None = None
     paper_index: int | None = None
@@ -104,9 +115,10 @@ class CellSpec:
     adapted_attack: str | None = None
     adapted_norm: str | None = None
     adapted_eps: float | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
-        known = (*FROM_RESULTS, *METRICS)
+        known = (*FROM_RESULTS, *METRICS, *COSTS)
         if self.metric not in known:
             raise ValueError(f"There is no metric '{self.metric}'{did_you_mean(self.metric, known)}")
         if self.run and not (self.system and self.attack):
@@ -218,10 +230,16 @@ class TableSpec:
         shared = () if made.apart else self.profiles[profile].overrides
         return [*made.overrides, *shared, *made.by_profile.get(profile, ())]
 
+    def runs_of(self, profile: str) -> list[str]:
+        """Names of the runs that a profile makes, in the order in which they are made."""
+        wanted = self.profiles[profile].runs
+        return [run for run in self.runs if not wanted or run in wanted]
+
     def __post_init__(self) -> None:
         shown = {run for cell in self.cells for run in (*cell.run, cell.adapted_run, cell.baseline) if run}
         shown |= {panel.run for figure in self.figures for panel in figure.panels}
         shown |= {run for figure in self.curves for run in figure.runs.values()}
+        shown |= {run for profile in self.profiles.values() for run in profile.runs}
         shown |= {picture.rpartition("/")[0] for picture in self.pictures.values()}
         for run in sorted(shown):
             if run not in self.runs:

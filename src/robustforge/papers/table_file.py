@@ -8,12 +8,13 @@ tables have the run in the row and the attack in the column, and some the other 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from robustforge.papers.loops import expand
-from robustforge.papers.parsing import check_keys, parse
+from robustforge.papers.parsing import check_keys, did_you_mean, parse
 from robustforge.papers.specification import (
+    PROFILES,
     CellSpec,
     CurveFigure,
     CurvePanel,
@@ -50,11 +51,11 @@ class _File:
     """
 
     title: str
-    paper_table: str
     profiles: Mapping[str, Any]
     runs: Mapping[str, Any]
     rows: tuple[Any, ...]
     columns: tuple[Any, ...]
+    paper_table: str = ""
     note: str = ""
     overrides: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
@@ -99,7 +100,9 @@ def _parse_table(file: _File) -> TableSpec:
 
 def _profile(file: _File, name: str, given: Any) -> Profile:
     own = parse(Profile, given, f"Profile '{name}'")
-    return Profile(f"{own.note.strip()} {file.note}".strip(), (*file.overrides, *own.overrides))
+    if name not in PROFILES:
+        raise ValueError(f"There is no profile '{name}'{did_you_mean(name, PROFILES)}")
+    return replace(own, note=f"{own.note.strip()} {file.note}".strip(), overrides=(*file.overrides, *own.overrides))
 
 
 def _run(name: str, given: Mapping[str, Any], profiles: Mapping[str, Profile]) -> Run:

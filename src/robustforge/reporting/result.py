@@ -22,7 +22,8 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         source: records, or anything that ``read_records`` takes (a path, a run folder, a pyarrow table).
         meta: ``name``, ``seed``, ``split``, ``n_test``, ``protocol``, ``main_attack``, ``diagnostics``, ``stages``,
-            ``seconds``, ``versions``, ``code``, ``reused_from_other_code`` (labels of cells), ``random_systems`` (rows
+            ``seconds``, ``versions``, ``code``, ``data`` (name and fingerprint), ``date``, ``depends`` (digest of what
+            the numbers depend on), ``machine``, ``reused_from_other_code`` (labels of cells), ``random_systems`` (rows
             that answer the same image differently) and ``left_out`` (sentences on cells that could not differ) are
             copied. ``defense`` is the row name of the defense (default: the last system recorded), ``norm`` and ``eps``
             are the default budget (default: the only recorded one), ``rate`` the default false-positive rate. With
@@ -67,6 +68,10 @@ def make_result(source: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         "objective_of": objective_of,
         "versions": meta.get("versions", {}),
         "code": meta.get("code", {}),
+        "data": meta.get("data", {}),
+        "date": meta.get("date"),
+        "depends": meta.get("depends"),
+        "machine": meta.get("machine"),
         "reused_from_other_code": list(meta.get("reused_from_other_code", ())),
     }
     tidy: dict[str, Any] = plain(result)

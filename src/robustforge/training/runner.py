@@ -44,6 +44,7 @@ class StageReport:
         reused: whether the store already had it.
         seconds: spent on it in this run.
         other_code: whether the package's source was another one when it was made.
+        made_in: seconds that making it took, by whichever run did; None where that is not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class StageReport:
     reused: bool
     seconds: float
     other_code: bool = False
+    made_in: float | None = None
 
 
 @dataclass
@@ -132,7 +134,8 @@ class StageRunner:
                 self._make(stage, owner, key, artifacts)
                 distributed.barrier()
                 if main:
-                    self.store.commit(stage.name, key, description, _kept(stage, self.store.workspace(stage.name, key)))
+                    keep = _kept(stage, self.store.workspace(stage.name, key))
+                    self.store.commit(stage.name, key, description, keep, time.perf_counter() - started)
                 distributed.barrier()
         artifact = self.store.find(stage.name, key)
         assert artifact is not None
@@ -143,7 +146,7 @@ class StageRunner:
             self.reused(stage.name, artifact.folder)
         seconds = time.perf_counter() - started
         log.info("%s: %s %s in %.1f s", label, "reused" if reused else "made", key[:16], seconds)
-        return StageReport(stage.name, key, reused, seconds, artifact.by_other_code)
+        return StageReport(stage.name, key, reused, seconds, artifact.by_other_code, artifact.seconds)
 
     def _stored(self, stage: Stage, owner: Defense, key: str) -> tuple[Artifact | None, str]:
         """The product where the store has it, else what is wrong with it; a damaged one makes way for a new one."""

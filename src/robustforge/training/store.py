@@ -30,11 +30,13 @@ class Artifact:
         folder: where it lies.
         key: of its description.
         code: which code made it, see :func:`robustforge.fingerprint.code_state`.
+        seconds: that making it took, since it was last interrupted; None where an earlier version made it.
     """
 
     folder: Path
     key: str
     code: Mapping[str, Any]
+    seconds: float | None = None
 
     @property
     def by_other_code(self) -> bool:
@@ -124,7 +126,7 @@ class ArtifactStore:
         if manifest.get("key") != key or not isinstance(code, dict):
             raise DamagedError(f"'{path}' is damaged: it is not the manifest of this product.")
         check_files(folder, manifest.get("files"), path)
-        return Artifact(folder, key, code)
+        return Artifact(folder, key, code, manifest.get("seconds"))
 
     def folder(self, name: str, key: str) -> Path:
         """Where the product lies, or will lie."""
@@ -141,7 +143,9 @@ class ArtifactStore:
         (self.root / ".partial").mkdir(exist_ok=True)
         return self.root / ".partial" / f"{name}-{key[:16]}.lock"
 
-    def commit(self, name: str, key: str, description: dict[str, Any], keep: tuple[str, ...]) -> Artifact:
+    def commit(
+        self, name: str, key: str, description: dict[str, Any], keep: tuple[str, ...], seconds: float | None = None
+    ) -> Artifact:
         """Moves a workspace into place in one rename, with only the files ``keep`` and a manifest.
 
         Args:
@@ -149,20 +153,22 @@ class ArtifactStore:
             key: of the description.
             description: written as the manifest.
             keep: file names that make up the product.
+            seconds: that making it took.
         """
         workspace = self.workspace(name, key)
         for entry in workspace.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         files = hashes(workspace, keep)
-        write_json(workspace / MANIFEST, {"key": key, "code": code_state(), "files": files, **description})
+        made = {"key": key, "code": code_state(), "files": files, "seconds": seconds}
+        write_json(workspace / MANIFEST, {**made, **description})
         target = self.folder(name, key)
         if (target / MANIFEST).exists():  # made again
             shutil.rmtree(target)
         elif target.exists():
             set_aside(target, f"'{target}' has no manifest.")
         os.replace(workspace, target)
-        return Artifact(target, key, code_state())
+        return Artifact(target, key, code_state(), seconds)
 
 
 def save_modules(path: Path, owner: nn.Module, names: tuple[str, ...]) -> None:

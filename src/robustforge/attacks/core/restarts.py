@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from robustforge.attacks.core.session import AttackSession
 from robustforge.attacks.core.survivors import standing
+
+_ROOM: ContextVar[int] = ContextVar("room", default=0)
+
+
+@contextmanager
+def room_for(images: int) -> Iterator[None]:
+    """As many images fit into a pass of the attacks inside, which may be on few of them: they run more side by side."""
+    token = _ROOM.set(max(images, _ROOM.get()))
+    try:
+        yield
+    finally:
+        _ROOM.reset(token)
+
+
+def room(session: AttackSession) -> int:
+    """How many images fit into a pass: those of the session, or of the batch that its images are of."""
+    return max(len(session.x), _ROOM.get())
+
 
 # (rows (n,), number of the run) -> first iterates (n, C, H, W)
 Start = Callable[[Tensor, int], Tensor]
@@ -51,7 +71,7 @@ def in_rounds(
     rounds = [numbers for numbers in rounds if len(numbers)]
     for numbers in rounds:
         left = [rows[:0]]
-        for chunk in torch.split(rows, max(1, len(session.x) // len(numbers))) if len(rows) else ():
+        for chunk in torch.split(rows, max(1, room(session) // len(numbers))) if len(rows) else ():
             tiled = chunk.repeat(len(numbers))
             ends, fooled = run(torch.cat([start(chunk, number) for number in numbers]), tiled, numbers)
             if fooled is None:

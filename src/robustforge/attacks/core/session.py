@@ -17,6 +17,8 @@ from robustforge.attacks.core.finite import Finite
 from robustforge.attacks.core.geometry import inside
 from robustforge.attacks.core.inputs import check_images, check_labels, checked
 from robustforge.attacks.core.models import as_surface, as_threat
+from robustforge.attacks.core.passes import copied, derivative
+from robustforge.attacks.core.prepared import Prepared
 from robustforge.attacks.core.surface import Objective, Surface, fooled, frozen
 from robustforge.attacks.core.targets import choose_targets
 from robustforge.attacks.core.trace import TraceKeeper
@@ -65,6 +67,7 @@ class AttackSession:
             self.backwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             self._trace = TraceKeeper(len(x), x.device)
             self._finite = Finite(precision == "bf16" or (precision == "auto" and fast_bf16(x.device)), x.device)
+        self._prepared = Prepared(surface)
 
     def everyone(self) -> Tensor:
         """(B,) all rows."""
@@ -112,17 +115,11 @@ class AttackSession:
             not finite in float32 raise UserError.
         """
         leaf = x.detach().requires_grad_(True)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
-            values, logits = function(_copy(leaf))
-        gradients = []
-        for number, value in enumerate(values):
-            if value.requires_grad:  # else the surface does not depend on x at all: an honest zero
-                (gradient,) = torch.autograd.grad(
-                    value.sum(), leaf, retain_graph=number + 1 < len(values), allow_unused=True, materialize_grads=True
-                )
-                gradients.append(gradient.float().contiguous())
-            else:
-                gradients.append(torch.zeros_like(x))
+        with self._prepared.passing(self._finite.bf16, graph=True):
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
+                values, logits = function(copied(leaf))
+            self._prepared.led_to([*values, logits])
+            gradients = [derivative(value, leaf, number + 1 < len(values)) for number, value in enumerate(values)]
         self._count(self.forwards, rows, self.surface.draws)
         self._count(self.backwards, rows, self.surface.draws * len(gradients))
         if not self._finite.accepts(logits, *values, *gradients):
@@ -132,16 +129,18 @@ class AttackSession:
     @torch.no_grad()
     def logits(self, x: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:
         """(n, K) of the first view, in the attacker's precision (or ``exact``: float32), without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16 and not exact):
-            logits = self.surface.logits(_copy(x), self.y[rows]).float()
+        bf16 = self._finite.bf16 and not exact
+        with self._prepared.passing(bf16), torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits = self.surface.logits(copied(x), self.y[rows]).float()
         self._count(self.forwards, rows)
         return logits if self._finite.accepts(logits) else self.logits(x, rows)
 
     @torch.no_grad()
     def system_output(self, x: Tensor, rows: Tensor) -> DefenseOutput:
         """What the deployed system answers to (n, C, H, W), in the attacker's precision and without gradients."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._finite.bf16):
-            output = self.surface.system(_copy(x), self.y[rows])
+        bf16 = self._finite.bf16
+        with self._prepared.passing(bf16), torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            output = self.surface.system(copied(x), self.y[rows])
         self._count(self.forwards, rows)
         numbers = [values for values in (output.logits, output.risk) if values is not None]
         return output if self._finite.accepts(*numbers) else self.system_output(x, rows)
@@ -149,7 +148,7 @@ class AttackSession:
     @torch.no_grad()
     def classes(self) -> int:
         """Number of classes, by an uncounted pass of one image."""
-        return int(self.surface.logits(_copy(self.x[:1]), self.y[:1]).shape[1])
+        return int(self.surface.logits(copied(self.x[:1]), self.y[:1]).shape[1])
 
     def suspects(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: the attacker's own pass says that the goal is reached; worth asking the system."""
@@ -202,11 +201,6 @@ class AttackSession:
         """Enters one step of the rows (n,) into the trace: its gradient (n, C, H, W) and objective (n,)."""
         if self.tracing:
             self._trace.record(rows, gradient, value, self.backwards[rows] - 1)
-
-
-def _copy(x: Tensor) -> Tensor:
-    """What a network is given of images that are still needed, since it may write into its input; channels last."""
-    return x.clone(memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
 
 
 @contextmanager

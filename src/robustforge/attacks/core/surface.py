@@ -41,6 +41,7 @@ class Surface:
             the class (a mixture component).
         start: images to begin at, (target classes (n,), sample numbers (n,), restart) -> (n, C, H, W), which the
             attack projects onto its ball; None where the system offers none.
+        compiled: whether its passes are compiled, so that the weights in the networks must stay where they are.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Surface:
     draws: int = 1
     aimed: bool = False
     start: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    compiled: bool = False
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """The first view, (B, K)."""
@@ -150,7 +152,8 @@ def bpda(
 
 def compiled(surface: Surface, backend: str = "inductor") -> Surface:
     """The same surface with its differentiated part through ``torch.compile``; judging stays as it is."""
-    return replace(surface, attacker_logits=torch.compile(surface.attacker_logits, dynamic=True, backend=backend))
+    quick = torch.compile(surface.attacker_logits, dynamic=True, backend=backend)
+    return replace(surface, attacker_logits=quick, compiled=True)
 
 
 @torch.no_grad()

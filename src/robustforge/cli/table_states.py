@@ -1,0 +1,165 @@
+"""Which tables exist, which have been run, and which of their results no longer belong to this code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from robustforge.config.dependence import digest_today
+from robustforge.config.locate import config_folder
+from robustforge.config.resolvers import register
+from robustforge.papers.evidence import evidence_path, read_evidence, table_digest
+from robustforge.papers.specification import TableSpec
+from robustforge.papers.table_file import parse_table
+from robustforge.types import UserError
+
+
+@dataclass(frozen=True)
+class State:
+    """One profile of a table.
+
+    Attributes:
+        table: ``<method>/<table>``.
+        profile: its name.
+        word: ``never``, ``run``, or ``stale`` where a run, its settings, its source or the table's cells changed since.
+        reason: why it is stale, else empty.
+        when: date and commit, or empty.
+        minutes: that it took, else that it is expected to take; None where neither is known.
+        measured: whether ``minutes`` was measured.
+    """
+
+    table: str
+    profile: str
+    word: Literal["never", "run", "stale"]
+    reason: str = ""
+    when: str = ""
+    minutes: float | None = None
+    measured: bool = False
+
+    @property
+    def cost(self) -> str:
+        """The time as words."""
+        if self.minutes is None:
+            return "not measured"
+        return ("" if self.measured else "about ") + duration(self.minutes)
+
+
+def duration(minutes: float) -> str:
+    """A time as words: seconds, minutes or hours."""
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def tables(patterns: Sequence[str] = ()) -> list[str]:
+    """Names of the tables that can be reproduced.
+
+    Args:
+        patterns: such as ``memdef/*``; only tables that fit one of them. Empty: all.
+
+    Raises:
+        UserError: no table fits.
+    """
+    folder = config_folder() / "reproduce"
+    every = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    found = [name for name in every if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not found:
+        raise UserError(f"No table fits only={','.join(patterns)}: reproduce.py --list shows them all.")
+    return found
+
+
+def load(name: str) -> TableSpec:
+    """The specification of one table.
+
+    Raises:
+        UserError: there is no such table, or its file has a mistake.
+    """
+    if name not in tables():
+        raise UserError(f"There is no table '{name}': choose one of {', '.join(tables())}.")
+    register()
+    given: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "reproduce" / f"{name}.yaml"), resolve=True)
+    try:
+        return parse_table(given, f"conf/reproduce/{name}.yaml")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def results_folder() -> Path:
+    """Where result files lie: ``results`` of the checkout, or of the current folder for an installed package."""
+    root = config_folder().parent
+    return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "results"
+
+
+def state_of(table: str, profile: str, folder: Path) -> State:
+    """How one profile of a table stands.
+
+    Args:
+        table: ``<method>/<table>``.
+        profile: one of the table's.
+        folder: of the result files.
+    """
+    spec = load(table)
+    stated = spec.profiles[profile].minutes
+    path = evidence_path(folder, table, profile)
+    if not path.is_file():
+        return State(table, profile, "never", minutes=stated)
+    try:
+        content = read_evidence(path)
+    except ValueError as error:
+        return State(table, profile, "stale", str(error), minutes=stated)
+    reason = next(_changes(spec, profile, content), "")
+    cost = content["seconds"] / 60
+    return State(table, profile, "stale" if reason else "run", reason, _when(content), cost, True)
+
+
+def states(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[State]:
+    """All tables that fit, one after the other: those of one profile, or every profile that a table has."""
+    for name in tables(patterns):
+        for one in load(name).profiles:
+            if profile in (None, one):
+                yield state_of(name, one, folder)
+
+
+def lines(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[str]:
+    """What ``--list`` prints, table by table."""
+    for name in tables(patterns):
+        spec = load(name)
+        yield f"{name}: {spec.title}"
+        drawn = [figure.file for figure in spec.figures] + [figure.file for figure in spec.curves]
+        drawn += ["roc.png"] * spec.roc
+        yield f"    runs: {', '.join(spec.runs)}" + (f"; figures: {', '.join(drawn)}" if drawn else "")
+        for state in states(profile, [name], folder):
+            words = [state.word, *(word for word in (state.when, state.cost, state.reason) if word)]
+            yield f"    profile={state.profile}: {', '.join(words)}"
+
+
+def _changes(spec: TableSpec, profile: str, content: dict[str, Any]) -> Iterator[str]:
+    """What is not as it was when the file was written."""
+    if content["depends"] != table_digest(spec):
+        yield "other cells are shown now"
+    for run in spec.runs_of(profile):
+        if run not in content["runs"]:
+            yield f"run '{run}' is missing"
+    for run, entry in content["runs"].items():
+        if run not in spec.runs:
+            continue
+        try:
+            today = digest_today([*spec.overrides(run, profile), *content["overrides"]])
+        except HydraException:  # a setting that it gives is no more
+            today = None
+        if entry["depends"] != today:
+            yield f"settings or source of run '{run}' changed"
+
+
+def _when(content: dict[str, Any]) -> str:
+    runs = content["runs"].values()
+    dates = sorted(str(run["date"])[:10] for run in runs)
+    made = [((run["commit"] or run["version"] or "?")[:9], bool(run["modified"])) for run in runs]
+    words = dict.fromkeys(commit + " with changes" * modified for commit, modified in made)
+    return f"{dates[-1]}, commit {' and '.join(words)}" if dates else ""

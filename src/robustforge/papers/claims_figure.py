@@ -1,0 +1,83 @@
+"""The pictures of the documents: what the papers print, and what an adapted attack leaves of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustforge.papers.evidence import cells_of, evidence_path, read_evidence
+from robustforge.papers.headlines import beside, read_headlines
+from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
+from robustforge.reporting.text import MISSING
+
+_MARK = "<!-- robustforge-data: "
+_KINDS = (("printed", MUTED), ("ours, its protocol", MAIN_COLOR), ("ours, adapted attack", WORST_COLOR))
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One picture: a label for each group of three numbers (printed, ours, adapted; None where missing)."""
+
+    title: str
+    groups: Mapping[str, Sequence[float | None]]
+
+    @property
+    def text(self) -> str:
+        """All that is shown, as one line."""
+        return json.dumps({"title": self.title, "groups": self.groups})
+
+
+def first_page(results: Path) -> Bars:
+    """One number of each paper."""
+    groups = {}
+    for one in read_headlines():
+        found = beside(one, results)
+        groups[f"{one.name}:\n{one.claim}"] = _rounded(found.paper, found.ours, found.adapted)
+    return Bars("", groups)
+
+
+def of_method(method: str, results: Path) -> Bars | None:
+    """The rows of the table that a method's headline is from, in its column; None where that was not run."""
+    for one in read_headlines():
+        path = evidence_path(results, one.table, one.profile)
+        if one.method == method and path.is_file():
+            cells = [
+                cell for cell in cells_of(read_evidence(path)) if cell.column == one.column and cell.ours is not None
+            ]
+            groups = {cell.row: _rounded(cell.paper, cell.ours, cell.adapted) for cell in cells}
+            return Bars(f"{one.table}, {one.column}", groups)
+    return None
+
+
+def is_drawn(path: Path, bars: Bars) -> bool:
+    """Whether a picture shows these numbers."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.partition(_MARK)[2].partition(" -->")[0] == bars.text
+
+
+def draw(path: Path, bars: Bars) -> None:
+    """Draws a picture as SVG, with its numbers in a comment; makes its folder."""
+    with drawing(9, 0.9 + 0.7 * len(bars.groups)) as figure:
+        axes = figure.subplots()
+        for place, numbers in enumerate(bars.groups.values()):
+            for k, ((label, color), value) in enumerate(zip(_KINDS, numbers, strict=True)):
+                height = place + 0.27 * (k - 1)
+                axes.barh(height, value or 0, 0.25, color=color, label=label if place == 0 else None)
+                words = MISSING if value is None else f"{value:.1f}"
+                axes.text((value or 0) + 1, height, words, va="center", fontsize=7)
+        axes.set_yticks(range(len(bars.groups)), list(bars.groups), fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 108)
+        axes.set_xlabel("percent")
+        axes.set_title(bars.title)
+        figure.legend(loc="outside upper center", ncol=3, fontsize=7)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("<svg ", f"{_MARK}{bars.text} -->\n<svg ", 1), encoding="utf-8")
+
+
+def _rounded(*values: float | None) -> list[float | None]:
+    return [None if value is None else round(value, 2) for value in values]

@@ -1,0 +1,89 @@
+"""One number of each paper: what is claimed, what its own protocol gives here, and what an adapted attack leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustforge.papers.compared import ComparedCell
+from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
+from robustforge.papers.parsing import parse
+from robustforge.papers.printed import load_paper_table, paper_row, paper_value
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number of one paper.
+
+    Attributes:
+        method: its folder.
+        name: in words.
+        claim: what the number is.
+        table: ``<method>/<table>`` that has ours.
+        row: label of its row there.
+        column: label of its column.
+        printed: where the paper's number is: ``table``, ``row``, ``key``, ``index`` and ``scale``; with ``rest`` it is
+            what the printed one leaves of 100.
+        adapted_row: label of the row with the adapted attack, if another one.
+        profile: of the table.
+    """
+
+    method: str
+    name: str
+    claim: str
+    table: str
+    row: str
+    column: str
+    printed: Mapping[str, Any]
+    adapted_row: str | None = None
+    profile: str = USUAL
+
+    @property
+    def paper(self) -> float | None:
+        """The printed number, in percent."""
+        row = paper_row(load_paper_table(self.printed["table"]), self.printed["row"])
+        value = paper_value(row, self.printed["key"], self.printed.get("index"))
+        if value is None:
+            return None
+        return 100 - value if self.printed.get("rest") else value * self.printed.get("scale", 1)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The three numbers, in percent; None where the table was not run. ``n`` and ``adapted_n`` are test images."""
+
+    paper: float | None
+    ours: float | None = None
+    adapted: float | None = None
+    n: int = 0
+    adapted_n: int = 0
+
+
+def read_headlines() -> list[Headline]:
+    """The numbers of ``headlines.yaml``."""
+    text = (resources.files("robustforge") / "papers" / "headlines.yaml").read_text(encoding="utf-8")
+    return [parse(Headline, given, "A headline") for given in yaml.safe_load(text)]
+
+
+def beside(headline: Headline, results: Path) -> Beside:
+    """The paper's number with ours from the result file."""
+    path = evidence_path(results, headline.table, headline.profile)
+    cells = cells_of(read_evidence(path)) if path.is_file() else []
+    ours = _cell(cells, headline.row, headline.column)
+    adapted = _cell(cells, headline.adapted_row or headline.row, headline.column)
+    return Beside(
+        headline.paper,
+        ours.ours if ours else None,
+        adapted.adapted if adapted else None,
+        (ours.n if ours else None) or 0,
+        (adapted.adapted_n if adapted else None) or 0,
+    )
+
+
+def _cell(cells: list[ComparedCell], row: str, column: str) -> ComparedCell | None:
+    return next((cell for cell in cells if (cell.row, cell.column) == (row, column)), None)

@@ -1,0 +1,139 @@
+"""Tables in documents: markers, what they show, and that the repository's own documents are fresh."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up import table
+from test_evidence import SPEC, content, result, spec
+
+from robustforge.cli import documents
+from robustforge.cli.table_states import load, tables
+from robustforge.papers import claims_figure
+from robustforge.papers.documents import fill, parse_marker
+from robustforge.papers.evidence import write_evidence
+from robustforge.papers.headlines import Headline, read_headlines
+
+__all__ = ["result", "spec"]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = "# Page\n\nBefore.\n\n<!-- results: {} -->\nold\n<!-- end of results -->\n\nAfter.\n"
+
+
+@pytest.fixture
+def results(spec, result, tmp_path):
+    write_evidence(tmp_path / "made" / "up.json", content(spec, a=result, b=result))
+    return tmp_path
+
+
+def test_a_table_is_written_between_its_markers(results):
+    text = fill(PAGE.format("made/up"), results, "page.md").text
+    assert text.startswith(
+        "# Page\n\nBefore.\n\n<!-- results: made/up -->\n\n`python scripts/reproduce.py made/up profile=cpu`"
+    )
+    assert text.endswith("<!-- end of results -->\n\nAfter.\n")
+    assert "old" not in text
+    assert "| first | paper | 92.36 | 89.97 |" in text
+    assert "data: CIFAR-10 (JPEG); test images: 10; seeds: 3; version 1, commit ccccccccc; 2026-01-02" in text
+    assert fill(text, results, "page.md").text == text, "the same again changes nothing"
+
+
+def test_a_table_without_a_file_says_how_to_make_one(results):
+    written = fill(PAGE.format("made/other profile=gpu"), results, "page.md")
+    assert (
+        "Not run on this version; `python scripts/reproduce.py made/other profile=gpu` makes this table."
+        in written.text
+    )
+    assert (written.tables, written.missing) == (["made/other"], ["made/other"])
+
+
+def test_one_line_and_some_rows_and_columns(results):
+    text = fill(PAGE.format("made/up one_line rows='first;mean' columns=PGD"), results, "page.md").text
+    assert "| first | 90.0 (60 to 98) |" in text
+    assert "| mean | 90.0 ±0.0 |" in text
+    assert "second" not in text
+    assert "Clean" not in text
+
+
+def test_an_indicator_leaves_a_star(results, result):
+    worst = [cell | {"violated": ["zero gradients"]} for cell in result["worst_case"]]
+    made = content(table(SPEC), a=result | {"worst_case": worst}, b=result)
+    write_evidence(results / "made" / "up.json", made)
+    assert "| first | 90.0 (60 to 98) * |" in fill(PAGE.format("made/up one_line columns=PGD"), results, "page.md").text
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("made/up profil=gpu", "page.md: 'profil=gpu' in a marker is none of profile="),
+        ("made/up rows=fist", "page.md: table made/up has no 'fist': it has copied, first"),
+    ],
+)
+def test_mistakes_in_markers_are_sentences(what, message, results):
+    with pytest.raises(ValueError, match=message):
+        fill(PAGE.format(what), results, "page.md")
+
+
+def test_a_marker_without_an_end_is_an_error(results):
+    with pytest.raises(ValueError, match="page.md: .* has no '<!-- end of results -->'"):
+        fill("<!-- results: made/up -->\nold\n", results, "page.md")
+
+
+def test_the_documents_of_the_repository_are_fresh():
+    found = documents.stale(ROOT, ROOT / "results")
+    assert found == [], "python scripts/documents.py writes them"
+
+
+def test_markers_name_tables_profiles_rows_and_columns_that_exist():
+    seen = set()
+    for path in documents.documents(ROOT):
+        for line in path.read_text().splitlines():
+            if line.startswith("<!-- results: "):
+                marker = parse_marker(line[len("<!-- results: ") : -len(" -->")], path.name)
+                if marker.name.startswith(("headlines", "picture/")):
+                    continue
+                seen.add(marker.name)
+                assert marker.name in tables(), path
+                assert marker.profile in load(marker.name).profiles, path
+    assert len(seen) > 10
+
+
+def test_every_method_has_a_page_and_its_tables_are_shown():
+    methods = {name.split("/")[0] for name in tables()} - {"leaderboard"}
+    for method in methods:
+        page = ROOT / "src" / "robustforge" / "defenses" / method / "README.md"
+        text = page.read_text()
+        assert text.count("## ") >= 4, page
+        assert f"results: {method}/" in text, page
+
+
+def test_headlines_are_cells_of_tables():
+    for headline in read_headlines():
+        spec = load(headline.table)
+        assert headline.paper is not None
+        for row in (headline.row, headline.adapted_row or headline.row):
+            assert any((cell.row, cell.column) == (row, headline.column) for cell in spec.cells), headline
+
+
+def test_a_picture_is_stale_when_its_numbers_are_others(tmp_path):
+    picture, bars = tmp_path / "new" / "claims.svg", claims_figure.first_page(tmp_path)
+    assert not claims_figure.is_drawn(picture, bars)
+    claims_figure.draw(picture, bars)
+    assert claims_figure.is_drawn(picture, bars)
+    assert [numbers[1:] for numbers in bars.groups.values()] == [[None, None]] * 5, "nothing was run here"
+    label = next(iter(bars.groups))
+    assert not claims_figure.is_drawn(picture, replace(bars, groups={**bars.groups, label: [89.8, 70.0, 1.0]}))
+
+
+def test_a_method_has_a_picture_once_its_table_was_run(spec, result, tmp_path, monkeypatch):
+    one = Headline("made", "Made up", "accuracy", "made/up", "first", "PGD", {})
+    monkeypatch.setattr(claims_figure, "read_headlines", lambda: [one])
+    page = PAGE.format("picture/made")
+    assert "was not run" in fill(page, tmp_path, "page.md").text
+    write_evidence(tmp_path / "made" / "up.json", content(spec, a=result, b=result))
+    bars = claims_figure.of_method("made", tmp_path)
+    assert bars.groups == {"first": [89.97, 90.0, 40.0], "second": [89.97, 90.0, 40.0], "mean": [None, 90.0, 40.0]}
+    assert "(../../../../docs/figures/made.svg)" in fill(page, tmp_path, "page.md").text
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -1,0 +1,172 @@
+"""Result files: what is in them, that they are stable, and how a new one takes over what it lacks."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+from made_up import table
+
+from robustforge.papers.comparison import compare
+from robustforge.papers.evidence import (
+    cells_of,
+    data_name,
+    evidence_of,
+    evidence_path,
+    merged,
+    read_evidence,
+    table_digest,
+    write_evidence,
+)
+from robustforge.papers.rendering import render
+from robustforge.reporting.result import make_result
+
+SPEC = {
+    "title": "Made-up table",
+    "paper_table": "memdef_table1",
+    "diagnostics": ["leak"],
+    "rows": [
+        {
+            "label": "first",
+            "paper_row": "Memory-Defense",
+            "run": "a",
+            "system": "memdef",
+            "paper_surface": "slot_given",
+        },
+        {
+            "label": "second",
+            "paper_row": "Memory-Defense",
+            "run": "b",
+            "system": "memdef",
+            "paper_surface": "slot_given",
+        },
+        {"label": "mean", "run": ["a", "b"], "system": "memdef", "paper_surface": "slot_given"},
+        {"label": "copied", "paper_row": "PixelDefend"},
+    ],
+    "columns": [
+        {"label": "Clean", "paper_key": "CLEAN", "attack": "clean"},
+        {"label": "PGD", "paper_key": "PGD", "paper_index": 0, "attack": "pgd", "eps": 9 / 255},
+    ],
+}
+STAGE = {"name": "memory", "key": "k" * 64, "reused": True, "seconds": 0.1, "other_code": False, "made_in": 60.0}
+
+
+@pytest.fixture
+def spec():
+    return table(SPEC)
+
+
+@pytest.fixture
+def result(small, meta):
+    more = {
+        "protocol": "paper/memdef",
+        "strict": True,
+        "depends": "0123456789abcdef",
+        "data": {"name": "cifar10", "jpeg": True, "fingerprint": "f" * 64},
+        "machine": "a machine, 2 threads",
+        "date": "2026-01-02T03:04:05+00:00",
+        "code": {"version": "1", "commit": "c" * 40, "modified": False, "source": "s"},
+        "stages": [STAGE],
+        "diagnostics": {"leak": 0.25, "other": 1.0},
+    }
+    return make_result(small, meta | more)
+
+
+def content(spec, **results):
+    return evidence_of("made/up", "cpu", spec, [], compare(spec, results), results)
+
+
+def at(made, row, column):
+    return next(cell for cell in made["cells"] if (cell["row"], cell["column"]) == (row, column))
+
+
+def test_a_file_has_all_that_a_reader_asks_for(spec, result):
+    made = content(spec, a=result, b=result)
+    run = made["runs"]["a"]
+    assert run["data"] == {"name": "CIFAR-10 (JPEG)", "fingerprint": "f" * 64}
+    assert (run["protocol"], run["seed"], run["version"], run["commit"], run["modified"]) == (
+        *("paper/memdef", 3, "1"),
+        *("c" * 40, False),
+    )
+    assert run["stages"] == {"memory": "k" * 16}
+    assert run["training_seconds"] == {"memory": 60.0}
+    assert run["diagnostics"] == {"leak": 0.25}
+    assert made["seconds"] == 60, "a stage that both runs share is counted once"
+    cell = at(made, "first", "PGD")
+    assert (cell["paper"], cell["ours"], cell["adapted"], cell["n"]) == (89.97, 90.0, 40.0, 10)
+    assert cell["ours_interval"] == [59.585, 98.2124]
+    assert cell["adapted_verdict"] == "robust accuracy"
+    assert made["cells"][0].get("violated") is None, "what is empty is left out"
+    assert at(made, "copied", "Clean")["verdict"] == "copied from the paper"
+
+
+def test_what_is_written_is_read_again_and_shows_the_same_table(spec, result, tmp_path):
+    made = content(spec, a=result, b=result)
+    path = write_evidence(tmp_path / "made" / "up.json", made)
+    assert read_evidence(path) == json.loads(json.dumps(made))
+    assert path.read_text().count("\n") < 30, "one line a run and a cell"
+    shown = [render(cells) for cells in (cells_of(read_evidence(path)), compare(spec, {"a": result, "b": result}))]
+    assert [list(column.cells) for column in shown[0].columns] == [list(column.cells) for column in shown[1].columns]
+    path.write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match="run 'scripts/reproduce.py' for it again"):
+        read_evidence(path)
+
+
+def test_what_speaks_against_a_number_stands_beside_it(spec, result):
+    worst = [cell | {"violated": ["zero gradients"], "verdict": "unreliable"} for cell in result["worst_case"]]
+    made = content(spec, a=result, b=result | {"worst_case": worst})
+    assert at(made, "second", "PGD")["adapted_violated"] == ["zero gradients"]
+    assert at(made, "second", "PGD")["adapted_verdict"] == "unreliable"
+    assert "adapted_verdict" not in at(made, "mean", "PGD"), "the two runs have no common verdict"
+    assert at(made, "mean", "PGD")["adapted_violated"] == ["zero gradients"]
+    assert cells_of(made)[3].adapted_violated == ("zero gradients",)
+
+
+def test_the_profile_is_in_the_name_unless_it_is_the_usual_one(tmp_path):
+    assert evidence_path(tmp_path, "cae/table2", "cpu") == tmp_path / "cae" / "table2.json"
+    assert evidence_path(tmp_path, "cae/table2", "gpu") == tmp_path / "cae" / "table2.gpu.json"
+
+
+def test_names_of_data():
+    assert data_name({"name": "mnist", "jpeg": False}) == "MNIST"
+    assert data_name({"name": "mine"}) == "mine"
+
+
+def test_the_same_again_changes_nothing(spec, result):
+    first = content(spec, a=result, b=result)
+    again = content(spec, **{run: result | {"date": "later", "machine": "another"} for run in "ab"})
+    assert merged(again, first, spec) == first
+
+
+def test_runs_that_are_not_at_hand_are_taken_from_the_old_file(spec, result):
+    both = content(spec, a=result, b=result)
+    alone = merged(content(spec, a=result), both, spec)
+    assert alone == both
+    other = result | {"depends": "another", "cells": [cell | {"accuracy": 12.0} for cell in result["cells"]]}
+    mixed = merged(content(spec, b=other), both, spec)
+    assert mixed["runs"]["a"] == both["runs"]["a"]
+    assert at(mixed, "first", "PGD") == at(both, "first", "PGD")
+    assert at(mixed, "second", "PGD")["ours"] == 12.0
+    assert at(mixed, "mean", "PGD")["verdict"] == "not run", "a mean of an old and a new run is no mean"
+
+
+def test_other_overrides_make_another_file(spec, result):
+    old = content(spec, a=result, b=result)
+    new = {**content(spec, a=result), "overrides": ["seed=1"]}
+    assert merged(new, old, spec) == new
+
+
+def test_new_numbers_of_the_same_run_come_with_their_own_date(spec, result):
+    old = content(spec, a=result, b=result)
+    changed = copy.deepcopy(result) | {"date": "later"}
+    for cell in changed["cells"]:
+        cell["accuracy"] = 1.0
+    made = merged(content(spec, a=changed, b=result), old, spec)
+    assert made["runs"]["a"]["date"] == "later"
+    assert at(made, "first", "PGD")["ours"] == 1.0
+
+
+def test_the_digest_of_a_table_goes_by_its_cells(spec):
+    assert table_digest(spec) == table_digest(table(SPEC, title="Another title"))
+    fewer = replace(spec, cells=spec.cells[1:])
+    assert table_digest(fewer) != table_digest(spec)
