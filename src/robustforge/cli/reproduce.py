@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,7 +19,6 @@ from rich.console import Console
 
 from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
-from robustforge.cli.reproduce_help import epilog
 from robustforge.cli.table_board import publish_table
 from robustforge.cli.table_states import lines, load, results_folder, tables
 from robustforge.config import slurm
@@ -40,6 +40,17 @@ from robustforge.types import UserError
 
 OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
 OF_MACHINE = ("threads", "trainer.devices")
+EXAMPLES = (
+    "examples:",
+    "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
+    "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
+    "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
+    "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
+    "  reproduce.py all profile=cpu only=cae/*,mrr/*       every table that is not fresh, with its time",
+    "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
+    "",
+    "--list says of every table what is known of it: never run, run, or stale, with its cost.",
+)
 
 
 def reproduce(
@@ -135,11 +146,25 @@ def _train(overrides: Sequence[str], folder: Path) -> int:
     return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
 
 
+def _examples() -> str:
+    """Names of the tables by method, and what is often asked for."""
+    groups: dict[str, list[str]] = {}
+    for name in tables():
+        method, _, table = name.rpartition("/")
+        groups.setdefault(method, []).append(table)
+    lines = [line for method, found in groups.items() for line in _wrapped(method, found)]
+    return "\n".join(["tables (<method>/<table>):", *lines, "", *EXAMPLES])
+
+
+def _wrapped(method: str, found: Sequence[str]) -> list[str]:
+    return wrap(" ".join(found), 98, initial_indent=f"  {method:<14}", subsequent_indent=" " * 16)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="reproduce.py",
         description="A paper's table beside ours, cell by cell, by one command.",
-        epilog=epilog(tables()),
+        epilog=_examples(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", nargs="?", help="<method>/<table>, see --list; or all: every one that is not fresh")

@@ -134,8 +134,8 @@ class StageRunner:
                 self._make(stage, owner, key, artifacts)
                 distributed.barrier()
                 if main:
-                    keep = _kept(stage, self.store.workspace(stage.name, key))
-                    self.store.commit(stage.name, key, description, keep, time.perf_counter() - started)
+                    kept = _kept(stage, self.store.workspace(stage.name, key))
+                    self.store.commit(stage.name, key, description, kept, time.perf_counter() - started)
                 distributed.barrier()
         artifact = self.store.find(stage.name, key)
         assert artifact is not None
