@@ -296,12 +296,13 @@ class Pushed(PlainClassifier):
             self.seen.num_batches_tracked += len(batch.y)
 
 
-def test_a_victim_that_is_a_defense_comes_from_the_store(run, weights):
+@pytest.mark.parametrize("init", ["fresh", "victim"])
+def test_a_victim_that_is_a_defense_comes_from_the_store(run, weights, init):
     def victim():
         return AdversarialTraining(MODEL, AdversarialLoss(INNER, Threat("linf", 0.1)), training(), training())
 
     def mrr(given):
-        latent = LatentSettings(training(), push="none")
+        latent = LatentSettings(training(), push="none", init=init)
         return ModularRobustRedundancy(
             MODEL, 1, latent, InputSettings(), FusionSettings(), training(), (1, 28, 28), 10, victim=given
         )
@@ -316,7 +317,9 @@ def test_a_victim_that_is_a_defense_comes_from_the_store(run, weights):
     clean = {report.name: report.key for report in run(mrr(None)).reports}
     keys = {report.name: report.key for report in built.reports}
     assert clean["undefended"] == keys["undefended"]
-    assert all(clean[name] != keys[name] for name in names[2:]), "defenders of another victim are other defenders"
+    others = names[4:] if init == "fresh" else names[2:]
+    assert all(clean[name] != keys[name] for name in others), "what looks at another victim is another product"
+    assert (clean["defender_1"] == keys["defender_1"]) == (init == "fresh"), "fresh defenders know of no victim"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustforge.attacks.core.attack import Attack
 from robustforge.attacks.core.surface import Surface
 from robustforge.defenses.memdef import SelectorSettings, StackSettings
 from robustforge.defenses.memdef.losses import memory_defense_terms
@@ -148,7 +149,7 @@ def test_attacked_stack_loss_rebuilds_the_clean_image(memdef, batch, monkeypatch
 
 
 @dataclass(frozen=True)
-class _Whiten:
+class _Whiten(Attack):
     name: str = "whiten"
 
     def __call__(self, surface, x, y, threat, *, index=None, seed=0, threshold=None):

@@ -101,14 +101,17 @@ def test_purified_images_are_near_and_each_pixel_is_the_likeliest(shape):
     mixture = made.mixture(purified)
     for row in range(shape[1]):
         for column in range(shape[2]):
-            place, value = of_pixel(mixture, row, column), purified[:, :, row, column]
-            assert torch.equal(likeliest(place, x[:, :, row, column], eps), value)
+            found = likeliest(of_pixel(mixture, row, column), x[:, :, row, column], eps)[..., None, None]
+            here = of_pixel(mixture, slice(row, row + 1), slice(column, column + 1))
+            chosen = purified[:, :, row : row + 1, column : column + 1]
+            gap = log_likelihood(here, found) - log_likelihood(here, chosen)
+            assert (gap.abs() < 1e-2).all(), "equal up to ties that rounding decides, and the channels after them"
 
 
 def test_an_image_is_left_alone_where_purification_makes_it_less_likely():
     made, x = network((1, 5, 7)), images((1, 5, 7))
-    unmoved, purified = (x * 255).round() / 255, purify(network((1, 5, 7)), x, 0.2)
-    purified[1] = 1 - unmoved[1].round()
+    unmoved, purified = (x * 255).round() / 255, purify(made, x, 0.2)
+    x[1], purified[1], unmoved[1] = purified[1].clone(), unmoved[1].clone(), purified[1].clone()
     assert (made(purified) > made(unmoved)).tolist() == [True, False, True]
     kept = likelier(made, x, purified)
     assert torch.equal(kept[[0, 2]], purified[[0, 2]])
@@ -118,7 +121,7 @@ def test_an_image_is_left_alone_where_purification_makes_it_less_likely():
 
 def test_likeliest_is_the_best_of_all_gray_levels_by_exhaustion():
     mixture = mixture_of(2 * torch.randn(4, parameters_of(1, 3), generator=torch.Generator().manual_seed(3)), 1)
-    x = torch.tensor([[0.0], [0.31], [0.5], [1.0]])
+    x = torch.tensor([[0.0], [0.31], [0.52], [1.0]])
     for eps in (0.0, 0.001, 0.2, 1.0):
         found = likeliest(mixture, x, eps)
         for number in range(4):
