@@ -86,6 +86,38 @@ def test_submitit_runs_jobs_beside_each_other(tmp_path):
     assert (folder / "summary_over_seeds.csv").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_jobs_of_submitit_end_with_their_sweep(tmp_path, number):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    long = ("~debug", "defense.training.epochs=4000", "store.resume_every=0")
+    process = start("-m", *TINY, *long, "hydra/launcher=submitit_local", "seed=0,1", f"paths.output_dir={tmp_path}")
+    deadline = time.time() + 300
+    while len(list((tmp_path / "store").glob(".partial/undefended-*/resume.ckpt"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    assert len(processes_with(tmp_path)) >= 1 + 2 * 3, "the sweep, and of each job: submitit's two processes, and ours"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    said = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    assert process.returncode == 128 + number, (out, err)
+    assert err.endswith(f"Stopped by {said}. The same command continues where this one stopped.\n"), err
+    assert not processes_with(tmp_path)
+
+
+def processes_with(folder):
+    """Numbers of the processes that have the folder's name in their command line."""
+    found = {path.parent.name: path for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [number for number, path in found.items() if str(folder).encode() in read(path)]
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
 @pytest.mark.parametrize("name", ["it's", 'a=b,c [1] "d" 100%'])
 def test_a_sweep_may_live_in_a_folder_of_any_name(tmp_path, name):
     here = tmp_path / name
