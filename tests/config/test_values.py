@@ -72,7 +72,8 @@ SENSIBLE = {
                 "feature_loss",
                 "main",
             ),
-            *("path", "StackSettings.threat", "pretrained"),
+            *("path", "StackSettings.threat", "pretrained", "PixelDefend.average", "EfficientDefense.limit"),
+            "LearningRateMonitor.logging_interval",
         ),
     },
 }

@@ -200,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> int:
     named = [word for word in words if "=" not in word]
     given = dict(word.split("=", 1) for word in words if word.startswith(tuple(f"{name}=" for name in OWN)))
     extra = [word for word in words if "=" in word and not word.startswith(tuple(f"{name}=" for name in OWN))]
-    extra += [word for word in named[1:] if word[:1] in "+~"]
+    extra += named[1:]  # deletions; others are refused as overrides
     patterns = [pattern for pattern in given.get("only", "").split(",") if pattern]
     results = _results(given.get("results_dir"), extra)
     if arguments.list or not named:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robustforge.config.locate import config_folder
 from robustforge.types import DamagedError, UserError
 
+_OF_COMMANDS = ("robustforge.config.", "robustforge.cli.")  # resolvers, callbacks of sweeps: never part of a run folder
 _TARGET = re.compile(r"_target_:\s*([A-Za-z_][\w.]*)")
 _OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
 _PARTS = ("defense", "dataset", "trainer", "paths")  # without which there is no run
@@ -130,7 +131,7 @@ def _own_targets() -> frozenset[str]:
     """What the files of conf/ build: every one of them is meant to be built, and reads, writes or runs nothing else."""
     texts = (path.read_text(encoding="utf-8") for path in config_folder().rglob("*.yaml"))
     found = {target for text in texts for target in _TARGET.findall(text)}
-    return frozenset({target for target in found if not target.startswith("robustforge.config.")} | {_TORCHATTACKS})
+    return frozenset({target for target in found if not target.startswith(_OF_COMMANDS)} | {_TORCHATTACKS})
 
 
 def _known(target: Any) -> bool:
