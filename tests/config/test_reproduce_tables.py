@@ -19,22 +19,22 @@ CASES = [
     (name, run, profile) for name, spec in SPECS.items() for profile in spec.profiles for run in spec.runs_of(profile)
 ]
 FIRST = {name: next(iter(spec.runs)) for name, spec in SPECS.items()}
-NUMBER = re.compile(r"(seed|defense\.[\w.]+)=[\d.]+")
+GROUPS = re.compile(r"[+~]?(defense|protocol|experiment|dataset|selector|stack|inner|feature_loss)[@=].*")
 
 
 def like_an_earlier_one(spec, run):
-    """Whether a run is another one of the table with other numbers in its defense alone, a seed or a size."""
-    kinds = [[o for o in spec.overrides(one, "cpu") if not NUMBER.fullmatch(o)] for one in spec.runs]
+    """Whether an earlier run of the table chooses the same defense, protocol and data set, with other settings."""
+    kinds = [[o for o in spec.overrides(one, "cpu") if GROUPS.fullmatch(o)] for one in spec.runs]
     place = list(spec.runs).index(run)
     return kinds[place] in kinds[:place]
 
 
 def case(name, run, profile):
-    """Each table is composed with its first run by the paper's profile, and with each kind of run by the other.
+    """Each table is composed with each kind of run by the profile cpu, and with its first run by the others.
 
     All others are among the slow tests.
     """
-    slow = run != FIRST[name] if profile == "paper" else like_an_earlier_one(SPECS[name], run)
+    slow = like_an_earlier_one(SPECS[name], run) if profile == "cpu" else run != FIRST[name]
     return pytest.param(name, run, profile, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{run}-{profile}")
 
 

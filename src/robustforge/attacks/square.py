@@ -59,7 +59,7 @@ class Square(BaseAttack):
         is known. Late windows gain less than bf16's rounding, which cost 3 points of success on MNIST: hence float32.
         Where the answer is wrong but rejected, the risk is lowered. Late queries seldom raise the margin, so that
         several are answered in one pass: up to the first that raises it, they are what they would have been one by one.
-        Answers beyond it are thrown away and asked again; they count as passes: a tenth of all, measured on a small CNN.
+        Answers beyond it are thrown away and asked again; they count as passes, a tenth of all on a small CNN.
     """
 
     evades = of_system = True
