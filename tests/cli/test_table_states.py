@@ -8,7 +8,7 @@ import pytest
 from recorded import join, make_cell
 
 from robustforge.cli import reproduce, table_states
-from robustforge.cli.table_states import duration, load, state_of, tables
+from robustforge.cli.table_states import load, state_of, tables
 from robustforge.config.dependence import digest_today
 from robustforge.files import write_json
 from robustforge.papers.evidence import read_evidence
@@ -137,10 +137,6 @@ def test_mistakes_are_sentences(here, monkeypatch, capsys):
     assert "No table fits only=nothing/*" in capsys.readouterr().err
     assert command(monkeypatch, "all", "profile=gpus", here) == 2
     assert "has the profile 'gpus'" in capsys.readouterr().err
-
-
-def test_durations_as_words():
-    assert [duration(minutes) for minutes in (0.5, 8, 300)] == ["30 s", "8 min", "5.0 h"]
 
 
 def test_result_files_of_the_repository_are_of_tables_that_exist():

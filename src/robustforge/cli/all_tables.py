@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from robustforge.cli.table_states import State, duration, states
+from robustforge.cli.table_states import State, states
+from robustforge.pace import duration
 from robustforge.types import UserError
 
 
@@ -40,7 +41,7 @@ def run_all(run: Callable[[str], int], profile: str, patterns: Sequence[str], re
             print(f"Error: {error}", file=sys.stderr)
             code = 1
         ended = "failed" if code else "done"
-        took = duration((time.monotonic() - started) / 60)
+        took = duration(time.monotonic() - started)
         print(f"table {number}/{len(left)} {state.table}: {ended} in {took}", flush=True)
         failed += [state.table] if code else []
     if failed:
@@ -58,5 +59,5 @@ def _plan(found: Sequence[State], left: Sequence[State]) -> str:
     lines += [f"    {state.table}: {state.word}, {state.cost}" for state in left]
     known = [state.minutes for state in left if state.minutes is not None]
     unknown = f", and {len(left) - len(known)} tables that nobody has measured" * (len(known) < len(left))
-    lines.append(f"This takes about {duration(sum(known))}{unknown}. Stages that are in the store take no time.")
+    lines.append(f"This takes about {duration(60 * sum(known))}{unknown}. Stages that are in the store take no time.")
     return "\n".join(lines)

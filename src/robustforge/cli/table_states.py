@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from robustforge.config.dependence import digest_today
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
+from robustforge.pace import duration
 from robustforge.papers.evidence import evidence_path, read_evidence, table_digest
 from robustforge.papers.specification import TableSpec
 from robustforge.papers.table_file import parse_table
@@ -47,14 +48,7 @@ class State:
         """The time as words."""
         if self.minutes is None:
             return "not measured"
-        return ("" if self.measured else "about ") + duration(self.minutes)
-
-
-def duration(minutes: float) -> str:
-    """A time as words: seconds, minutes or hours."""
-    if minutes < 1:
-        return f"{60 * minutes:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+        return ("" if self.measured else "about ") + duration(60 * self.minutes)
 
 
 def tables(patterns: Sequence[str] = ()) -> list[str]:
