@@ -42,6 +42,14 @@ def test_one_that_fails_ends_the_others_and_is_heard_once(capfd, first, second, 
     assert capfd.readouterr().err.strip() == said.strip()
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Python's own handler, which it does not install where a shell has started it in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "heard", "around"),
     [
@@ -51,7 +59,7 @@ def test_one_that_fails_ends_the_others_and_is_heard_once(capfd, first, second, 
     ],
     ids=["SIGTERM", "Ctrl-C", "Ctrl-C in another's process"],
 )
-def test_a_signal_reaches_all(tmp_path, number, heard, around):
+def test_a_signal_reaches_all(tmp_path, number, heard, around, usual_ctrl_c):
     program = (
         "import signal, sys, time, os\n"
         f"signal.signal({int(number)}, lambda *_: (open('{tmp_path}/' + str(os.getpid()), 'w'), os._exit(0)))\n"
