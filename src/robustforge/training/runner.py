@@ -107,7 +107,7 @@ class StageRunner:
         stages = [(owner, stage) for owner in (*defense.built_on(), defense) for stage in owner.stages()]
         if not self.only_reuse:
             check_batches(stages, self.data)
-            log.info("%d stages: %s", len(stages), ", ".join(stage.name for _, stage in stages))
+            log.info("stages: %s", ", ".join(stage.name for _, stage in stages) or "none, nothing is trained")
         reports = []
         for number, (owner, stage) in enumerate(stages, 1):
             report = self._run_stage(f"stage {number}/{len(stages)} {stage.name}", stage, owner, artifacts)
