@@ -1,6 +1,7 @@
 """What the page says, and that it believes nothing that the folders hold."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,3 +183,12 @@ def test_nothing_that_a_folder_holds_is_run(tmp_path):
     assert "{{ 7 * 6 }}" in page, "no template is made of it"
     assert "script-src &#39;" not in page
     assert re.search(r"script-src 'sha256-[^']+' 'sha256-[^']+'\"", page), "only the page's own scripts may run"
+
+
+def test_the_data_set_is_named_by_result_or_configuration(tmp_path):
+    write_run(tmp_path / "one", risk=False)
+    run = read_run(tmp_path / "one")
+    told = replace(run, result={**run.result, "data": {"name": "digits"}})
+    assert leaderboard([told])[0]["data"] == told.data == "digits"
+    assert replace(run, result={**run.result, "data": {}}, settings={"dataset": {"name": "mnist"}}).data == "mnist"
+    assert replace(run, result={**run.result, "data": {}}, settings={}).data == ""

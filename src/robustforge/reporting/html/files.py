@@ -45,6 +45,12 @@ class RunFiles:
     overrides: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def data(self) -> str:
+        """Name of the data set: the result's, else the configuration's; empty where neither tells."""
+        told = self.result.get("data") or self.settings.get("dataset")
+        return str(told.get("name") or "") if isinstance(told, Mapping) else ""
+
 
 def read_run(folder: Path, name: str = "", settings: Mapping[str, Any] | None = None) -> RunFiles:
     """Reads a run folder; what cannot be read is left out with a warning, but for the result.

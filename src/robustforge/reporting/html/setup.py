@@ -31,11 +31,9 @@ SUCCESS = (
 def facts(run: RunFiles) -> list[tuple[str, str]]:
     """(what, in words) of the evaluation."""
     result = run.result
-    data = run.settings.get("dataset")
-    name = data.get("name") if isinstance(data, Mapping) else None
     cells = [cell for cell in result["cells"] if cell["attack"] != CLEAN]
     rows = [("defense", str(result["defense"]))]
-    rows += [("data", f"{name}, " * bool(name) + f"{result['n_test']} images of the {result['split']} split")]
+    rows += [("data", f"{run.data}, " * bool(run.data) + f"{result['n_test']} images of the {result['split']} split")]
     threats = dict.fromkeys((cell["norm"], cell["eps"]) for cell in cells)
     rows += [("threat", "; ".join(threat(norm, eps) for norm, eps in threats) or "none")]
     rows += [

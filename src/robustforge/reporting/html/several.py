@@ -50,12 +50,11 @@ def leaderboard(runs: Sequence[RunFiles]) -> list[View]:
     for run in runs:
         result, worst = run.result, worst_cell(run.result)
         clean = clean_cell(result, rate=None if worst is None else worst["rate"])
-        data = run.settings.get("dataset")
         rows.append(
             {
                 "run": run.name,
                 "defense": result["defense"],
-                "data": str(data.get("name", "")) if isinstance(data, Mapping) else "",
+                "data": run.data,
                 "protocol": str(result["protocol"]),
                 "seed": result["seed"],
                 "n": result["n_test"],
