@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from benchmarks import BenchRow, say
+from benchmarks._quiet import fit_quietly
 from benchmarks.auto_fast import auto_fast
 from benchmarks.plain_training import plain_loop
-from robustforge.accel import fast_bf16
 from robustforge.attacks.pgd import PGD
 from robustforge.data.datamodule import ImageData
 from robustforge.data.resident import unit_pixels
@@ -152,21 +152,7 @@ def _train(one: Race, raw: dict[str, np.ndarray], folder: Path, clock: Clock) ->
     plan = Training(one.epochs, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
     robust = AdversarialLoss(PGD(), Threat("linf", one.eps), clean_weight=0.5, examples="n_fgsm")
     defense = AdversarialTraining(one.model, robust, plan, plan)
-    defense.enter(next(stage for stage in defense.stages() if stage.name == "classifier"))
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=one.epochs,
-        precision="bf16-mixed" if fast_bf16(torch.device("cpu")) else "32-true",
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        inference_mode=False,
-        default_root_dir=str(folder),
-    )
-    trainer.fit(defense, datamodule=data)
+    fit_quietly(defense, "classifier", one.epochs, data, clock, folder)
 
 
 def _sized(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

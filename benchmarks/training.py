@@ -21,6 +21,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from benchmarks import BenchRow, _robust_time
+from benchmarks._quiet import fit_quietly
 from benchmarks.plain_training import plain_loop
 from robustforge.accel import fast_bf16
 from robustforge.attacks.pgd import PGD
@@ -167,22 +168,7 @@ def _train(case: Case, images: np.ndarray, labels: np.ndarray, folder: Path, tur
     plan = Training(1, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
     robust = AdversarialLoss(PGD(steps=STEPS, early_stop=False), Threat("linf", case.eps), clean_weight=0.5)
     defense = AdversarialTraining(case.model, robust, plan, plan)
-    defense.enter(next(stage for stage in defense.stages() if stage.name == "classifier"))
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        precision="bf16-mixed" if fast_bf16(torch.device("cpu")) else "32-true",
-        callbacks=[turns],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        inference_mode=False,
-        default_root_dir=str(folder),
-    )
-    trainer.fit(defense, datamodule=data)
-    defense.leave()
+    fit_quietly(defense, "classifier", 1, data, turns, folder)
     return defense
 
 

@@ -35,6 +35,7 @@ def test_parts_on_the_command_line_make_the_result_of_the_whole(tool, command, t
     parts = read_records(path)
     again, (same,) = evaluated("overwrite=true")
     assert again.code == 0, again.err
+    assert ".new" not in again.out, "places are told once the folder has its last name"
     whole = read_records(same)
     assert parts.cells.keys() == whole.cells.keys()
     for key, part in parts.cells.items():

@@ -81,8 +81,7 @@ def attack_and_report(
         export.write(evaluation, read_result(folder), folder)
     if cfg.get("report", True):  # runs of earlier versions do not say
         with optional("report.html"):
-            path = write_run_report(folder, deciding(OmegaConf.to_container(cfg, resolve=True)))
-            print(f"To read and to share: {path}")
+            write_run_report(folder, deciding(OmegaConf.to_container(cfg, resolve=True)))
     loggers.publish(result, figures)
     loggers.keep(ArtifactStore(str(cfg.paths.store_dir)), reports if trained_here else ())
     objective: float | None = result["objective"]

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.cli.entry import job, run
 from robustforge.cli.evaluating import Asked, evaluate_run
+from robustforge.cli.finished import say_where
 from robustforge.cli.replacing import replacing
 from robustforge.cli.robustbench import RobustBench
 from robustforge.config import tables
@@ -71,7 +72,7 @@ def _evaluate(cfg: DictConfig) -> None:
     with replacing(out, asked.overwrite) if first else nullcontext(out) as fresh:
         evaluate_run(merged, fresh, processes_of(trained), asked, folder)
     if first and asked.share is None:
-        print(f"Everything is in {out}")
+        say_where(out)
 
 
 def _asked(cfg: DictConfig) -> Asked:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from robustforge.cli.attacking import attack_and_report
+from robustforge.cli.finished import say_where
 from robustforge.cli.job import Job, assemble
 from robustforge.cli.loggers import RunLoggers, Told
 from robustforge.cli.wandb_board import known_identity
@@ -77,7 +78,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         if not cfg.evaluate:
             loggers.keep(store, reports)
         if cfg.evaluate and distributed.rank() == 0:
-            print(f"Everything is in {folder}")
+            say_where(folder)
         exit_code = 0
     finally:
         loggers.finish(exit_code)
