@@ -16,7 +16,7 @@ AGAIN = ("protocol=smoke", "attack=pgd", "attack.steps=2", "protocol.suites.all.
 @pytest.mark.usefixtures("quiet_figures")
 def test_parts_on_the_command_line_make_the_result_of_the_whole(tool, command, tmp_path):
     place = tmp_path / "run"
-    assert command(*RUN, f"paths.output_dir={tmp_path}", f"hydra.run.dir={place}").code == 0
+    assert command(*RUN, "report=true", f"paths.output_dir={tmp_path}", f"hydra.run.dir={place}").code == 0
 
     def evaluated(*more, store=None):
         where = [f"paths.store_dir={store}"] if store else []
@@ -35,7 +35,7 @@ def test_parts_on_the_command_line_make_the_result_of_the_whole(tool, command, t
     parts = read_records(path)
     again, (same,) = evaluated("overwrite=true")
     assert again.code == 0, again.err
-    assert ".new" not in again.out, "places are told once the folder has its last name"
+    assert f"To read and to share: {same.parent}/report.html" in again.out, "not where it was written first"
     whole = read_records(same)
     assert parts.cells.keys() == whole.cells.keys()
     for key, part in parts.cells.items():
