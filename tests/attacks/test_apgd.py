@@ -6,6 +6,7 @@ import torch
 from robustforge.attacks.apgd import APGD, checkpoints
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
+from robustforge.losses.classification import margin_targeted
 from robustforge.types import DefenseOutput, Threat, UserError
 
 
@@ -97,6 +98,30 @@ def test_targets_and_restarts_only_add(victim, images):
     assert nine.trace.loss_gain[standing].isfinite().all()
 
 
+def test_skipped_classes_are_those_of_an_attack_at_the_first():
+    # class k is reached by raising pixel k: each of the nine is the goal of one run, and of no other
+    slopes = torch.tensor([0.0, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+    aimed = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10] * slopes + torch.tensor([99.0, *range(9, 0, -1)])
+
+    def watched(logits, goal):
+        aimed.append(goal[:, 1].unique().tolist())
+        return margin_targeted(logits, goal[:, 0], goal[:, 1])
+
+    for order in ("logits", "malt"):
+        for skip, left in ((0, [1, 2, 3, 4]), (2, [3, 4])):
+            attack = APGD("t", steps=3, loss="margin", n_target_classes=4, skip_target_classes=skip, order=order)
+            object.__setattr__(attack, "_objective", lambda session: watched)
+            result = attack(Network(), torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=int), Threat("linf", 0.1))
+            assert sorted({one for goals in aimed for one in goals}) == left
+            assert not result.success.any()
+            assert (result.backwards >= 3 * len(left)).all()
+            aimed.clear()
+
+
 def test_giving_up_spends_less(victim, images):
     x, y, threat = images[0][:12], images[1][:12], Threat("linf", 0.03)
     settings = {"steps": 60, "loss": "dlr", "n_target_classes": 3, "precision": "float32"}
@@ -130,6 +155,8 @@ def test_dlr_with_too_few_classes_says_that_it_takes_the_margin(recwarn, classes
         {"restarts": 0},
         {"loss": "dlrr"},
         {"n_target_classes": -1},
+        {"skip_target_classes": 1},
+        {"n_target_classes": 3, "skip_target_classes": 3},
         {"give_up": True},
         {"precision": "half"},
     ],

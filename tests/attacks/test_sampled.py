@@ -105,10 +105,10 @@ def test_the_config(compose):
     from robustforge.config.instantiate import build
 
     fast = build(compose("attack=auto_fast").attack)
-    assert list(fast.attacks) == ["md", "apgd_t", "apgd_t9", "fab_t", "square"]
-    assert [fast.attacks[key].n_target_classes for key in ("apgd_t", "apgd_t9")] == [3, 9]
-    assert fast.attacks["apgd_t"].order == fast.attacks["apgd_t9"].order == "malt"
-    assert list(fast.sampled) == ["apgd_t9", "fab_t", "square"]
+    assert list(fast.attacks) == ["md", "apgd_t", "apgd_t_rest", "fab_t", "square"]
+    assert [fast.attacks[key].n_target_classes for key in ("apgd_t", "apgd_t_rest")] == [3, 9]
+    assert fast.attacks["apgd_t"].order == fast.attacks["apgd_t_rest"].order == "malt"
+    assert list(fast.sampled) == ["apgd_t_rest", "fab_t", "square"]
     assert build(compose("attack=pma").attack).space == "probabilities"
     surface = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     result = fast(surface, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), Threat("linf", 1.0))

@@ -48,6 +48,8 @@ class APGD(BaseAttack):
             in a run of its own (APGD-T: 9 with ``dlr``). An image is done as soon as it is wrong in any way.
         order: which wrong classes come first: ``logits``, the likeliest, or ``malt``, those of the nearest linearized
             boundaries (arXiv:2407.02240), where fewer targets do.
+        skip_target_classes: how many of the first of them are left out, because another attack of an ensemble has aimed
+            at them.
 
     Raises:
         UserError: settings under which it would do nothing.
@@ -65,10 +67,16 @@ class APGD(BaseAttack):
     loss: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy"
     n_target_classes: NonNegativeInt = 0
     order: Order = "logits"
+    skip_target_classes: NonNegativeInt = 0
     give_up: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.skip_target_classes and self.skip_target_classes >= self.n_target_classes:
+            raise UserError(
+                f"Attack {self.name} has skip_target_classes={self.skip_target_classes} of "
+                f"n_target_classes={self.n_target_classes}: none is left to aim at."
+            )
         if self.give_up and self.loss == "cross_entropy":
             raise UserError(f"Attack {self.name} has give_up=true, which needs a loss of 0 at success: dlr or margin.")
 
@@ -77,6 +85,7 @@ class APGD(BaseAttack):
         classes, rows = None, None
         if self.n_target_classes:
             classes, rows = ranked_classes(session, self.order, self.n_target_classes)
+            classes = classes[:, self.skip_target_classes :]
         lanes = 1 if classes is None else classes.shape[1]
         objective = self._objective(session)
 
