@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
+
 from robustforge.papers.evidence import cells_of, evidence_path, read_evidence
 from robustforge.papers.headlines import beside, read_headlines
 from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
@@ -59,7 +61,7 @@ def is_drawn(path: Path, bars: Bars) -> bool:
 
 def draw(path: Path, bars: Bars) -> None:
     """Draws a picture as SVG, with its numbers in a comment; makes its folder."""
-    with drawing(9, 0.9 + 0.7 * len(bars.groups)) as figure:
+    with mpl.rc_context({"svg.hashsalt": "robustforge"}), drawing(9, 0.9 + 0.7 * len(bars.groups)) as figure:
         axes = figure.subplots()
         for place, numbers in enumerate(bars.groups.values()):
             for k, ((label, color), value) in enumerate(zip(_KINDS, numbers, strict=True)):
