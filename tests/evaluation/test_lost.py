@@ -9,6 +9,7 @@ from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.pgd import PGD
 from robustforge.evaluation.lost import Sparing
 from robustforge.evaluation.protocol import Suite
+from robustforge.evaluation.share import Share
 from robustforge.records.summary import summarize, worst_case
 from robustforge.records.table import read_records
 from robustforge.types import Threat, UserError
@@ -54,6 +55,26 @@ def test_the_same_worst_case_for_fewer_passes(evaluate, suites, rate):
     assert not skipped[beyond].any(), "what is no number of the table spares nobody"
 
 
+def test_the_runs_own_attack_has_its_column(evaluate, suites):
+    common = {"suites": suites, "budgets": (SMALL,), "main": ATTACKS["pgd"]}
+    found = {
+        columns: read_records(evaluate(columns, columns=columns, **common).run()[0]) for columns in ("full", "main")
+    }
+    own = {name: [cell for cell in summarize(records) if cell.attack == "pgd"] for name, records in found.items()}
+    assert [cell.key for cell in own["main"]] == [cell.key for cell in own["full"]]
+    assert [cell.accuracy for cell in own["main"]] == [cell.accuracy for cell in own["full"]]
+    assert [cell.attack for cell in summarize(found["main"])].index("fgsm") > len(own["main"])
+    names = np.array(found["main"].table["attack"])
+    assert found["main"]["skipped"][names != "pgd"].any()
+    assert not found["main"]["skipped"][names == "pgd"].any()
+    full, main = (worst_case(found[name], "detector", "linf", 0.05) for name in ("full", "main"))
+    assert full.accuracy == main.accuracy
+    assert main.backwards < full.backwards
+    evaluation = evaluate("share", columns="main", **common)
+    with pytest.raises(UserError, match=r"protocol.columns=full"):
+        evaluation.run_share(Share(0, 2))
+
+
 def test_measured_cells_are_found_again_by_what_was_lost(evaluate, suites):
     first = evaluate("again", columns="worst", suites=suites, budgets=(SMALL,))
     first_records = read_records(first.run()[0])
@@ -87,5 +108,5 @@ def test_an_attack_that_spares(defense, data):
 
 
 def test_other_words_are_refused(evaluate):
-    with pytest.raises(UserError, match="give full or worst"):
+    with pytest.raises(UserError, match="give full, main or worst"):
         evaluate(columns="best")

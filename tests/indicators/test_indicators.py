@@ -62,6 +62,29 @@ def test_a_transfer_that_breaks_more():
     assert found["white_box_not_weaker_than_black_box"].by.startswith("pgd on transfer")
 
 
+RIVALS = {
+    "square": ("square", {"backwards": 0}),
+    "fgsm": ("fgsm", {"backwards": 1}),
+    "restarts": ("pgd", {"check": "restarts"}),
+}
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_images_that_a_third_attack_broke_speak_against_nobody(rival):
+    """protocol.columns=worst: PGD breaks 30 and APGD 60; what comes later leaves those alone."""
+    attack, changed = RIVALS[rival]
+
+    def found(skipped, broken):
+        later = cell(attack, 0, **changed) | {"skipped": skipped, "success": broken}
+        none = {"skipped": np.zeros(N, dtype=bool)}
+        return set(violated(*(one | none for one in (clean(), cell("pgd", 30), cell("apgd", 60))), later))
+
+    first = np.arange(N) < 60
+    assert found(~(first | ~first), first), "it breaks 60 itself"
+    assert not found(first, ~(first | ~first)), "it was not asked"
+    assert found(first, (np.arange(N) >= 60) & (np.arange(N) < 75)), "it breaks what the others left"
+
+
 def test_noise_violates_nothing():
     """Differences that chance explains: five images of a hundred one way, three the other; few zero gradients."""
     rng = np.random.default_rng(0)

@@ -68,7 +68,7 @@ class CellKeys:
             "sources": sources_of(cell.attack) | _surface_sources(cell.surface),
             "columns": SCHEMA.names,
         }
-        if self.protocol.columns == "worst":
+        if self.protocol.columns != "full":
             description["lost"] = [int(number) for number in lost]
         return key_of(description)[:16]
 

@@ -1,4 +1,4 @@
-"""Images that the worst case has lost already, on which no attack need spend passes (``protocol.columns=worst``)."""
+"""Images that the worst case has lost already and no attack need look at (``protocol.columns=main|worst``)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ class Lost:
     """Sample numbers of the images of each system that are wrong as they are, or that an attack has broken.
 
     Attributes:
-        columns: ``worst``, or ``full`` where every attack has a column of its own and spares nobody.
+        columns: ``worst``; ``main`` where the run's own attack has a column of its own and spares nobody; ``full``
+            where every attack has.
+        main: the run's own attack, if any.
     """
 
     columns: str
+    main: Attack | None = None
     _broken: dict[Place, NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def of(self, cell: Cell) -> NDArray[np.int64]:
         """(k,) images that a cell's attack may leave alone. Checks beyond the budget spare nobody."""
-        if self.columns == "full" or cell.attack is None or cell.check not in ("", *WITHIN_BUDGET):
+        whole = self.columns == "full" or (self.columns == "main" and cell.attack == self.main)
+        if whole or cell.attack is None or cell.check not in ("", *WITHIN_BUDGET):
             return NOBODY
         return np.union1d(*(self._broken.get(place, NOBODY) for place in (_place(cell, clean=True), _place(cell))))
 

@@ -90,7 +90,8 @@ class Protocol:
             by thresholds of their own (gmvae); None to go by the false-positive rates.
         columns: ``full``, or ``worst``: no attack spends passes on images that are wrong as they are or that an attack
             before it has broken at the same budget. The worst case is the same; the column of an attack then says what
-            is left after it and all before it.
+            is left after it and all before it. ``main``: likewise, after the run's own attack, which comes first and
+            has its own column on every surface.
         pictures: whether images are attacked once more for the figures that show them (gallery, correlation, geometry).
 
     Raises:
@@ -115,7 +116,7 @@ class Protocol:
     threshold: float | None = None
     n_clean: PositiveInt | None = None
     pictures: bool = True
-    columns: Literal["full", "worst"] = "full"
+    columns: Literal["full", "main", "worst"] = "full"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -168,6 +169,7 @@ class Protocol:
                         cells += [
                             Cell(name, own[surface], attack, threat, rate, blind=suite.blind) for surface in wanted
                         ]
+        cells.sort(key=self._turn)
         if self.checks:
             cells += [check for cell in cells if cell.system == name for check in self._checks(cell)]
         # the main attack joins every suite, and suites may overlap: one record a sample, attack and surface
@@ -191,6 +193,10 @@ class Protocol:
         if self.main is not None and not isinstance(self.main, NoAttack):  # clean cells are there already
             attacks[self.main.name] = self.main
         return list(attacks.values())
+
+    def _turn(self, cell: Cell) -> int:
+        """What comes first where images are spared: clean answers, then the attack that has its own column."""
+        return 0 if cell.attack is None or self.columns != "main" else 1 if cell.attack == self.main else 2
 
     @staticmethod
     def _checks(cell: Cell) -> list[Cell]:

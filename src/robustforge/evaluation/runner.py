@@ -112,9 +112,9 @@ class Evaluation:
             How many images of cells were attacked.
 
         Raises:
-            UserError: ``protocol.columns=worst``: what is spared in one cell follows from all of another.
+            UserError: ``protocol.columns`` is not ``full``: what is spared in one cell follows from all of another.
         """
-        if self.protocol.columns == "worst":
+        if self.protocol.columns != "full":
             raise UserError("Parts of an evaluation know nothing of each other's: set protocol.columns=full.")
         count = 0
         with self._begun() as progress:
@@ -136,7 +136,7 @@ class Evaluation:
         """Everything in its place: networks, cells, and nobody lost yet."""
         for system in filter(None, (self.defense, self.baseline)):
             system.eval().to(self.device)
-        self._lost = Lost(self.protocol.columns)
+        self._lost = Lost(self.protocol.columns, self.protocol.main)
         self.attacking = Attacking(self.data, self.protocol, self.device)
         self.measured = self._cells()
         self.attacking.random_systems = self.random_systems

@@ -126,9 +126,22 @@ def share(name: str, count: int, n: int, threshold: float, by: str = "") -> Indi
     return Indicator(name, wilson(count, n)[0] > threshold, 100 * count / n, threshold, n, by)
 
 
+def as_far_as_told(own: Outcomes, other: Outcomes) -> tuple[Outcomes, Outcomes]:
+    """Both on the samples of both, equal on those that one of the two attacks skipped.
+
+    What had broken such a sample may have been a third attack, so that it says nothing about which of the two is the
+    stronger one; it still counts as a sample.
+    """
+    index, i, j = np.intersect1d(own.index, other.index, assume_unique=True, return_indices=True)
+    silent = np.zeros(len(index), dtype=bool)
+    for one, place in ((own, i), (other, j)):
+        silent |= False if one.skipped is None else one.skipped[place]
+    return Outcomes(index, own.correct[i]), Outcomes(index, np.where(silent, own.correct[i], other.correct[j]))
+
+
 def compare(name: str, own: Outcomes, other: Outcomes, by: str = "") -> Indicator:
     """Violated where the other attack succeeds significantly more often; the value is by how many points."""
-    a, b = shared(own, other)
+    a, b = shared(*as_far_as_told(own, other))
     n, only_other, only_own = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     points = 100 * (only_other - only_own) / n if n else 0.0
     violated = points >= LEAST and mcnemar(only_other, only_own) < ALPHA
@@ -143,7 +156,7 @@ def compare_strongest(name: str, own: Outcomes, challengers: Sequence[Evidence])
 
 def gain_of(name: str, cell: Evidence, longer: Evidence) -> Indicator:
     """Violated where the lower end of the paired bootstrap of what the longer attack gains is above ``GAIN``."""
-    gain = paired_difference(cell.outcomes, longer.outcomes)
+    gain = paired_difference(*as_far_as_told(cell.outcomes, longer.outcomes))
     return Indicator(name, gain.low > GAIN, gain.points, GAIN, gain.n, cell_words(longer.key))
 
 

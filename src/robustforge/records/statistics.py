@@ -68,10 +68,12 @@ class Outcomes:
     Attributes:
         index: (n,) int64, sorted and unique positions in the split.
         correct: (n,) bool, whether the system is right on that sample, or the attack on it did not succeed.
+        skipped: (n,) bool, which samples the attack left alone, because another had broken them; None: no sample.
     """
 
     index: NDArray[np.int64]
     correct: NDArray[np.bool_]
+    skipped: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

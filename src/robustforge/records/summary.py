@@ -77,11 +77,11 @@ class Cell:
 def outcomes(cell: Records) -> Outcomes:
     """Per-sample outcomes of one cell's records, by sample."""
     order = np.argsort(cell["index"], kind="stable")
-    clean = cell.table["attack"][0].as_py() == CLEAN
-    correct = (
-        (cell["prediction"] == cell["label"]) & cell["accepted"] if clean else ~(cell["success"] | cell["skipped"])
-    )
-    return Outcomes(cell["index"][order], correct[order])
+    if cell.table["attack"][0].as_py() == CLEAN:
+        correct = (cell["prediction"] == cell["label"]) & cell["accepted"]
+        return Outcomes(cell["index"][order], correct[order])
+    correct = ~(cell["success"] | cell["skipped"])
+    return Outcomes(cell["index"][order], correct[order], cell["skipped"][order])
 
 
 def summarize(source: Any, checks: bool = False) -> list[Cell]:
