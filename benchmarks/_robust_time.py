@@ -33,7 +33,8 @@ from robustforge.nn.resnet import resnet18
 from robustforge.nn.small_cnn import small_cnn
 from robustforge.types import Threat
 
-BATCH, STEPS, JUDGED = 64, 10, 200
+BATCH, STEPS = 64, 10
+LONGEST = 5  # times as many epochs as the plain loop's, which ours may take: each costs it a fraction
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Race:
         model: factory of the network.
         shape: (C, H, W) of the images.
         eps: L-infinity budget, [0, 1] pixels.
-        epochs: of the plain loop; the most of ours.
+        epochs: of the plain loop.
+        judged: first test images, by which robust accuracy is measured.
         bar: its seconds over ours.
     """
 
@@ -54,6 +56,7 @@ class Race:
     shape: tuple[int, int, int]
     eps: float
     epochs: int
+    judged: int
     bar: float
 
 
@@ -62,8 +65,8 @@ def races() -> list[Race]:
     statistics = {"num_classes": 10, "mean": (0.3,), "std": (0.3,)}
     gray, color = (1, 28, 28), (3, 16, 16)
     return [
-        Race("small_cnn, 1x28x28", partial(small_cnn, shape=gray, **statistics), gray, 0.1, 8, 2.0),
-        Race("ResNet-18, 3x16x16", partial(resnet18, shape=color, **statistics), color, 0.05, 3, 3.0),
+        Race("small_cnn, 1x28x28", partial(small_cnn, shape=gray, **statistics), gray, 0.1, 8, 200, 2.0),
+        Race("ResNet-18, 3x16x16", partial(resnet18, shape=color, **statistics), color, 0.05, 3, 100, 3.0),
     ]
 
 
@@ -73,8 +76,7 @@ def run() -> list[BenchRow]:
     Notes:
         Both train on 64 clean and 64 attacked digits a batch, by SGD at one learning rate, from fresh weights. The
         plain loop's attack is torchattacks' PGD-10 in float32; ours N-FGSM, one step, in bf16 where the hardware has
-        it. Robust accuracy is what auto_fast leaves of the first test images;
-        its time counts on neither side.
+        it. Robust accuracy is what auto_fast leaves of the first test images; its time counts on neither side.
     """
     return [race(one) for one in races()]
 
@@ -92,19 +94,23 @@ def race(one: Race) -> BenchRow:
         next(loop)
     plain = time.perf_counter() - start
 
-    def standing(network: nn.Module) -> float:
-        """Robust accuracy of the first test images."""
-        x = unit_pixels(torch.from_numpy(raw["x_test"][:JUDGED]).permute(0, 3, 1, 2))
-        y = torch.from_numpy(raw["y_test"][:JUDGED])
+    def standing(network: nn.Module, least: float = 0.0) -> float:
+        """Robust accuracy of the first test images, or what PGD leaves of them where that alone is below ``least``."""
+        x = unit_pixels(torch.from_numpy(raw["x_test"][: one.judged]).permute(0, 3, 1, 2))
+        y = torch.from_numpy(raw["y_test"][: one.judged])
         surface = classify(network.eval())["end_to_end"]
-        return 1 - float(auto_fast()(surface, x, y, Threat("linf", one.eps)).success.float().mean())
+        for attack in (PGD(steps=STEPS), auto_fast()):
+            left = 1 - float(attack(surface, x, y, Threat("linf", one.eps)).success.float().mean())
+            if left < least:
+                break
+        return left
 
     clock = Clock(standing, target=standing(theirs))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _train(one, raw, Path(folder), clock)
     note = (
-        f"robust accuracy under auto_fast (L-infinity {one.eps}, {JUDGED} digits): theirs {clock.target:.1%} after "
+        f"robust accuracy under auto_fast (L-infinity {one.eps}, {one.judged} digits): theirs {clock.target:.1%} after "
         f"{one.epochs} epochs of PGD-{STEPS}, ours {clock.reached:.1%} after {clock.epochs} of N-FGSM; "
         f"{torch.get_num_threads()} threads"
     )
@@ -116,7 +122,7 @@ class Clock(pl.Callback):
     """Stops training at a robust accuracy; its measurement takes no time.
 
     Args:
-        standing: network -> robust accuracy.
+        standing: (network, target) -> robust accuracy, or something below the target.
         target: where to stop.
 
     Attributes:
@@ -125,7 +131,7 @@ class Clock(pl.Callback):
         reached: robust accuracy after the last one.
     """
 
-    def __init__(self, standing: Callable[[nn.Module], float], target: float) -> None:
+    def __init__(self, standing: Callable[[nn.Module, float], float], target: float) -> None:
         self.standing, self.target = standing, target
         self.seconds, self.epochs, self.reached, self._start = 0.0, 0, 0.0, 0.0
 
@@ -138,7 +144,8 @@ class Clock(pl.Callback):
         self.seconds += time.perf_counter() - self._start
         self.epochs += 1
         network = copy.deepcopy(pl_module.classifier)
-        self.reached = self.standing(network)
+        self.reached = self.standing(network, self.target)
+        say(f"epoch {self.epochs}: {self.reached:.1%} of {self.target:.1%}, {self.seconds:.1f} s")
         trainer.should_stop = self.reached >= self.target
 
 
@@ -149,10 +156,10 @@ def _train(one: Race, raw: dict[str, np.ndarray], folder: Path, clock: Clock) ->
         name="digits", kind="npz", path=str(folder / "digits.npz"), shape=one.shape, num_classes=10, held_out=0,
         batch_size=BATCH,
     )  # fmt: skip
-    plan = Training(one.epochs, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
+    plan = Training(LONGEST * one.epochs, partial(torch.optim.SGD, lr=0.01, momentum=0.9), constant)
     robust = AdversarialLoss(PGD(), Threat("linf", one.eps), clean_weight=0.5, examples="n_fgsm")
     defense = AdversarialTraining(one.model, robust, plan, plan)
-    fit_quietly(defense, "classifier", one.epochs, data, clock, folder)
+    fit_quietly(defense, "classifier", LONGEST * one.epochs, data, clock, folder)
 
 
 def _sized(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
