@@ -65,6 +65,11 @@ def takes_one_step(attack: Attack) -> bool:
     return isinstance(attack, FGSM) or getattr(attack, "steps", None) == 1
 
 
+def accuracy_under(attack: Attack) -> str:
+    """The held-out metric by which an epoch is chosen: of PGD-10 where training may overfit the attack's single step."""
+    return "pgd_accuracy" if takes_one_step(attack) else "robust_accuracy"
+
+
 def stands_under_pgd(surface: Surface, batch: Batch, threat: Threat, seed: int, count: int = 64) -> Tensor:
     """Whether the first ``count`` images of a held-out batch stand under PGD-10, (n,) float of 0 and 1."""
     x, y = batch.x[:count], batch.y[:count]

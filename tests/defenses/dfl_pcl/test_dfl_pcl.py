@@ -164,6 +164,7 @@ def test_stages(dfl, described_stages):
     assert (network.name, network.trains) == ("network", ("network", "class_means", "points"))
     assert network.best == "robust_accuracy"
     assert dfl(attack=NoAttack()).stages()[1].best == "accuracy"
+    assert dfl(attack=FGSM()).stages()[1].best == "pgd_accuracy", "a single step may be overfitted"
     assert dfl(keep_best=False).stages()[1].best is None
     assert dfl(feature_loss=None).stages()[1].trains == ("network", "class_means")
     settings = [described_stages(dfl(**changed))["network"] for changed in (

@@ -16,6 +16,7 @@ from robustforge.defenses.dfl_pcl.networks import DefensiveFeatureNetwork
 from robustforge.defenses.dfl_pcl.objective import Objective
 from robustforge.defenses.dfl_pcl.surfaces import dfl_pcl_surfaces
 from robustforge.defenses.figures import Figure
+from robustforge.defenses.single_step import accuracy_under
 from robustforge.defenses.stages import Factory, FitStage, Stage, Training, build_seeded, check_average
 from robustforge.defenses.undefended import plain_stage
 from robustforge.nn.staged import Staged
@@ -44,7 +45,8 @@ class DflPcl(Defense):
         dfl, dfl_channels, pool_size: see :class:`DefensiveFeatureNetwork`.
         clean_weight: share of the clean half of the batch; 0.5 is 64 clean and 64 attacked images alike, 0 the attacked
             ones only.
-        keep_best: keep the epoch of the highest robust accuracy on held-out images (clean accuracy without an attack).
+        keep_best: keep the epoch of the highest robust accuracy on held-out images (clean accuracy without an attack;
+            under PGD-10 where the attack makes one step, which training may overfit).
         average: decay of a running average of the weights, or None.
         warm_start: start the stages from the undefended classifier's (Mustafa's code trains cross-entropy first).
         tie_centroids: the centroids are the head's rows and no parameters of their own; the paper's "center of their
@@ -137,7 +139,7 @@ class DflPcl(Defense):
     def stages(self) -> list[Stage]:
         """The undefended backbone, then the defended network with its centroids."""
         assert self.training_settings is not None
-        metric = "accuracy" if self.attack is None else "robust_accuracy"
+        metric = "accuracy" if self.attack is None else accuracy_under(self.attack)
         rates = {} if self.feature_loss is None else self.feature_loss.rates
         network = FitStage(
             "network",
