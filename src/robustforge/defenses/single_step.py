@@ -66,7 +66,7 @@ def takes_one_step(attack: Attack) -> bool:
 
 
 def accuracy_under(attack: Attack) -> str:
-    """The held-out metric by which an epoch is chosen: of PGD-10 where training may overfit the attack's single step."""
+    """The held-out metric that chooses an epoch: under PGD-10 where training may overfit the attack's single step."""
     return "pgd_accuracy" if takes_one_step(attack) else "robust_accuracy"
 
 
