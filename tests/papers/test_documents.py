@@ -110,8 +110,9 @@ def test_headlines_are_cells_of_tables():
     for headline in read_headlines():
         spec = load(headline.table)
         assert headline.paper is not None
-        for row in (headline.row, headline.adapted_row or headline.row):
-            assert any((cell.row, cell.column) == (row, headline.column) for cell in spec.cells), headline
+        adapted = headline.adapted_row or headline.row, headline.adapted_column or headline.column
+        for place in ((headline.row, headline.column), adapted):
+            assert any((cell.row, cell.column) == place for cell in spec.cells), headline
 
 
 def test_a_picture_is_stale_when_its_numbers_are_others(tmp_path):

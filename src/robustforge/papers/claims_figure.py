@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from robustforge.papers.evidence import cells_of, evidence_path, read_evidence
-from robustforge.papers.headlines import beside, read_headlines
+from robustforge.papers.headlines import adapted_in, beside, read_headlines
 from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
 from robustforge.reporting.text import MISSING
 
@@ -45,10 +45,12 @@ def of_method(method: str, results: Path) -> Bars | None:
     for one in read_headlines():
         path = evidence_path(results, one.table, one.profile)
         if one.method == method and path.is_file():
-            cells = [
-                cell for cell in cells_of(read_evidence(path)) if cell.column == one.column and cell.ours is not None
-            ]
-            groups = {cell.row: _rounded(cell.paper, cell.ours, cell.adapted) for cell in cells}
+            cells = cells_of(read_evidence(path))
+            groups = {
+                cell.row: _rounded(cell.paper, cell.ours, adapted_in(one, cells, cell.row)[0])
+                for cell in cells
+                if cell.column == one.column and cell.ours is not None
+            }
             return Bars(f"{one.table}, {one.column}", groups)
     return None
 

@@ -156,6 +156,11 @@ def _words(cell: ComparedCell) -> str:
     return shown + " *" * bool(cell.adapted_violated)
 
 
+def _counts(sizes: Sequence[int]) -> str:
+    """Numbers of images behind the cells, which differ where a cell is of the images that an attack turned."""
+    return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 3 else ", ".join(map(str, sizes)) or MISSING
+
+
 def facts(content: Mapping[str, Any]) -> str:
     """Where the numbers of a file come from, in a sentence."""
     runs = list(content["runs"].values())
@@ -164,7 +169,7 @@ def facts(content: Mapping[str, Any]) -> str:
     commits = dict.fromkeys(f"{(run['commit'] or '?')[:9]}{' with changes' * bool(run['modified'])}" for run in runs)
     parts = [
         f"data: {', '.join(dict.fromkeys(run['data']['name'] for run in runs))}",
-        f"test images: {', '.join(map(str, sizes)) or MISSING}",
+        f"test images: {_counts(sizes)}",
         f"seeds: {', '.join(map(str, seeds))}",
         f"version {', '.join(dict.fromkeys(str(run['version']) for run in runs))}, commit {', '.join(commits)}",
         f"{max(str(run['date'])[:10] for run in runs)}",

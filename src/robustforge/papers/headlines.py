@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -30,6 +30,8 @@ class Headline:
         printed: where the paper's number is: ``table``, ``row``, ``key``, ``index`` and ``scale``; with ``rest`` it is
             what the printed one leaves of 100.
         adapted_row: label of the row with the adapted attack, if another one.
+        adapted_column: label of its column, if another one.
+        adapted_rest: whether the adapted number is what the cell leaves of 100.
         profile: of the table.
     """
 
@@ -41,6 +43,8 @@ class Headline:
     column: str
     printed: Mapping[str, Any]
     adapted_row: str | None = None
+    adapted_column: str | None = None
+    adapted_rest: bool = False
     profile: str = USUAL
 
     @property
@@ -75,15 +79,17 @@ def beside(headline: Headline, results: Path) -> Beside:
     path = evidence_path(results, headline.table, headline.profile)
     cells = cells_of(read_evidence(path)) if path.is_file() else []
     ours = _cell(cells, headline.row, headline.column)
-    adapted = _cell(cells, headline.adapted_row or headline.row, headline.column)
-    return Beside(
-        headline.paper,
-        ours.ours if ours else None,
-        adapted.adapted if adapted else None,
-        (ours.n if ours else None) or 0,
-        (adapted.adapted_n if adapted else None) or 0,
-    )
+    adapted, adapted_n = adapted_in(headline, cells, headline.adapted_row or headline.row)
+    return Beside(headline.paper, ours.ours if ours else None, adapted, (ours.n if ours else None) or 0, adapted_n)
 
 
-def _cell(cells: list[ComparedCell], row: str, column: str) -> ComparedCell | None:
+def adapted_in(headline: Headline, cells: Sequence[ComparedCell], row: str) -> tuple[float | None, int]:
+    """What the adapted attack leaves in a row of the headline's table, and of how many test images."""
+    cell = _cell(cells, row, headline.adapted_column or headline.column)
+    if cell is None or cell.adapted is None:
+        return None, 0
+    return 100 - cell.adapted if headline.adapted_rest else cell.adapted, cell.adapted_n or 0
+
+
+def _cell(cells: Sequence[ComparedCell], row: str, column: str) -> ComparedCell | None:
     return next((cell for cell in cells if (cell.row, cell.column) == (row, column)), None)
