@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 
@@ -15,6 +16,7 @@ from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, 
 from robustforge.reporting.text import MISSING
 
 _MARK = "<!-- robustforge-data: "
+_WIDEST = 52  # characters of a label's line
 _KINDS = (("printed", MUTED), ("ours, its protocol", MAIN_COLOR), ("ours, adapted attack", WORST_COLOR))
 
 
@@ -71,7 +73,7 @@ def draw(path: Path, bars: Bars) -> None:
                 axes.barh(height, value or 0, 0.25, color=color, label=label if place == 0 else None)
                 words = MISSING if value is None else f"{value:.1f}"
                 axes.text((value or 0) + 1, height, words, va="center", fontsize=7)
-        axes.set_yticks(range(len(bars.groups)), list(bars.groups), fontsize=7)
+        axes.set_yticks(range(len(bars.groups)), [_wrapped(label) for label in bars.groups], fontsize=7)
         axes.invert_yaxis()
         axes.set_xlim(0, 108)
         axes.set_xlabel("percent")
@@ -81,6 +83,10 @@ def draw(path: Path, bars: Bars) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("<svg ", f"{_MARK}{bars.text} -->\n<svg ", 1), encoding="utf-8")
+
+
+def _wrapped(label: str) -> str:
+    return "\n".join(fill(line, _WIDEST) for line in label.splitlines())
 
 
 def _rounded(*values: float | None) -> list[float | None]:
