@@ -101,6 +101,12 @@ def test_impossible_settings(settings):
         Sampled(**{"name": "s", "attacks": FIRST, **settings})
 
 
+def test_standard_takes_it_in_autos_place(compose):
+    cfg = compose("protocol=standard", "attack@protocol.suites.standard.attacks.auto=auto_fast")
+    assert cfg.protocol.suites.standard.attacks.auto.name == "auto_fast"
+    assert "apgd_ce" not in cfg.protocol.suites.standard.attacks.auto.attacks, "nothing of auto is left"
+
+
 def test_the_config(compose):
     from robustforge.config.instantiate import build
 
