@@ -223,7 +223,7 @@ def code_state() -> dict[str, Any]:
     """Which code runs: ``version``, ``source`` (hash of the whole package), ``commit`` and ``modified`` where known.
 
     ``commit`` is that of the checkout that the package is run from, None for an installed wheel; ``modified`` tells
-    whether the checkout has changes that are not committed.
+    whether the checkout has changes that are not committed, in other files than those that commands write there.
     """
     try:
         number: str | None = version("robustforge")
@@ -243,6 +243,8 @@ def _checkout(root: Path) -> dict[str, Any]:
 
     try:
         commit = git("rev-parse", "HEAD") or None
-        return {"commit": commit, "modified": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        written = [f":(exclude){path}" for path in ("results", "docs", "*.md")]
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+        return {"commit": commit, "modified": bool(changed)}
     except OSError:  # no git on this machine
         return {"commit": None, "modified": None}

@@ -7,6 +7,7 @@ from benchmarks import BenchRow
 from benchmarks import command as bench
 
 from robustforge.cli import reproduce
+from robustforge.config.run_folder import claim
 from robustforge.types import UserError
 
 
@@ -70,3 +71,18 @@ def test_a_failed_run_is_told_and_the_others_are_shown(tmp_path, monkeypatch, ca
     text = (tmp_path / "memdef" / "table5" / "cpu" / "table.md").read_text()
     assert "run failed: exit code 1" in text
     assert "Further overrides: seed=1." in text
+
+
+def test_a_run_of_other_settings_makes_way(tmp_path, compose, capsys):
+    now = ["defense=adversarial_training", "dataset=digits"]
+    folder = tmp_path / "mnist"
+    reproduce._make_way(folder, now)
+    assert not list(tmp_path.iterdir()), "nothing was run before"
+    for number in (1, 2):
+        claim(folder, compose(*now, "seed=1"), "data")
+        reproduce._make_way(folder, [*now, "seed=1", "paths.output_dir=elsewhere"])
+        assert (folder / "config.yaml").exists(), "it is the same run"
+        reproduce._make_way(folder, now)
+        assert not folder.exists()
+        assert (tmp_path / "earlier" / f"mnist-{number}" / "config.yaml").exists()
+        assert "seed): it is" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Keys cannot lie: whatever a product or a number depends on is in its key."""
 
 import re
+import subprocess
 from functools import partial
 from types import SimpleNamespace
 
@@ -263,6 +264,28 @@ def test_the_code_is_told():
     assert set(state) == {"version", "source", "commit", "modified"}
     assert re.fullmatch("[0-9a-f]{16}", state["source"])
     assert state["commit"] is None or re.fullmatch("[0-9a-f]{40}", state["commit"])
+
+
+def test_results_that_a_command_wrote_are_no_changes_of_the_code(tmp_path):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True
+        )
+
+    git("init", "-q")
+    written = ["results/cae/table2.json", "docs/figures/cae.svg", "README.md", "src/defenses/cae/README.md"]
+    for name in [*written, "src/code.py", "conf/train.yaml"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git("add", "-A")
+    git("commit", "-qm", "all")
+    for name in written:
+        (tmp_path / name).write_text("after")
+    assert fingerprint._checkout(tmp_path)["modified"] is False
+    for name in ("src/code.py", "conf/train.yaml"):
+        (tmp_path / name).write_text("after")
+        assert fingerprint._checkout(tmp_path)["modified"] is True
+        (tmp_path / name).write_text("before")
 
 
 def test_the_readmes_example_has_a_key_for_each_of_its_variants(imported):

@@ -15,7 +15,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from robustforge.config.identity import deciding
 from robustforge.config.locate import config_folder
@@ -51,6 +51,11 @@ def digest_of(cfg: DictConfig) -> str:
 
 def digest_today(overrides: Sequence[str]) -> str:
     """The digest that ``train.py`` would give a run with these overrides now, its preset included."""
+    return digest_of(composed_today(overrides))
+
+
+def composed_today(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that ``train.py`` would run with these overrides now, its preset included."""
     register()
     preset = find_preset(overrides, config_folder())
     wanted = preset.put_into(list(overrides)) if preset else list(overrides)
@@ -58,7 +63,9 @@ def digest_today(overrides: Sequence[str]) -> str:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         composed = compose("train", overrides=wanted, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)  # for ${hydra:...}, which names the defense
-    return digest_of(composed)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def _filled(node: Any) -> Any:

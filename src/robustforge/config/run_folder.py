@@ -58,20 +58,32 @@ def claim(folder: Path, cfg: DictConfig, data: str) -> None:
             f"The run folder {folder} cannot be written ({error.strerror}): set paths.output_dir or hydra.run.dir to a "
             "folder you may write."
         ) from error
-    path, ours = folder / "config.yaml", experiment_values(cfg)
-    recorded = _recorded(folder)
-    theirs = _configured(path, recorded)
-    if theirs is not None:
-        differing = _differences(theirs, ours, "")[:5]
-        if not differing and recorded.get("data", data) != data:  # earlier versions did not say what they saw
-            differing = ["the content of its data"]
-        if differing:
-            raise UserError(
-                f"The run folder {folder} belongs to another configuration (it differs in {', '.join(differing)}): "
-                "give another hydra.run.dir, or remove that folder."
-            )
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
+    if differing := differences(folder, cfg, data):
+        raise UserError(
+            f"The run folder {folder} belongs to another configuration (it differs in {', '.join(differing)}): "
+            "give another hydra.run.dir, or remove that folder."
+        )
+    ours = experiment_values(cfg)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
     write_json(folder / "environment.json", {**environment(), "data": data, "run": key_of(plain(ours))})
+
+
+def differences(folder: Path, cfg: DictConfig, data: str | None = None) -> list[str]:
+    """At most five settings in which the run of a folder is another one; none where no run has claimed it.
+
+    Args:
+        folder: of the run.
+        cfg: a configuration.
+        data: fingerprint of its data; None to compare the settings alone.
+    """
+    recorded = _recorded(folder)
+    theirs = _configured(folder / "config.yaml", recorded)
+    if theirs is None:
+        return []
+    differing = _differences(theirs, experiment_values(cfg), "")[:5]
+    if not differing and data is not None and recorded.get("data", data) != data:  # earlier versions did not say
+        differing = ["the content of its data"]
+    return differing
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
