@@ -79,7 +79,7 @@ def test_a_run_of_other_settings_makes_way(tmp_path, compose, capsys):
     reproduce._make_way(folder, now)
     assert not list(tmp_path.iterdir()), "nothing was run before"
     for number in (1, 2):
-        claim(folder, compose(*now, "seed=1"), "data")
+        claim(folder, compose(*now, "seed=1", "threads=2"), "data")
         reproduce._make_way(folder, [*now, "seed=1", "paths.output_dir=elsewhere"])
         assert (folder / "config.yaml").exists(), "it is the same run"
         reproduce._make_way(folder, now)

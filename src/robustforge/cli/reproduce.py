@@ -151,7 +151,7 @@ def _make_way(folder: Path, overrides: Sequence[str]) -> None:
     if not (folder / "config.yaml").exists():
         return
     try:
-        differing = differences(folder, composed_today(overrides))
+        differing = [one for one in differences(folder, composed_today(overrides)) if one not in OF_MACHINE]
     except HydraException:
         return  # train.py says what is wrong
     if differing:
