@@ -16,7 +16,6 @@ def short(monkeypatch):
     raw = digits()
     few = {name: values[:64] for name, values in raw.items()}
     monkeypatch.setattr(bench, "digits", lambda shape: few)
-    monkeypatch.setattr(bench, "JUDGED", 8)
     monkeypatch.setattr(bench, "BATCH", 16)
     monkeypatch.setattr(bench, "STEPS", 1)
     monkeypatch.setattr(plain_training, "WORKERS", 0)
@@ -25,7 +24,7 @@ def short(monkeypatch):
 
 def test_a_row(short):
     race = bench.races()[0]
-    row = bench.race(bench.Race(race.name, race.model, race.shape, race.eps, 1, 2.0))
+    row = bench.race(bench.Race(race.name, race.model, race.shape, race.eps, 1, 8, 2.0))
     assert row.ratio == pytest.approx(row.ours / row.theirs)
     assert min(row.ours, row.theirs) > 0
     assert "after 1 epochs of PGD-1, ours" in row.note
@@ -33,7 +32,7 @@ def test_a_row(short):
 
 def test_the_clock_stops_training_at_the_target():
     reached = iter([0.2, 0.6, 0.9])
-    clock = bench.Clock(lambda network: next(reached), target=0.5)
+    clock = bench.Clock(lambda network, target: next(reached), target=0.5)
     trainer, module = SimpleNamespace(should_stop=False), SimpleNamespace(classifier=nn.Linear(1, 1))
     stopped = []
     for _ in range(2):

@@ -7,6 +7,7 @@ from benchmarks import BenchRow
 from benchmarks import command as bench
 
 from robustforge.cli import reproduce
+from robustforge.cli.replacing import make_way
 from robustforge.config.run_folder import claim
 from robustforge.types import UserError
 
@@ -76,13 +77,13 @@ def test_a_failed_run_is_told_and_the_others_are_shown(tmp_path, monkeypatch, ca
 def test_a_run_of_other_settings_makes_way(tmp_path, compose, capsys):
     now = ["defense=adversarial_training", "dataset=digits"]
     folder = tmp_path / "mnist"
-    reproduce._make_way(folder, now)
+    make_way(folder, now, reproduce.OF_MACHINE)
     assert not list(tmp_path.iterdir()), "nothing was run before"
     for number in (1, 2):
         claim(folder, compose(*now, "seed=1", "threads=2"), "data")
-        reproduce._make_way(folder, [*now, "seed=1", "paths.output_dir=elsewhere"])
+        make_way(folder, [*now, "seed=1", "paths.output_dir=elsewhere"], reproduce.OF_MACHINE)
         assert (folder / "config.yaml").exists(), "it is the same run"
-        reproduce._make_way(folder, now)
+        make_way(folder, now, reproduce.OF_MACHINE)
         assert not folder.exists()
         assert (tmp_path / "earlier" / f"mnist-{number}" / "config.yaml").exists()
         assert "seed): it is" in capsys.readouterr().out

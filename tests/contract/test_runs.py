@@ -214,6 +214,7 @@ def shortened(attack, path):
     if "attacks" in attack:
         return [item for key, one in attack.attacks.items() for item in shortened(one, f"{path}.attacks.{key}")]
     least = {"steps": 2, "n_queries": 3, "search_steps": 2, "n_target_classes": 1, "classes": 1, "queries": 20}
+    least["skip_target_classes"] = 0
     return [f"{path}.{key}={value}" for key, value in least.items() if isinstance(attack.get(key), int)]
 
 

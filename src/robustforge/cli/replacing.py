@@ -1,12 +1,20 @@
-"""A folder of results made again: the old one is there until the new one is finished."""
+"""A folder of results made again: the old one is there until the new one is finished, or set aside."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+
+from hydra.errors import HydraException
+
+from robustforge.config.dependence import composed_today
+from robustforge.config.run_folder import differences
+
+EARLIER = "earlier"  # beside a table's runs: those of other settings
 
 
 @contextmanager
@@ -33,3 +41,25 @@ def replacing(folder: Path, replace: bool) -> Iterator[Path]:
     os.replace(folder, old)
     os.replace(fresh, folder)
     shutil.rmtree(old)
+
+
+def make_way(folder: Path, overrides: Sequence[str], besides: Collection[str]) -> None:
+    """Sets aside a run of other settings, which a table had in an earlier version or with further overrides.
+
+    Args:
+        folder: of the run.
+        overrides: of the run that is to be there.
+        besides: settings that make no other run.
+    """
+    if not (folder / "config.yaml").exists():
+        return
+    try:
+        differing = [one for one in differences(folder, composed_today(overrides)) if one not in besides]
+    except HydraException:
+        return  # train.py says what is wrong
+    if differing:
+        place = folder.parent / EARLIER
+        place.mkdir(exist_ok=True)
+        aside = next(path for k in count(1) if not (path := place / f"{folder.name}-{k}").exists())
+        folder.rename(aside)
+        print(f"{folder} was a run of other settings ({', '.join(differing)}): it is {aside} now.", flush=True)

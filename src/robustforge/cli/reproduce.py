@@ -9,27 +9,25 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import OverrideParseException
 from rich.console import Console
 
 from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
+from robustforge.cli.replacing import make_way
 from robustforge.cli.table_board import publish_table
 from robustforge.cli.table_states import lines, load, results_folder, tables
 from robustforge.config import slurm
-from robustforge.config.dependence import composed_today
 from robustforge.config.errors import explain
 from robustforge.config.identity import is_shown
 from robustforge.config.isolated import GROUP, clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
-from robustforge.config.run_folder import differences
 from robustforge.interruption import Stopped, listening
 from robustforge.papers.compared import ComparedCell
 from robustforge.papers.comparison import compare
@@ -43,7 +41,6 @@ from robustforge.types import UserError
 
 OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
 OF_MACHINE = ("threads", "trainer.devices")
-EARLIER = "earlier"  # beside a table's runs: those of other settings
 EXAMPLES = (
     "examples:",
     "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
@@ -91,7 +88,7 @@ def reproduce(
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
             overrides = [*spec.overrides(run, profile), *extra]
-            _make_way(folder / run, overrides)
+            make_way(folder / run, overrides, OF_MACHINE)
             code = _train(overrides, folder / run)
             if code == 2:
                 raise UserError(f"Run '{run}' was refused with the sentence above: mend that, and start again.")
@@ -144,22 +141,6 @@ def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only:
         OverridesParser.create().parse_overrides(list(extra))
     except OverrideParseException as error:
         raise UserError(explain(error, config_folder(), "train")) from None
-
-
-def _make_way(folder: Path, overrides: Sequence[str]) -> None:
-    """Sets aside a run of other settings, which the table had in an earlier version or with further overrides."""
-    if not (folder / "config.yaml").exists():
-        return
-    try:
-        differing = [one for one in differences(folder, composed_today(overrides)) if one not in OF_MACHINE]
-    except HydraException:
-        return  # train.py says what is wrong
-    if differing:
-        place = folder.parent / EARLIER
-        place.mkdir(exist_ok=True)
-        aside = next(path for k in count(1) if not (path := place / f"{folder.name}-{k}").exists())
-        folder.rename(aside)
-        print(f"{folder} was a run of other settings ({', '.join(differing)}): it is {aside} now.", flush=True)
 
 
 def _train(overrides: Sequence[str], folder: Path) -> int:
