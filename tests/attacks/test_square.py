@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from robustforge.attacks import square
+from robustforge.attacks.core.restarts import room_for
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.pgd import PGD
 from robustforge.attacks.square import Square
@@ -149,3 +150,14 @@ def test_queries_answered_in_one_pass_are_what_they_would_be_one_by_one(victim, 
     assert same.sum() >= len(x) - 1  # a value that ties but for rounding, which goes by the size of a batch
     assert torch.equal(together.success, single.success)
     assert together.forwards.sum() < 1.5 * single.forwards.sum()
+
+
+def test_no_answer_is_thrown_away_where_the_runs_fill_a_pass(victim, images):
+    x, y = images[0][:8], images[1][:8]
+    result = Square(n_queries=60)(victim, x, y, Threat("linf", 0.01))
+    assert not result.success.all()
+    assert (result.forwards <= 60 + 1).all(), "one for the start, and one a query at most"
+    with room_for(64):
+        alone = Square(n_queries=60)(victim, x, y, Threat("linf", 0.01))
+    assert torch.equal(alone.x_adv, result.x_adv)
+    assert alone.forwards.sum() > result.forwards.sum(), "fewer passes, of more answers"

@@ -59,7 +59,8 @@ class Square(BaseAttack):
         is known. Late windows gain less than bf16's rounding, which cost 3 points of success on MNIST: hence float32.
         Where the answer is wrong but rejected, the risk is lowered. Late queries seldom raise the margin, so that
         several are answered in one pass: up to the first that raises it, they are what they would have been one by one.
-        Answers beyond it are thrown away and asked again; they count as passes, a tenth of all on a small CNN.
+        Answers beyond it are thrown away and asked again; they count as passes. None is asked where the runs that go on
+        fill a pass.
     """
 
     evades = of_system = True
@@ -128,6 +129,8 @@ def _ask(session: AttackSession, runs: Survivors, s: _Search, propose: Moves, pl
     """``count`` queries of all runs, whose draws begin at ``place``; the runs that go on."""
     s.query = torch.zeros_like(runs.rows)
     while bool((s.query < count).any()):
+        # as far as a pass has room for all runs: they fill it better than answers that may be thrown away
+        s.ahead = s.ahead.clamp(max=max(1, room(session) // len(runs.rows)))
         suspects, ahead = torch.zeros_like(s.query, dtype=torch.bool), int(s.ahead.max())
         for part in torch.split((s.query < count).nonzero().flatten(), max(1, room(session) // ahead)):
             _look_ahead(session, runs.rows, s, propose, place, count, part, suspects)
