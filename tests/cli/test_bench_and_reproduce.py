@@ -79,7 +79,12 @@ def test_a_run_of_other_settings_makes_way(tmp_path, compose, capsys):
     folder = tmp_path / "mnist"
     make_way(folder, now, reproduce.OF_MACHINE)
     assert not list(tmp_path.iterdir()), "nothing was run before"
-    for number in (1, 2):
+    claim(folder, compose(*now), "data")
+    for wrong in ("nobody=1", "seed=${nobody}"):
+        make_way(folder, [*now, wrong], reproduce.OF_MACHINE)
+        assert (folder / "config.yaml").exists(), "train.py says what is wrong with it"
+    make_way(folder, [*now, "seed=2"], reproduce.OF_MACHINE)
+    for number in (2, 3):
         claim(folder, compose(*now, "seed=1", "threads=2"), "data")
         make_way(folder, [*now, "seed=1", "paths.output_dir=elsewhere"], reproduce.OF_MACHINE)
         assert (folder / "config.yaml").exists(), "it is the same run"

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from robustforge.config.dependence import composed_today
 from robustforge.config.run_folder import differences
@@ -55,7 +56,7 @@ def make_way(folder: Path, overrides: Sequence[str], besides: Collection[str]) -
         return
     try:
         differing = [one for one in differences(folder, composed_today(overrides)) if one not in besides]
-    except HydraException:
+    except (HydraException, OmegaConfBaseException):
         return  # train.py says what is wrong
     if differing:
         place = folder.parent / EARLIER

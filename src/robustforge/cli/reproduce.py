@@ -35,7 +35,7 @@ from robustforge.papers.evidence import evidence_of, evidence_path, merged, read
 from robustforge.papers.figures import diagnostic_lines, draw
 from robustforge.papers.rendering import render, write
 from robustforge.papers.specification import TableSpec
-from robustforge.records.table import Records, read_records
+from robustforge.records.table import read_records
 from robustforge.reporting.result import read_result
 from robustforge.types import UserError
 
@@ -82,21 +82,14 @@ def reproduce(
     _check(spec, name, profile, extra, only or ())
     console = Console()
     folder = root / name / profile
-    records: dict[str, Records] = {}
     failed: dict[str, Any] = {}
     for run in spec.runs_of(profile):
         if only is None or run in only:
             console.rule(f"{name} ({profile}): {run}")
-            overrides = [*spec.overrides(run, profile), *extra]
-            make_way(folder / run, overrides, OF_MACHINE)
-            code = _train(overrides, folder / run)
-            if code == 2:
-                raise UserError(f"Run '{run}' was refused with the sentence above: mend that, and start again.")
-            if code:
+            if code := _run_one(run, [*spec.overrides(run, profile), *extra], folder / run):
                 failed[run] = {"failed": f"exit code {code}"}
-                continue
-        if (folder / run / "result.json").exists():
-            records[run] = read_records(folder / run)
+    there = [run for run in spec.runs_of(profile) if run not in failed and (folder / run / "result.json").exists()]
+    records = {run: read_records(folder / run) for run in there}
     header = [spec.title, spec.profiles[profile].note.strip()]
     if extra:
         header.append(f"Further overrides: {' '.join(extra)}.")
@@ -141,6 +134,15 @@ def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only:
         OverridesParser.create().parse_overrides(list(extra))
     except OverrideParseException as error:
         raise UserError(explain(error, config_folder(), "train")) from None
+
+
+def _run_one(run: str, overrides: Sequence[str], folder: Path) -> int:
+    """Runs one of a table's runs; its exit code. UserError where it was refused."""
+    make_way(folder, overrides, OF_MACHINE)
+    code = _train(overrides, folder)
+    if code == 2:
+        raise UserError(f"Run '{run}' was refused with the sentence above: mend that, and start again.")
+    return code
 
 
 def _train(overrides: Sequence[str], folder: Path) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustforge.records.statistics import Outcomes, mcnemar, paired_difference, shared, wilson
+from robustforge.records.statistics import Outcomes, mcnemar, paired_difference, wilson
 from robustforge.records.summary import outcomes
 from robustforge.records.table import CLEAN, CellKey, Records, same_eps
 
@@ -141,7 +141,7 @@ def as_far_as_told(own: Outcomes, other: Outcomes) -> tuple[Outcomes, Outcomes]:
 
 def compare(name: str, own: Outcomes, other: Outcomes, by: str = "") -> Indicator:
     """Violated where the other attack succeeds significantly more often; the value is by how many points."""
-    a, b = shared(*as_far_as_told(own, other))
+    a, b = (one.correct for one in as_far_as_told(own, other))
     n, only_other, only_own = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     points = 100 * (only_other - only_own) / n if n else 0.0
     violated = points >= LEAST and mcnemar(only_other, only_own) < ALPHA
