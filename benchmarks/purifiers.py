@@ -1,4 +1,4 @@
-"""What purification costs an image: five purifiers in one run, at MNIST's size (compare arXiv:2312.03520, Table 3)."""
+"""What purification costs an image: all purifiers in one run, at MNIST's size (compare arXiv:2312.03520, Table 3)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from benchmarks import BenchRow
 from robustforge.attacks.pgd import PGD
+from robustforge.defenses.ape_gan import APEGAN
+from robustforge.defenses.ape_gan.networks import Discriminator
+from robustforge.defenses.ape_gan.networks import Generator as APEGenerator
 from robustforge.defenses.cae import ConvAutoEncoder
 from robustforge.defenses.cae.networks import Denoiser
+from robustforge.defenses.comdefend import ComDefend
+from robustforge.defenses.comdefend.networks import CompressionNetwork
 from robustforge.defenses.defense_gan import DefenseGAN
 from robustforge.defenses.defense_gan.latent_search import LatentSearch
 from robustforge.defenses.defense_gan.networks import Critic, Generator
@@ -20,6 +24,8 @@ from robustforge.defenses.defense_vae import DefenseVAE
 from robustforge.defenses.defense_vae.networks import DefenseVAENetwork
 from robustforge.defenses.magnet import MagNet
 from robustforge.defenses.magnet.networks import SigmoidAutoencoder
+from robustforge.defenses.pixel_defend import PixelDefend
+from robustforge.defenses.pixel_defend.networks import PixelCNN
 from robustforge.defenses.purifier import Purifier
 from robustforge.defenses.puvae import PuVAE
 from robustforge.defenses.puvae.networks import ConditionalVAE
@@ -30,7 +36,8 @@ from robustforge.types import Threat
 
 SHAPE, CLASSES = (1, 28, 28), 10
 REPETITIONS = {1: 21, 128: 5}  # by batch, after one warm-up
-SLOW_REPETITIONS = {1: 3, 128: 1}  # of Defense-GAN, which takes seconds and needs no warm-up
+SLOW = ("defense_gan", "pixel_defend")  # which take seconds and need no warm-up
+SLOW_REPETITIONS = {1: 3, 128: 1}  # of theirs
 SEARCH_STEPS, MEASURED_STEPS = 200, 20  # of its search: the work is linear in the steps
 PAPER_SECONDS = {"defense_gan": 14.80, "puvae": 0.11, "cae": 0.008}
 
@@ -47,17 +54,18 @@ def run() -> list[BenchRow]:
     generator = torch.Generator().manual_seed(0)
     purifiers, rows = build(MEASURED_STEPS), []
     for batch in REPETITIONS:
-        found = best_times(purifiers, torch.rand(batch, *SHAPE, generator=generator))
+        found = best_times(purifiers, batch, generator)
         rows += [_row(name, batch, found) for name in purifiers if name != "cae"]
     return rows
 
 
 def build(steps: int, restarts: int = 10) -> dict[str, Purifier]:
-    """The five with their configs' values, but for the length of Defense-GAN's search."""
+    """All with their configs' values, but for the length of Defense-GAN's search."""
     model = partial(small_cnn, shape=SHAPE, num_classes=CLASSES, mean=(0.13,), std=(0.31,))
     training = Training(1, partial(torch.optim.Adam, lr=1e-3), constant)
     attacks, threat = {"main": PGD()}, Threat("linf", 0.3)
-    shaped = {kind: partial(kind, shape=SHAPE) for kind in (Denoiser, DefenseVAENetwork, Generator, Critic)}
+    kinds = Denoiser, DefenseVAENetwork, Generator, Critic, APEGenerator, Discriminator
+    shaped = {kind: partial(kind, shape=SHAPE) for kind in kinds}
     made: dict[str, Purifier] = {
         "cae": ConvAutoEncoder(model, shaped[Denoiser], attacks, threat, training, training),
         "puvae": PuVAE(model, partial(ConditionalVAE, shape=SHAPE, num_classes=CLASSES), training, training),
@@ -72,6 +80,9 @@ def build(steps: int, restarts: int = 10) -> dict[str, Purifier]:
             training,
         ),
         "defense_vae": DefenseVAE(model, shaped[DefenseVAENetwork], attacks, threat, training, training, training),
+        "ape_gan": APEGAN(model, shaped[APEGenerator], shaped[Discriminator], attacks, threat, training, training),
+        "comdefend": ComDefend(model, partial(CompressionNetwork, shape=SHAPE), training, training),
+        "pixel_defend": PixelDefend(model, partial(PixelCNN, shape=SHAPE), training, training),
     }
     for purifier in made.values():
         purifier.leave()
@@ -79,25 +90,29 @@ def build(steps: int, restarts: int = 10) -> dict[str, Purifier]:
 
 
 @torch.no_grad()
-def best_times(purifiers: Mapping[str, Purifier], x: Tensor) -> dict[str, float]:
-    """Milliseconds an image, best of several: what else the machine does only ever adds. Purifiers take turns."""
+def best_times(purifiers: Mapping[str, Purifier], batch: int, generator: torch.Generator) -> dict[str, float]:
+    """Milliseconds an image, best of several: what else the machine does only ever adds. Purifiers take turns.
+
+    Every repetition has images of its own, because PixelDefend does not search those again that it has seen.
+    """
     best = dict.fromkeys(purifiers, float("inf"))
-    for repetition in range(REPETITIONS[len(x)] + 1):
+    for repetition in range(REPETITIONS[batch] + 1):
+        x = torch.rand(batch, *SHAPE, generator=generator)
         for name, purifier in purifiers.items():
-            slow = name == "defense_gan"
-            if slow and repetition >= SLOW_REPETITIONS[len(x)]:
+            slow = name in SLOW
+            if slow and repetition >= SLOW_REPETITIONS[batch]:
                 continue
             start = time.perf_counter()
             purifier.purify(x)
             if repetition or slow:
-                best[name] = min(best[name], 1e3 * (time.perf_counter() - start) / len(x))
+                best[name] = min(best[name], 1e3 * (time.perf_counter() - start) / batch)
     return {**best, "defense_gan": best["defense_gan"] * SEARCH_STEPS / MEASURED_STEPS}
 
 
 def _row(name: str, batch: int, found: Mapping[str, float]) -> BenchRow:
-    slow, compared = name == "defense_gan", name in PAPER_SECONDS
-    note = f"best of {(SLOW_REPETITIONS if slow else REPETITIONS)[batch]}, {torch.get_num_threads()} threads"
-    if slow:
+    compared, repetitions = name in PAPER_SECONDS, SLOW_REPETITIONS if name in SLOW else REPETITIONS
+    note = f"best of {repetitions[batch]}, {torch.get_num_threads()} threads"
+    if name == "defense_gan":
         note += f"; {MEASURED_STEPS} of {SEARCH_STEPS} steps measured, times {SEARCH_STEPS // MEASURED_STEPS}"
     if compared:
         note += (

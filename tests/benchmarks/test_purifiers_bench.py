@@ -10,7 +10,7 @@ def test_bench_rows(monkeypatch):
     build = bench.build
     monkeypatch.setattr(bench, "build", lambda steps: build(2, restarts=1))
     rows = bench.run()
-    assert len(rows) == 8
+    assert len(rows) == 14
     assert all(row.ratio == pytest.approx(row.ours / row.theirs) and row.higher_is_better for row in rows)
     paper = [row for row in rows if "14.80 s" in row.note]
     assert len(paper) == 4

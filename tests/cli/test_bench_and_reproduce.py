@@ -69,9 +69,29 @@ def test_a_failed_run_is_told_and_the_others_are_shown(tmp_path, monkeypatch, ca
     assert reproduce.reproduce("memdef/table5", "cpu", ["seed=1"], tmp_path, only=["selector", "full"]) == 1
     assert [name for name, _ in made] == ["selector", "full"]
     assert made[0][1] == [*reproduce.load("memdef/table5").overrides("selector", "cpu"), "seed=1"]
-    text = (tmp_path / "memdef" / "table5" / "cpu" / "table.md").read_text()
+    text = (tmp_path / "memdef" / "table5" / "cpu_seed-1" / "table.md").read_text()
     assert "run failed: exit code 1" in text
     assert "Further overrides: seed=1." in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "place"),
+    [
+        ([], "cpu"),
+        (["paths.data_dir=elsewhere", "threads=1", "trainer.devices=2", "logger=wandb"], "cpu"),
+        (["seed=1"], "cpu_seed-1"),
+        (["threads=1", "seed=1"], "cpu_seed-1"),
+        (["defense.width=2", "seed=1"], "cpu_defense.width-2_seed-1"),
+        (["seed=1", "defense.width=2"], "cpu_defense.width-2_seed-1"),
+    ],
+)
+def test_a_table_of_other_settings_has_a_folder_of_its_own(tmp_path, monkeypatch, extra, place):
+    """Two settings in turn, or at once, find their own runs again."""
+    made = []
+    monkeypatch.setattr(reproduce, "_train", lambda _, folder: made.append(folder) or 0)
+    assert reproduce.reproduce("memdef/table5", "cpu", extra, tmp_path, only=["full"]) == 0
+    assert made == [tmp_path / "memdef" / "table5" / place / "full"]
+    assert (made[0].parent / "table.md").is_file()
 
 
 def test_a_run_of_other_settings_makes_way(tmp_path, compose, capsys):

@@ -24,10 +24,11 @@ from robustforge.cli.table_board import publish_table
 from robustforge.cli.table_states import lines, load, results_folder, tables
 from robustforge.config import slurm
 from robustforge.config.errors import explain
-from robustforge.config.identity import is_shown
+from robustforge.config.identity import naming_overrides
 from robustforge.config.isolated import GROUP, clean_environment, run_dir
 from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
+from robustforge.config.resolvers import run_folder
 from robustforge.interruption import Stopped, listening
 from robustforge.papers.compared import ComparedCell
 from robustforge.papers.comparison import compare
@@ -68,7 +69,7 @@ def reproduce(
         name: ``<method>/<table>``.
         profile: ``cpu``, ``gpu`` or ``paper``.
         extra: further overrides for every run.
-        root: folder of the reproduction.
+        root: folder of the reproductions; a table with further overrides has a folder of its own there.
         only: run only these (of the others the existing results are shown, or that they were not run).
         results: folder of the result files; None writes none.
 
@@ -81,7 +82,7 @@ def reproduce(
     spec = load(name)
     _check(spec, name, profile, extra, only or ())
     console = Console()
-    folder = root / name / profile
+    folder = root / name / _place(profile, extra)
     failed: dict[str, Any] = {}
     for run in spec.runs_of(profile):
         if only is None or run in only:
@@ -100,7 +101,7 @@ def reproduce(
     made = [*write(cells, folder, header), *draw(spec, records, folder)]
     for path in made:
         console.print(f"wrote {path}")
-    publish_table(name, profile, extra, folder, cells, made)
+    publish_table(extra, folder, cells, made)
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
@@ -194,10 +195,15 @@ def _results(given: str | None, extra: Sequence[str]) -> Path | None:
     return None if any(map(_decides, extra)) else results_folder()
 
 
+def _place(profile: str, extra: Sequence[str]) -> str:
+    """The folder of a table's runs: their profile, and what makes them other runs than the table's own."""
+    other = naming_overrides(extra, OF_MACHINE)
+    return f"{profile}_{run_folder(other)}" if other else profile
+
+
 def _decides(override: str) -> bool:
     """Whether an override is part of what a run is, not of where it lies or which machine it has."""
-    key = override.lstrip("+~").partition("=")[0]
-    return not is_shown(key) and key not in OF_MACHINE
+    return bool(naming_overrides([override], OF_MACHINE))
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -16,15 +16,13 @@ from robustforge.papers.compared import REACHED, ComparedCell
 
 
 def publish_table(
-    name: str, profile: str, extra: Sequence[str], folder: Path, cells: Sequence[ComparedCell], made: Sequence[Path]
+    extra: Sequence[str], folder: Path, cells: Sequence[ComparedCell], made: Sequence[Path]
 ) -> None:
     """Sends a compared table where its runs went; nothing for ``logger=csv``.
 
     Args:
-        name: of the table.
-        profile: of its runs.
-        extra: their further overrides, which may name a logger.
-        folder: of the table.
+        extra: further overrides of its runs, which may name a logger.
+        folder: of the table, ``<method>/<table>/<profile>``, which is the name of the group.
         cells: compared.
         made: files of the table and its figures.
     """
@@ -37,7 +35,7 @@ def publish_table(
             return
         from robustforge.cli.loggers import RunLoggers, Told  # Lightning, for dashboards alone
 
-        group = f"{name}/{profile}"
+        group = "/".join(folder.parts[-3:])
         loggers, code = RunLoggers(settings, folder, Told(f"{group}/table", job_type="reproduce", group=group)), 1
         try:
             rows = [plain(asdict(cell)) for cell in cells]
