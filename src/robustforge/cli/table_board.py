@@ -15,9 +15,7 @@ from robustforge.optional import optional
 from robustforge.papers.compared import REACHED, ComparedCell
 
 
-def publish_table(
-    extra: Sequence[str], folder: Path, cells: Sequence[ComparedCell], made: Sequence[Path]
-) -> None:
+def publish_table(extra: Sequence[str], folder: Path, cells: Sequence[ComparedCell], made: Sequence[Path]) -> None:
     """Sends a compared table where its runs went; nothing for ``logger=csv``.
 
     Args:
