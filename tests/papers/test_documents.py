@@ -136,5 +136,28 @@ def test_a_method_has_a_picture_once_its_table_was_run(spec, result, tmp_path, m
     assert "(../../../../docs/figures/made.svg)" in fill(page, tmp_path, "page.md").text
 
 
+def test_a_leaderboard_has_a_picture_whose_best_row_is_the_first(spec, result, tmp_path, monkeypatch):
+    page = PAGE.format("picture/leaderboard/up")
+    assert "was not run" in fill(page, tmp_path, "page.md").text
+    made = content(spec, a=result, b=result)
+    numbers = {("none", "clean"): 99.0, ("none", "PGD"): 1.234, ("guarded", "clean"): 90.0, ("guarded", "PGD"): 70.0}
+    one = next(cell for cell in made["cells"] if "ours" in cell)
+    made["cells"] = [one | {"row": row, "column": column, "ours": value} for (row, column), value in numbers.items()]
+    made["cells"].append({key: value for key, value in one.items() if key != "ours"} | {"row": "not run"})
+    write_evidence(tmp_path / "leaderboard" / "up.json", made)
+    monkeypatch.setattr(claims_figure, "BOARD", ("clean", "FGSM", "PGD"))
+    bars = claims_figure.of_board("leaderboard/up", tmp_path)
+    assert list(bars.groups.items()) == [("guarded", [90.0, None, 70.0]), ("none", [99.0, None, 1.23])]
+    assert "(docs/figures/leaderboard_up.svg)" in fill(page, tmp_path, "page.md").text
+    claims_figure.draw(tmp_path / "board.svg", bars)
+    assert claims_figure.is_drawn(tmp_path / "board.svg", bars)
+    assert not claims_figure.is_drawn(tmp_path / "board.svg", replace(bars, kinds=claims_figure.CLAIMED))
+
+
+def test_leaderboards_have_the_columns_of_their_picture():
+    for name in tables(["leaderboard/*"]):
+        assert {cell.column for cell in load(name).cells} >= set(claims_figure.BOARD)
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -1,4 +1,4 @@
-"""``scripts/documents.py``: writes the documents' tables, and the picture of the first page, from result files."""
+"""``scripts/documents.py``: writes the documents' tables and pictures from result files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from robustforge.cli.table_states import tables
 from robustforge.config.locate import config_folder
 from robustforge.files import write_text
 from robustforge.papers import claims_figure
 from robustforge.papers.claims_figure import Bars
-from robustforge.papers.documents import fill
+from robustforge.papers.documents import BOARDS, fill, picture_file
 from robustforge.papers.headlines import read_headlines
 from robustforge.types import UserError
 
@@ -55,13 +56,11 @@ def stale(root: Path, results: Path, write: bool = False) -> list[Path]:
 
 
 def _pictures(root: Path, results: Path) -> dict[Path, Bars]:
-    """Every picture and its numbers: of the first page, and of the methods whose table was run."""
-    made = {root / PICTURES / "claims.svg": claims_figure.first_page(results)}
-    for headline in read_headlines():
-        bars = claims_figure.of_method(headline.method, results)
-        if bars is not None:
-            made[root / PICTURES / f"{headline.method}.svg"] = bars
-    return made
+    """Every picture and its numbers: of the first page, and of the methods and leaderboards that were run."""
+    made: dict[str, Bars | None] = {"claims": claims_figure.first_page(results)}
+    made |= {one.method: claims_figure.of_method(one.method, results) for one in read_headlines()}
+    made |= {name: claims_figure.of_board(name, results) for name in tables([f"{BOARDS}*"])}
+    return {root / PICTURES / picture_file(name): bars for name, bars in made.items() if bars is not None}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The pictures of the documents: what the papers print, and what an adapted attack leaves of it."""
+"""The pictures of the documents: what the papers print, and what attacks leave of it; and the leaderboards."""
 
 from __future__ import annotations
 
@@ -10,27 +10,36 @@ from textwrap import fill
 
 import matplotlib as mpl
 
-from robustforge.papers.evidence import cells_of, evidence_path, read_evidence
+from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
 from robustforge.papers.headlines import adapted_in, beside, read_headlines
 from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
 from robustforge.reporting.text import MISSING
 
 _MARK = "<!-- robustforge-data: "
 _WIDEST = 52  # characters of a label's line
-_KINDS = (("printed", MUTED), ("ours, its protocol", MAIN_COLOR), ("ours, adapted attack", WORST_COLOR))
+_COLORS = (MUTED, MAIN_COLOR, WORST_COLOR)
+CLAIMED = ("printed", "ours, its protocol", "ours, adapted attack")
+BOARD = ("clean", "the paper's attack", "worst case, 5 % false positives")  # columns of a leaderboard
 
 
 @dataclass(frozen=True)
 class Bars:
-    """One picture: a label for each group of three numbers (printed, ours, adapted; None where missing)."""
+    """One picture.
+
+    Attributes:
+        title: above it.
+        groups: three numbers by label, in percent; None where one is missing.
+        kinds: what the three are.
+    """
 
     title: str
     groups: Mapping[str, Sequence[float | None]]
+    kinds: Sequence[str] = CLAIMED
 
     @property
     def text(self) -> str:
         """All that is shown, as one line."""
-        return json.dumps({"title": self.title, "groups": self.groups})
+        return json.dumps({"title": self.title, "groups": self.groups, "kinds": self.kinds})
 
 
 def first_page(results: Path) -> Bars:
@@ -57,6 +66,20 @@ def of_method(method: str, results: Path) -> Bars | None:
     return None
 
 
+def of_board(table: str, results: Path) -> Bars | None:
+    """The rows of a leaderboard, the highest worst case first; None where none was run."""
+    path = evidence_path(results, table, USUAL)
+    if not path.is_file():
+        return None
+    found: dict[str, dict[str, float | None]] = {}
+    for cell in cells_of(read_evidence(path)):
+        if cell.ours is not None:
+            found.setdefault(cell.row, {})[cell.column] = cell.ours
+    groups = {row: _rounded(*(mine.get(column) for column in BOARD)) for row, mine in found.items()}
+    order = sorted(groups, key=lambda row: -1 if groups[row][-1] is None else groups[row][-1], reverse=True)
+    return Bars(table, {row: groups[row] for row in order}, BOARD)
+
+
 def is_drawn(path: Path, bars: Bars) -> bool:
     """Whether a picture shows these numbers."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -68,7 +91,7 @@ def draw(path: Path, bars: Bars) -> None:
     with mpl.rc_context({"svg.hashsalt": "robustforge"}), drawing(9, 0.9 + 0.7 * len(bars.groups)) as figure:
         axes = figure.subplots()
         for place, numbers in enumerate(bars.groups.values()):
-            for k, ((label, color), value) in enumerate(zip(_KINDS, numbers, strict=True)):
+            for k, (label, color, value) in enumerate(zip(bars.kinds, _COLORS, numbers, strict=True)):
                 height = place + 0.27 * (k - 1)
                 axes.barh(height, value or 0, 0.25, color=color, label=label if place == 0 else None)
                 words = MISSING if value is None else f"{value:.1f}"

@@ -2,7 +2,8 @@
 
 A document holds ``<!-- results: memdef/table1 -->`` and ``<!-- end of results -->``. After the name may stand
 ``profile=gpu``, ``rows=`` and ``columns=`` (labels separated by ``;``), and ``one_line`` for a row a line. In place of
-a table's name, ``headlines`` stands for one number of each paper, and ``picture/memdef`` for a method's picture.
+a table's name, ``headlines`` stands for one number of each paper, ``picture/memdef`` for a method's picture and
+``picture/leaderboard/digits`` for that of a leaderboard.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustforge.papers.claims_figure import of_method
+from robustforge.papers.claims_figure import of_board, of_method
 from robustforge.papers.compared import ComparedCell
 from robustforge.papers.costs import COSTS
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
@@ -23,7 +24,8 @@ from robustforge.papers.rendering import markdown_rows
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 HEADLINES = "headlines"
-PICTURE = "picture/"  # before a method's name
+PICTURE = "picture/"  # before a method's name, or a leaderboard's
+BOARDS = "leaderboard/"  # before a leaderboard's name
 _BLOCK = re.compile(r"^<!-- results: (?P<what>[^\n]*?) -->\n(?P<body>.*?)^<!-- end of results -->$", re.M | re.S)
 _OPENING = re.compile(r"^<!-- results: ", re.M)
 
@@ -178,11 +180,21 @@ def facts(content: Mapping[str, Any]) -> str:
     return f"<sub>{'; '.join(parts)}.</sub>"
 
 
-def _picture(method: str, results: Path) -> str:
-    bars = of_method(method, results)
+def _picture(name: str, results: Path) -> str:
+    board = name.startswith(BOARDS)
+    bars = of_board(name, results) if board else of_method(name, results)
     if bars is None:
         return "\nThe table of the picture was not run on this version.\n"
-    return f"\n![Printed, ours and under an adapted attack: {bars.title}](../../../../docs/figures/{method}.svg)\n"
+    if board:
+        words, place = f"Clean, under the paper's attack and in the worst case: {bars.title}", "docs"
+    else:
+        words, place = f"Printed, ours and under an adapted attack: {bars.title}", "../../../../docs"
+    return f"\n![{words}]({place}/figures/{picture_file(name)})\n"
+
+
+def picture_file(name: str) -> str:
+    """The file of a method's or a leaderboard's picture."""
+    return f"{name.replace('/', '_')}.svg"
 
 
 def _headlines(results: Path, where: str) -> str:
