@@ -76,8 +76,12 @@ def of_board(table: str, results: Path) -> Bars | None:
         if cell.ours is not None:
             found.setdefault(cell.row, {})[cell.column] = cell.ours
     groups = {row: _rounded(*(mine.get(column) for column in BOARD)) for row, mine in found.items()}
-    order = sorted(groups, key=lambda row: -1 if groups[row][-1] is None else groups[row][-1], reverse=True)
-    return Bars(table, {row: groups[row] for row in order}, BOARD)
+
+    def worst_case(row: str) -> float:
+        value = groups[row][-1]
+        return -1.0 if value is None else value
+
+    return Bars(table, {row: groups[row] for row in sorted(groups, key=worst_case, reverse=True)}, BOARD)
 
 
 def is_drawn(path: Path, bars: Bars) -> bool:
