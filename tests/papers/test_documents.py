@@ -13,6 +13,7 @@ from robustforge.papers import claims_figure
 from robustforge.papers.documents import fill, parse_marker
 from robustforge.papers.evidence import write_evidence
 from robustforge.papers.headlines import Headline, read_headlines
+from robustforge.reporting.text import MISSING
 
 __all__ = ["result", "spec"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,19 @@ def test_a_table_without_a_file_says_how_to_make_one(results):
         in written.text
     )
     assert (written.tables, written.missing) == (["made/other"], ["made/other"])
+
+
+def test_rows_that_were_not_run_have_the_papers_numbers_alone(spec, result, tmp_path):
+    write_evidence(tmp_path / "made" / "up.json", content(spec, a=result))
+    text = fill(PAGE.format("made/up"), tmp_path, "page.md").text
+    assert text.count("| first | paper | 92.36 | 89.97 |") == 1
+    assert text.count("ours: slot_given") == 1
+    second, mean = (f"| {row} | paper; not run here |" for row in ("second", "mean"))
+    assert f"{second} 92.36 | 89.97 |\n{mean} {MISSING} [1] | {MISSING} [1] |" in text
+    assert f"<sub>{MISSING} [1] the paper prints no number.</sub>" in text
+    text = fill(PAGE.format("made/up one_line"), tmp_path, "page.md").text
+    assert "| second" not in text
+    assert "<sub>not run on this version: second, mean.</sub>" in text
 
 
 def test_one_line_and_some_rows_and_columns(results):

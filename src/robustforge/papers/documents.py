@@ -20,7 +20,7 @@ from robustforge.papers.compared import ComparedCell
 from robustforge.papers.costs import COSTS
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
 from robustforge.papers.headlines import beside, read_headlines
-from robustforge.papers.rendering import markdown_rows
+from robustforge.papers.rendering import by_row, footnotes, markdown_rows, was_run
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 HEADLINES = "headlines"
@@ -122,8 +122,12 @@ def _body(marker: Marker, results: Path, written: Written, where: str) -> str:
         return f"\nNot run on this version; {command} makes this table.\n"
     content = read_evidence(path)
     cells = _chosen(cells_of(content), marker, where)
-    table = _one_line(cells) if marker.one_line else markdown_table(*markdown_rows(cells))
-    return f"\n{command}. {content['note']}\n\n{table}\n{facts(content)}\n"
+    if marker.one_line:
+        table, below = _one_line(cells)
+    else:
+        table, below = markdown_table(*markdown_rows(cells)), footnotes(cells)
+    end = f"\n<sub>{'; '.join(below)}.</sub>\n" * bool(below)
+    return f"\n{command}. {content['note']}\n\n{table}{end}\n{facts(content)}\n"
 
 
 def _chosen(cells: Sequence[ComparedCell], marker: Marker, where: str) -> list[ComparedCell]:
@@ -135,14 +139,17 @@ def _chosen(cells: Sequence[ComparedCell], marker: Marker, where: str) -> list[C
     return [cell for cell in kept if not marker.columns or cell.column in marker.columns]
 
 
-def _one_line(cells: Sequence[ComparedCell]) -> str:
-    """A row a line: our number with its interval, or the mean over seeds with half of Student's interval."""
+def _one_line(cells: Sequence[ComparedCell]) -> tuple[str, list[str]]:
+    """A row a line: our number and its interval, or the mean over seeds and half of Student's; and what is below it."""
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    rows: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        rows.setdefault(cell.row, {})[cell.column] = _words(cell)
-    lines = [[label, *(mine[column] for column in columns)] for label, mine in rows.items()]
-    return markdown_table(["", *columns], lines)
+    rows = by_row(cells)
+    lines = []
+    for label in (label for label, mine in rows.items() if was_run(mine)):
+        shown = {cell.column: _words(cell) for cell in rows[label]}
+        lines.append([label, *(shown[column] for column in columns)])
+    left = [label for label, mine in rows.items() if not was_run(mine)]
+    notes = [f"not run on this version: {', '.join(left)}"] if left else []
+    return markdown_table(["", *columns], lines), notes
 
 
 def _words(cell: ComparedCell) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from robustforge.files import write_json, write_text
 from robustforge.papers.compared import REACHED, ComparedCell
-from robustforge.papers.lookup import COPIED
+from robustforge.papers.lookup import COPIED, NOT_RUN
 from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
@@ -55,6 +55,7 @@ LEGEND = (
 )
 SPREAD = "±: mean over runs of several seeds, with half of Student's 95 % interval over them."
 NO_PAPER_VALUE = "the paper prints no number"
+LEFT_OUT = "paper; not run here"  # the one line of a row of which nothing was run
 
 
 def render(cells: Sequence[ComparedCell], header_lines: Sequence[str] = ()) -> Table:
@@ -64,7 +65,7 @@ def render(cells: Sequence[ComparedCell], header_lines: Sequence[str] = ()) -> T
         cells: of ``compare``.
         header_lines: the title, then statements that belong to every number (profile, data, seeds).
     """
-    below = "\n".join([LEGEND, *_footnotes(cells)])
+    below = "\n".join([LEGEND, *footnotes(cells)])
     table = Table(title=Text("\n".join(header_lines)), caption=Text(below), caption_justify="left")
     table.add_column("row", overflow="fold")
     table.add_column("attack", overflow="fold")
@@ -96,6 +97,19 @@ def write(cells: Sequence[ComparedCell], folder: str | Path, header_lines: Seque
 Line = tuple[str, list[tuple[ComparedCell, str]]]  # what the line shows, and its cells with their words
 
 
+def by_row(cells: Sequence[ComparedCell]) -> dict[str, list[ComparedCell]]:
+    """The cells of each row."""
+    grouped: dict[str, list[ComparedCell]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.row, []).append(cell)
+    return grouped
+
+
+def was_run(cells: Sequence[ComparedCell]) -> bool:
+    """Whether anything of a row was run, or tried."""
+    return any(cell.reason != NOT_RUN for cell in cells)
+
+
 def _columns(cells: Sequence[ComparedCell]) -> list[str]:
     return list(dict.fromkeys(cell.column for cell in cells))
 
@@ -103,21 +117,21 @@ def _columns(cells: Sequence[ComparedCell]) -> list[str]:
 def _notes(cells: Sequence[ComparedCell]) -> dict[str, int]:
     """Every reason for a missing number, numbered: a reason is too long for a cell."""
     reasons = [NO_PAPER_VALUE] if any(cell.paper is None for cell in cells) else []
-    for cell in cells:
-        reasons += [reason for reason in (cell.reason, cell.adapted_reason) if reason not in ("", COPIED)]
+    for mine in by_row(cells).values():
+        if was_run(mine):
+            reasons += [reason for cell in mine for reason in (cell.reason, cell.adapted_reason)]
+    reasons = [reason for reason in reasons if reason not in ("", COPIED)]
     return {reason: k for k, reason in enumerate(dict.fromkeys(reasons), start=1)}
 
 
-def _footnotes(cells: Sequence[ComparedCell]) -> list[str]:
+def footnotes(cells: Sequence[ComparedCell]) -> list[str]:
+    """What stands below a table: what ± is, and why numbers are missing."""
     spread = [SPREAD] if any(cell.spread is not None for cell in cells) else []
     return spread + [f"{MISSING} [{k}] {reason}" for reason, k in _notes(cells).items()]
 
 
 def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
-    """Rows in order, each with its lines; a row that is only copied from the paper has one line."""
-    grouped: dict[str, list[ComparedCell]] = {}
-    for cell in cells:
-        grouped.setdefault(cell.row, []).append(cell)
+    """Rows in order, each with its lines; a row that is only copied from the paper, or was not run, has one line."""
     notes = _notes(cells)
 
     def words(value: float | None, n: int | None, reason: str, spread: float | None = None) -> str:
@@ -125,10 +139,12 @@ def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
         return shown if spread is None else f"{shown} ±{spread:.1f}"
 
     rows = []
-    for label, mine in grouped.items():
+    for label, mine in by_row(cells).items():
         lines: list[Line] = [("paper", [(cell, words(cell.paper, 1000, NO_PAPER_VALUE)) for cell in mine])]
         if mine[0].reason == COPIED:
             lines = [(COPIED, lines[0][1])]
+        elif not was_run(mine):
+            lines = [(LEFT_OUT, lines[0][1])]
         else:
             ours = [(cell, words(cell.ours, cell.n, cell.reason, cell.spread) + _mark(cell)) for cell in mine]
             adapted = [
@@ -166,7 +182,7 @@ def _markdown(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str
     sizes = sorted({cell.n for cell in cells if cell.n is not None})
     facts = f"Test images: {', '.join(map(str, sizes)) or MISSING}; seeds: {', '.join(map(str, seeds)) or MISSING}."
     table = markdown_table(*markdown_rows(cells)).rstrip()
-    return "\n\n".join([*head, table, LEGEND, *_footnotes(cells), facts]) + "\n"
+    return "\n\n".join([*head, table, LEGEND, *footnotes(cells), facts]) + "\n"
 
 
 def _csv(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str:
@@ -191,7 +207,7 @@ def _picture(cells: Sequence[ComparedCell], path: Path, header_lines: Sequence[s
     height = sum(1 + len(lines) for _, lines in rows)  # a row's label has a line of its own, above its numbers
     width = 2.2 + 0.98 * len(columns)
     above, below = (
-        [p for t in texts for p in textwrap.wrap(t, int(14 * width))] for texts in (header_lines, _footnotes(cells))
+        [p for t in texts for p in textwrap.wrap(t, int(14 * width))] for texts in (header_lines, footnotes(cells))
     )
     with drawing(width, 0.7 + 0.19 * (len(above) + len(below)) + 0.27 * height) as figure:
         figure.suptitle("\n".join(above), x=0.01, ha="left", fontsize=9)
@@ -218,7 +234,7 @@ def _heat_rows(axes: Axes, rows: list[tuple[str, list[Line]]]) -> None:
 
 
 def _value(kind: str, cell: ComparedCell) -> float | None:
-    if kind in ("paper", COPIED):
+    if kind in ("paper", COPIED, LEFT_OUT):
         return cell.paper
     return cell.ours if kind.startswith("ours") else cell.adapted
 
