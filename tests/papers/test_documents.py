@@ -152,7 +152,7 @@ def test_a_method_has_a_picture_once_its_table_was_run(spec, result, tmp_path, m
 
 def test_a_leaderboard_has_a_picture_whose_best_row_is_the_first(spec, result, tmp_path, monkeypatch):
     page = PAGE.format("picture/leaderboard/up")
-    assert "was not run" in fill(page, tmp_path, "page.md").text
+    assert "up -->\n\n<!-- end" in fill(page, tmp_path, "page.md").text, "its table says that it was not run"
     made = content(spec, a=result, b=result)
     numbers = {("none", "clean"): 99.0, ("none", "PGD"): 1.234, ("guarded", "clean"): 90.0, ("guarded", "PGD"): 70.0}
     one = next(cell for cell in made["cells"] if "ours" in cell)

@@ -45,7 +45,7 @@ def replacing(folder: Path, replace: bool) -> Iterator[Path]:
 
 
 def make_way(folder: Path, overrides: Sequence[str], besides: Collection[str]) -> None:
-    """Sets aside a run of other settings, which a table had in an earlier version or with further overrides.
+    """Sets aside a run of other settings, which a table had in an earlier version.
 
     Args:
         folder: of the run.

@@ -190,8 +190,8 @@ def facts(content: Mapping[str, Any]) -> str:
 def _picture(name: str, results: Path) -> str:
     board = name.startswith(BOARDS)
     bars = of_board(name, results) if board else of_method(name, results)
-    if bars is None:
-        return "\nThe table of the picture was not run on this version.\n"
+    if bars is None:  # a leaderboard's table stands below its picture, and says it
+        return "" if board else "\nThe table of the picture was not run on this version.\n"
     if board:
         words, place = f"Clean, under the paper's attack and in the worst case: {bars.title}", "docs"
     else:
