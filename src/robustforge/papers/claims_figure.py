@@ -101,6 +101,7 @@ def draw(path: Path, bars: Bars) -> None:
                 words = MISSING if value is None else f"{value:.1f}"
                 axes.text((value or 0) + 1, height, words, va="center", fontsize=7)
         axes.set_yticks(range(len(bars.groups)), [_wrapped(label) for label in bars.groups], fontsize=7)
+        axes.margins(y=0.01)
         axes.invert_yaxis()
         axes.set_xlim(0, 108)
         axes.set_xlabel("percent")
