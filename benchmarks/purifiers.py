@@ -36,7 +36,7 @@ from robustforge.types import Threat
 
 SHAPE, CLASSES = (1, 28, 28), 10
 REPETITIONS = {1: 21, 128: 5}  # by batch, after one warm-up
-SLOW = ("defense_gan", "pixel_defend")  # which take seconds and need no warm-up
+SLOW = ("defense_gan", "pixel_defend")  # so slow that they need no warm-up
 SLOW_REPETITIONS = {1: 3, 128: 1}  # of theirs
 SEARCH_STEPS, MEASURED_STEPS = 200, 20  # of its search: the work is linear in the steps
 PAPER_SECONDS = {"defense_gan": 14.80, "puvae": 0.11, "cae": 0.008}

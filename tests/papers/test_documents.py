@@ -64,6 +64,8 @@ def test_one_line_and_some_rows_and_columns(results):
     text = fill(PAGE.format("made/up one_line rows='first;mean' columns=PGD"), results, "page.md").text
     assert "| first | 90.0 (60 to 98) |" in text
     assert "| mean | 90.0 ±0.0 |" in text
+    below = fill(PAGE.format("made/up"), results, "page.md").text
+    assert f"95 % interval over them; {MISSING} [1] the paper prints no number.</sub>" in below
     assert "second" not in text
     assert "Clean" not in text
 
@@ -158,10 +160,11 @@ def test_a_leaderboard_has_a_picture_whose_best_row_is_the_first(spec, result, t
     one = next(cell for cell in made["cells"] if "ours" in cell)
     made["cells"] = [one | {"row": row, "column": column, "ours": value} for (row, column), value in numbers.items()]
     made["cells"].append({key: value for key, value in one.items() if key != "ours"} | {"row": "not run"})
+    made["cells"][-2]["adapted_violated"] = ["unbounded_breaks"]
     write_evidence(tmp_path / "leaderboard" / "up.json", made)
     monkeypatch.setattr(claims_figure, "BOARD", ("clean", "FGSM", "PGD"))
     bars = claims_figure.of_board("leaderboard/up", tmp_path)
-    assert list(bars.groups.items()) == [("guarded", [90.0, None, 70.0]), ("none", [99.0, None, 1.23])]
+    assert list(bars.groups.items()) == [("guarded *", [90.0, None, 70.0]), ("none", [99.0, None, 1.23])]
     assert "(docs/figures/leaderboard_up.svg)" in fill(page, tmp_path, "page.md").text
     claims_figure.draw(tmp_path / "board.svg", bars)
     assert claims_figure.is_drawn(tmp_path / "board.svg", bars)

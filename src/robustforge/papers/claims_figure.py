@@ -12,6 +12,7 @@ import matplotlib as mpl
 
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
 from robustforge.papers.headlines import adapted_in, beside, read_headlines
+from robustforge.papers.rendering import by_row
 from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
 from robustforge.reporting.text import MISSING
 
@@ -67,15 +68,18 @@ def of_method(method: str, results: Path) -> Bars | None:
 
 
 def of_board(table: str, results: Path) -> Bars | None:
-    """The rows of a leaderboard, the highest worst case first; None where none was run."""
+    """The rows of a leaderboard, the highest worst case first; None where none was run.
+
+    A star at a label says that an indicator speaks against one of its numbers.
+    """
     path = evidence_path(results, table, USUAL)
     if not path.is_file():
         return None
-    found: dict[str, dict[str, float | None]] = {}
-    for cell in cells_of(read_evidence(path)):
-        if cell.ours is not None:
-            found.setdefault(cell.row, {})[cell.column] = cell.ours
-    groups = {row: _rounded(*(mine.get(column) for column in BOARD)) for row, mine in found.items()}
+    groups = {}
+    for row, mine in by_row([cell for cell in cells_of(read_evidence(path)) if cell.ours is not None]).items():
+        ours = {cell.column: cell.ours for cell in mine}
+        star = " *" * any(cell.adapted_violated for cell in mine if cell.column in BOARD)
+        groups[row + star] = _rounded(*(ours.get(column) for column in BOARD))
 
     def worst_case(row: str) -> float:
         value = groups[row][-1]

@@ -126,7 +126,7 @@ def _body(marker: Marker, results: Path, written: Written, where: str) -> str:
         table, below = _one_line(cells)
     else:
         table, below = markdown_table(*markdown_rows(cells)), footnotes(cells)
-    end = f"\n<sub>{'; '.join(below)}.</sub>\n" * bool(below)
+    end = f"\n<sub>{'; '.join(line.rstrip('.') for line in below)}.</sub>\n" * bool(below)
     return f"\n{command}. {content['note']}\n\n{table}{end}\n{facts(content)}\n"
 
 
