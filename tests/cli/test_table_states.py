@@ -84,22 +84,23 @@ def test_what_the_run_says_of_itself_reaches_the_table(here, monkeypatch, tmp_pa
     assert content["seconds"] >= 120
 
 
-def test_half_a_table_is_stale(trained, here, tmp_path, monkeypatch):
+def test_half_a_table_is_in_part(trained, here, tmp_path, monkeypatch):
     assert command(monkeypatch, TABLE, "--runs", "mnist", here) == 0
     state = state_of(TABLE, "cpu", tmp_path / "results")
-    assert (state.word, state.reason) == ("stale", "run 'fashion_mnist' is missing")
+    assert (state.word, state.reason) == ("in part", "1 of 2 runs; missing: fashion_mnist")
     shutil.rmtree(tmp_path / "outputs")
     assert command(monkeypatch, TABLE, "--runs", "fashion_mnist", here) == 0, "on another machine"
     assert state_of(TABLE, "cpu", tmp_path / "results").word == "run"
 
 
 def test_the_list_tells_states_runs_and_figures(here, monkeypatch, capsys):
-    assert command(monkeypatch, "--list", "only=cae/table1*,gmvae/fig3", here) == 0
+    assert command(monkeypatch, "--list", "only=cae/table1*,gmvae/fig3", "profile=cpu", here) == 0
     text = capsys.readouterr().out
     assert "profile=cpu: never" in text
     assert "cae/table1a" in text
     assert "figures:" in text
     assert "memdef" not in text
+    assert text.rstrip().endswith("0 run, 0 in part, 0 stale, 3 never")
 
 
 def test_all_goes_on_after_a_failure_and_names_it(trained, here, monkeypatch, capsys):

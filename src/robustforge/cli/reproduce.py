@@ -51,7 +51,7 @@ EXAMPLES = (
     "  reproduce.py all profile=cpu only=cae/*,mrr/*       every table that is not fresh, with its time",
     "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
     "",
-    "--list says of every table what is known of it: never run, run, or stale, with its cost.",
+    "--list says of every table what is known of it: never run, in part, run, or stale, with its cost.",
 )
 
 

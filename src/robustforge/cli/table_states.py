@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,8 +29,9 @@ class State:
     Attributes:
         table: ``<method>/<table>``.
         profile: its name.
-        word: ``never``, ``run``, or ``stale`` where a run, its settings, its source or the table's cells changed since.
-        reason: why it is stale, else empty.
+        word: ``never``, ``run``, ``in part`` where some of its runs are missing, or ``stale`` where a run, its settings, its
+            source or the table's cells changed since.
+        reason: why it is stale, or what is missing, else empty.
         when: date and commit, or empty.
         minutes: that it took, else that it is expected to take; None where neither is known.
         measured: whether ``minutes`` was measured.
@@ -37,7 +39,7 @@ class State:
 
     table: str
     profile: str
-    word: Literal["never", "run", "stale"]
+    word: Literal["never", "in part", "run", "stale"]
     reason: str = ""
     when: str = ""
     minutes: float | None = None
@@ -107,9 +109,10 @@ def state_of(table: str, profile: str, folder: Path) -> State:
         content = read_evidence(path)
     except ValueError as error:
         return State(table, profile, "stale", str(error), minutes=stated)
-    reason = next(_changes(spec, profile, content), "")
-    cost = content["seconds"] / 60
-    return State(table, profile, "stale" if reason else "run", reason, _when(content), cost, True)
+    changed = next(_changes(spec, profile, content), "")
+    missing = _missing(spec, profile, content)
+    word: Literal["in part", "run", "stale"] = "stale" if changed else "in part" if missing else "run"
+    return State(table, profile, word, changed or missing, _when(content), content["seconds"] / 60, True)
 
 
 def states(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[State]:
@@ -121,7 +124,8 @@ def states(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterat
 
 
 def lines(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[str]:
-    """What ``--list`` prints, table by table."""
+    """What ``--list`` prints, table by table, and how many tables there are of each state."""
+    count: Counter[str] = Counter()
     for name in tables(patterns):
         spec = load(name)
         yield f"{name}: {spec.title}"
@@ -129,17 +133,26 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterato
         drawn += ["roc.png"] * spec.roc
         yield f"    runs: {', '.join(spec.runs)}" + (f"; figures: {', '.join(drawn)}" if drawn else "")
         for state in states(profile, [name], folder):
+            count[state.word] += 1
             words = [state.word, *(word for word in (state.when, state.cost, state.reason) if word)]
             yield f"    profile={state.profile}: {', '.join(words)}"
+    yield ", ".join(f"{count[word]} {word}" for word in ("run", "in part", "stale", "never"))
+
+
+def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:
+    """Which runs the file lacks; empty where it has all."""
+    runs = spec.runs_of(profile)
+    lacks = [run for run in runs if run not in content["runs"]]
+    if not lacks:
+        return ""
+    named = ", ".join(lacks[:4]) + f" and {len(lacks) - 4} more" * (len(lacks) > 4)
+    return f"{len(runs) - len(lacks)} of {len(runs)} runs; missing: {named}"
 
 
 def _changes(spec: TableSpec, profile: str, content: dict[str, Any]) -> Iterator[str]:
     """What is not as it was when the file was written."""
     if content["depends"] != table_digest(spec):
         yield "other cells are shown now"
-    for run in spec.runs_of(profile):
-        if run not in content["runs"]:
-            yield f"run '{run}' is missing"
     for run, entry in content["runs"].items():
         if run not in spec.runs:
             continue
