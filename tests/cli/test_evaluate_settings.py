@@ -20,7 +20,7 @@ def asked(tmp_path, monkeypatch):
     def call(**defense):
         evaluate._evaluate(OmegaConf.create({
             "run": str(tmp_path), "defense": defense, "dataset": {"eps": None, "path": None}, "threat": {"eps": 0.2}, "attack": {},
-            "protocol": {"name": "mrr"}, "seed": 0, "paths": {"data_dir": "", "store_dir": None}, "device": "cpu",
+            "protocol": {"name": "mrr"}, "seed": 0, "split": "test", "paths": {"data_dir": "", "store_dir": None}, "device": "cpu",
             "progress": False, "overwrite": False, "store": {"made_by_other_code": "warn"}, "trust": [],
             "shard": None, "merge": False, "export": None, "export_eps": None,
         }))  # fmt: skip

@@ -69,6 +69,7 @@ def attack_and_report(
         return None
     meta = facts(evaluation, diagnostics) | {
         "depends": digest_of(cfg),
+        "split": str(cfg.split),
         "machine": machine(job.device, cfg.get("threads")),
         "name": str(cfg.name),
         "seed": int(cfg.seed),

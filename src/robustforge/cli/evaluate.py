@@ -57,6 +57,7 @@ def _evaluate(cfg: DictConfig) -> None:
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
+        merged.split = cfg.split
         changed = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
         merged.defense = OmegaConf.merge(merged.defense, changed)
     merged = keep_given(settled(merged), cfg.get("trust") or ())
@@ -65,6 +66,7 @@ def _evaluate(cfg: DictConfig) -> None:
     if "baseline" in changed:
         changed["baseline"] = Path(str(merged.defense.baseline.weights)).parent.name  # goes by the weights
     settings |= {"defense": OmegaConf.to_container(OmegaConf.create(changed))} if changed else {}
+    settings |= {"split": str(merged.split)} if merged.split != "test" else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     out = folder / "evaluations" / f"{short_name(str(merged.protocol.name).replace('/', '_'))}-{digest}"
     asked = _asked(cfg)
@@ -94,6 +96,7 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         merged.trainer.enable_progress_bar = cfg.progress
         merged.logger = cfg.get("logger") or {"kind": "csv"}  # adversarial sets have nothing to log
         merged.store = cfg.store
+        merged.split = "test"
         merged.report = cfg.get("report", False)  # not of adversarial sets
     move_to(merged, Path(str(cfg.run)), cfg)
     return merged

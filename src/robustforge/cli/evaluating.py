@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,6 +16,7 @@ from robustforge.cli.robustbench import RobustBench
 from robustforge.config.devices import devices_of
 from robustforge.config.restore import load_stages
 from robustforge.config.run_folder import claim
+from robustforge.evaluation.judged import judged_on
 from robustforge.evaluation.runner import Evaluation
 from robustforge.evaluation.share import Share
 from robustforge.leftovers import remove_leftovers
@@ -78,11 +79,15 @@ def evaluate_run(
     job = assemble(cfg)
     job.data.setup()
     if asked.export is not None:
+        if cfg.split != "test":
+            raise UserError("export=robustbench is of the test images: leave split out.")
         asked.export.check(job.name, job.defense, job.data, job.protocol)
     if main:
         remove_leftovers(Path(str(cfg.paths.store_dir)))
         remove_leftovers(folder)
     reports = load_stages(cfg, job.defense, job.data, job.device, trained_by)
+    trained_on = job.data.fingerprint
+    job = replace(job, data=judged_on(job.data, str(cfg.split)))
     evaluation = evaluation_of(cfg, job, folder, reports)
     if asked.share is not None:
         _attack_share(evaluation, asked.share)
@@ -90,7 +95,7 @@ def evaluate_run(
     if asked.merge:
         _refuse_gaps(evaluation)
     if main:
-        claim(folder, cfg, job.data.fingerprint)
+        claim(folder, cfg, trained_on)
     distributed.barrier()
     loggers, exit_code = loggers_of(cfg, folder, trained), 1
     try:

@@ -27,6 +27,7 @@ from robustforge.config.places import settled
 from robustforge.config.restore import precision_of
 from robustforge.config.run_folder import claim
 from robustforge.config.store_content import STAGES
+from robustforge.evaluation.judged import judged_on
 from robustforge.files import write_json
 from robustforge.leftovers import remove_leftovers
 from robustforge.training import distributed
@@ -74,7 +75,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     exit_code = 1
     try:
         reports = _stages(cfg, job, store, loggers)
-        objective = attack_and_report(cfg, job, folder, reports, loggers, started) if cfg.evaluate else None
+        judged = replace(job, data=judged_on(job.data, str(cfg.split)))
+        objective = attack_and_report(cfg, judged, folder, reports, loggers, started) if cfg.evaluate else None
         if not cfg.evaluate:
             loggers.keep(store, reports)
         if cfg.evaluate and distributed.rank() == 0:

@@ -29,8 +29,8 @@ class State:
     Attributes:
         table: ``<method>/<table>``.
         profile: its name.
-        word: ``never``, ``run``, ``in part`` where some of its runs are missing, or ``stale`` where a run, its settings, its
-            source or the table's cells changed since.
+        word: ``never``, ``run``, ``in part`` where some of its runs are missing, or ``stale`` where a run, its
+            settings, its source or the table's cells changed since.
         reason: why it is stale, or what is missing, else empty.
         when: date and commit, or empty.
         minutes: that it took, else that it is expected to take; None where neither is known.

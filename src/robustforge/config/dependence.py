@@ -41,6 +41,7 @@ def digest_of(cfg: DictConfig) -> str:
 
     values: Any = deciding(OmegaConf.to_container(cfg, resolve=True))
     parts = {name: values.get(name) for name in _PARTS}
+    parts["split"] = None if values.get("split") == "test" else values.get("split")
     parts["trainer"] = {name: value for name, value in parts["trainer"].items() if name not in _OF_MACHINE}
     parts["protocol"] = {name: value for name, value in parts["protocol"].items() if name not in _UNSEEN}
     sources: dict[str, str] = {}

@@ -66,6 +66,7 @@ class Run:
     seed: Seed
     tags: Sequence[str]
     evaluate: bool
+    split: Literal["train", "calibration", "test"]
     report: bool
     trust: str | Sequence[str]
     threads: PositiveInt | None
@@ -105,6 +106,7 @@ class Evaluate:
     trust: str | Sequence[str]
     defense: Mapping[str, Any]
     seed: Seed
+    split: Literal["train", "calibration", "test"]
     dataset: Data
     paths: Moved
     device: str

@@ -17,6 +17,8 @@ ROWS = {  # what the other rows of a table are
     "baseline": "the baseline",
 }
 
+IMAGES = {"test": "", "calibration": " on held-out training images", "train": " on training images"}
+
 
 def worst_cell(result: Mapping[str, Any], system: str | None = None) -> dict[str, Any] | None:
     """The worst case that is the result: of the defense, at the last budget and the first rate; None unattacked.
@@ -72,13 +74,21 @@ def verdict(result: Mapping[str, Any]) -> str:
     return statements({**result, **alone})[0]
 
 
+def name_of(result: Mapping[str, Any]) -> str:
+    """Of a run, with the images where they are not the test images: such numbers are for choices, and no results."""
+    split = str(result.get("split", "test"))
+    return str(result["name"]) + IMAGES.get(split, f" on the split {split}")
+
+
 def title(result: Mapping[str, Any]) -> str:
     """The verdict as a figure's title: name, number, budget, and whether it is more than an upper bound."""
     worst = worst_cell(result)
     if worst is None:
         clean = clean_cell(result)
-        return f"{result['name']}: " + ("nothing recorded" if clean is None else f"clean {number(clean)}, not attacked")
-    return f"{result['name']}: {number(worst)} at {place(worst)}\n{standing(worst)}"
+        return f"{name_of(result)}: " + (
+            "nothing recorded" if clean is None else f"clean {number(clean)}, not attacked"
+        )
+    return f"{name_of(result)}: {number(worst)} at {place(worst)}\n{standing(worst)}"
 
 
 def standing(worst: Cell) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from robustforge.records.summary import WORST
 from robustforge.records.table import CLEAN
-from robustforge.reporting.headline import ROWS, title
+from robustforge.reporting.headline import ROWS, name_of, title
 from robustforge.reporting.notes import Notes, abstention_table, statements
 from robustforge.reporting.text import MISSING, base_words, column_words, half_width, markdown_table, percent
 
@@ -132,7 +132,7 @@ def markdown_run(result: dict[str, Any]) -> str:
         return " ".join([*grid.words(system, heading), grid.mark(system, heading, notes)]).strip()
 
     table = markdown_table(header, [[*labels, *(cell(*place) for place in cells)] for labels, cells in rows])
-    parts = [f"### {result['name']}", table.rstrip(), caption(result).replace("\n", "\n\n")]
+    parts = [f"### {name_of(result)}", table.rstrip(), caption(result).replace("\n", "\n\n")]
     abstained = abstention_table(result)
     if abstained is not None:
         parts += [ABSTENTION, markdown_table(*abstained).rstrip()]

@@ -13,6 +13,7 @@ from robustforge.optional import optional
 from robustforge.records.table import Records, read_records
 from robustforge.reporting.figures.curves import Series, read_metrics
 from robustforge.reporting.figures.style import Arrays
+from robustforge.reporting.headline import name_of
 from robustforge.reporting.result import read_result
 
 LARGEST = 64 * 2**20  # bytes of a file of arrays that is still read
@@ -87,7 +88,7 @@ def read_run(folder: Path, name: str = "", settings: Mapping[str, Any] | None = 
     environment = _json(folder / "environment.json", dict)
     texts = [str(one) for one in overrides]
     return RunFiles(
-        name or str(result["name"]), result, records, metrics, arrays, pictures, settings or {}, texts, environment
+        name or name_of(result), result, records, metrics, arrays, pictures, settings or {}, texts, environment
     )
 
 
