@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from recorded import join, make_cell
 
-from robustforge.cli import reproduce, table_states
+from robustforge.cli import remembered, reproduce, table_states
 from robustforge.cli.table_states import load, state_of, tables
 from robustforge.config.dependence import digest_today
 from robustforge.files import write_json
@@ -101,6 +101,24 @@ def test_the_list_tells_states_runs_and_figures(here, monkeypatch, capsys):
     assert "figures:" in text
     assert "memdef" not in text
     assert text.rstrip().endswith("0 run, 0 in part, 0 stale, 3 never")
+
+
+def test_digests_are_remembered_until_the_code_changes(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(remembered, "digest_today", lambda overrides: asked.append(overrides) or "d" * 16)
+    path = tmp_path / "digests.json"
+    for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
+        with remembered.remembered(path) as digest:
+            assert digest(overrides) == "d" * 16
+    assert asked == [["seed=1"], ["seed=2"]]
+    monkeypatch.setattr(remembered, "_code", lambda: "another")
+    with remembered.remembered(path) as digest:
+        digest(["seed=1"])
+    assert len(asked) == 3
+    path.write_text("{")
+    with remembered.remembered(path) as digest:
+        digest(["seed=1"])
+    assert len(asked) == 4, "a damaged file counts for nothing"
 
 
 def test_all_goes_on_after_a_failure_and_names_it(trained, here, monkeypatch, capsys):

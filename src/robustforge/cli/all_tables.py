@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from robustforge.cli.remembered import Digest
 from robustforge.cli.table_states import State, states
 from robustforge.pace import duration
 from robustforge.types import UserError
 
 
-def run_all(run: Callable[[str], int], profile: str, patterns: Sequence[str], results: Path) -> int:
+def run_all(
+    run: Callable[[str], int], profile: str, patterns: Sequence[str], results: Path, digest: Digest | None = None
+) -> int:
     """Runs the tables of one profile; what is finished and fresh is skipped, so that the same command goes on.
 
     Args:
@@ -20,6 +23,7 @@ def run_all(run: Callable[[str], int], profile: str, patterns: Sequence[str], re
         profile: of the tables; those that lack it are left out.
         patterns: of the tables' names; empty: all.
         results: folder of the result files.
+        digest: of a run's overrides; None computes it.
 
     Returns:
         The exit code: 1 where a table failed. The others are run all the same.
@@ -27,7 +31,7 @@ def run_all(run: Callable[[str], int], profile: str, patterns: Sequence[str], re
     Raises:
         UserError: no table fits, or none has the profile.
     """
-    found = list(states(profile, patterns, results))
+    found = list(states(profile, patterns, results, digest))
     if not found:
         raise UserError(f"No table that fits has the profile '{profile}': reproduce.py --list shows the profiles.")
     left = [state for state in found if state.word != "run"]

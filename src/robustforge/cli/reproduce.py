@@ -19,6 +19,7 @@ from rich.console import Console
 
 from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
+from robustforge.cli.remembered import remembered
 from robustforge.cli.replacing import make_way
 from robustforge.cli.table_board import publish_table
 from robustforge.cli.table_states import lines, load, results_folder, tables
@@ -41,6 +42,7 @@ from robustforge.reporting.result import read_result
 from robustforge.types import UserError
 
 OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
+DIGESTS = "digests.json"  # of runs, so that a second list takes no time
 OF_MACHINE = ("threads", "trainer.devices")
 EXAMPLES = (
     "examples:",
@@ -214,19 +216,21 @@ def _run(arguments: argparse.Namespace) -> int:
     extra += named[1:]  # deletions; others are refused as overrides
     patterns = [pattern for pattern in given.get("only", "").split(",") if pattern]
     results = _results(given.get("results_dir"), extra)
+    root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
     if arguments.list or not named:
-        for line in lines(given.get("profile"), patterns, results or results_folder()):
-            print(line, flush=True)
+        with remembered(root / DIGESTS) as digest:
+            for line in lines(given.get("profile"), patterns, results or results_folder(), digest):
+                print(line, flush=True)
         return 0
     only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
     profile = given.get("profile", "cpu")
-    root = Path(os.environ.get("ROBUSTFORGE_OUTPUTS", "outputs")) / "reproduce"
 
     def one(name: str) -> int:
         return reproduce(name, profile, extra, root, only, results)
 
     if named[0] == "all":
-        return all_tables.run_all(one, profile, patterns, results or results_folder())
+        with remembered(root / DIGESTS) as digest:
+            return all_tables.run_all(one, profile, patterns, results or results_folder(), digest)
     return 1 if one(named[0]) else 0
 
 

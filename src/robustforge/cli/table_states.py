@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from robustforge.cli.remembered import Digest
 from robustforge.config.dependence import digest_today
 from robustforge.config.locate import config_folder
 from robustforge.config.resolvers import register
@@ -92,13 +93,14 @@ def results_folder() -> Path:
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "results"
 
 
-def state_of(table: str, profile: str, folder: Path) -> State:
+def state_of(table: str, profile: str, folder: Path, digest: Digest | None = None) -> State:
     """How one profile of a table stands.
 
     Args:
         table: ``<method>/<table>``.
         profile: one of the table's.
         folder: of the result files.
+        digest: of a run's overrides; None computes it.
     """
     spec = load(table)
     stated = spec.profiles[profile].minutes
@@ -109,21 +111,21 @@ def state_of(table: str, profile: str, folder: Path) -> State:
         content = read_evidence(path)
     except ValueError as error:
         return State(table, profile, "stale", str(error), minutes=stated)
-    changed = next(_changes(spec, profile, content), "")
+    changed = next(_changes(spec, profile, content, digest or digest_today), "")
     missing = _missing(spec, profile, content)
     word: Literal["in part", "run", "stale"] = "stale" if changed else "in part" if missing else "run"
     return State(table, profile, word, changed or missing, _when(content), content["seconds"] / 60, True)
 
 
-def states(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[State]:
+def states(profile: str | None, patterns: Sequence[str], folder: Path, digest: Digest | None = None) -> Iterator[State]:
     """All tables that fit, one after the other: those of one profile, or every profile that a table has."""
     for name in tables(patterns):
         for one in load(name).profiles:
             if profile in (None, one):
-                yield state_of(name, one, folder)
+                yield state_of(name, one, folder, digest)
 
 
-def lines(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterator[str]:
+def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Digest | None = None) -> Iterator[str]:
     """What ``--list`` prints, table by table, and how many tables there are of each state."""
     count: Counter[str] = Counter()
     for name in tables(patterns):
@@ -132,7 +134,7 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path) -> Iterato
         drawn = [figure.file for figure in spec.figures] + [figure.file for figure in spec.curves]
         drawn += ["roc.png"] * spec.roc
         yield f"    runs: {', '.join(spec.runs)}" + (f"; figures: {', '.join(drawn)}" if drawn else "")
-        for state in states(profile, [name], folder):
+        for state in states(profile, [name], folder, digest):
             count[state.word] += 1
             words = [state.word, *(word for word in (state.when, state.cost, state.reason) if word)]
             yield f"    profile={state.profile}: {', '.join(words)}"
@@ -149,7 +151,7 @@ def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:
     return f"{len(runs) - len(lacks)} of {len(runs)} runs; missing: {named}"
 
 
-def _changes(spec: TableSpec, profile: str, content: dict[str, Any]) -> Iterator[str]:
+def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest) -> Iterator[str]:
     """What is not as it was when the file was written."""
     if content["depends"] != table_digest(spec):
         yield "other cells are shown now"
@@ -157,7 +159,7 @@ def _changes(spec: TableSpec, profile: str, content: dict[str, Any]) -> Iterator
         if run not in spec.runs:
             continue
         try:
-            today = digest_today([*spec.overrides(run, profile), *content["overrides"]])
+            today: str | None = digest([*spec.overrides(run, profile), *content["overrides"]])
         except HydraException:  # a setting that it gives is no more
             today = None
         if entry["depends"] != today:
