@@ -11,7 +11,8 @@ from pathlib import Path
 from robustforge.config.dependence import digest_today
 from robustforge.config.locate import config_folder
 from robustforge.files import write_json
-from robustforge.manifest import DamagedError, read_object
+from robustforge.manifest import read_object
+from robustforge.types import DamagedError
 
 Digest = Callable[[Sequence[str]], str]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -17,8 +18,11 @@ def list_paper_tables() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
 
 
-def load_paper_table(table_id: str) -> dict[str, Any]:
+@functools.cache  # a table of comparisons asks once a cell
+def load_paper_table(table_id: str) -> Mapping[str, Any]:
     """One table: ``id``, ``paper``, ``caption``, ``dataset``, ``metric``, ``attack``, ``rows``, ``note``.
+
+    It is read once and shared: not to be changed.
 
     Raises:
         ValueError: there is no table of that id.
@@ -27,7 +31,7 @@ def load_paper_table(table_id: str) -> dict[str, Any]:
     if table_id not in known:
         raise ValueError(f"There is no paper table '{table_id}': choose one of {', '.join(known)}.")
     text = (resources.files("robustforge") / _FOLDER / f"{table_id}.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.safe_load(text)
+    table: Mapping[str, Any] = yaml.safe_load(text)
     return table
 
 
