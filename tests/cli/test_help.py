@@ -46,15 +46,16 @@ def test_every_hydra_command_has_a_screen():
 
 
 @pytest.mark.parametrize("program", ["reproduce", "bench"])
-def test_the_other_commands_help_fits_and_lists_everything_when_asked(monkeypatch, capsys, program):
+def test_the_other_commands_help_fits_and_lists_everything_when_asked(monkeypatch, capsys, tmp_path, program):
     from benchmarks import command as bench
 
     from robustforge.cli import reproduce
 
     monkeypatch.setenv("COLUMNS", str(WIDTH))
+    nothing_was_run = [f"results_dir={tmp_path}"] * (program == "reproduce")  # states of runs are tested elsewhere
     shown = {}
     for asked in ("--help", "--help-all"):
-        monkeypatch.setattr("sys.argv", [f"{program}.py", asked])
+        monkeypatch.setattr("sys.argv", [f"{program}.py", asked, *nothing_was_run])
         with suppress(SystemExit):
             {"reproduce": reproduce, "bench": bench}[program].main()
         shown[asked] = capsys.readouterr().out
