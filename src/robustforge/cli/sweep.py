@@ -15,6 +15,7 @@ from robustforge.config.isolated import FAILED, TRAINED
 from robustforge.files import write_text
 from robustforge.optional import optional
 from robustforge.reporting.boards import axis_charts
+from robustforge.reporting.headline import IMAGES
 from robustforge.reporting.html.write import write_report
 from robustforge.reporting.result import read_result
 from robustforge.reporting.seeds import axis_curves, folded_rows, numbers_of, over_seeds
@@ -42,7 +43,7 @@ class SweepSummary(Callback):
         found = {"summary": summary_of_runs(results), "summary_over_seeds": over_seeds(results)}
         summaries = {name: summary for name, summary in found.items() if summary is not None}
         for name, summary in summaries.items():
-            terminal().print(summary.table(name.replace("_", " ")))
+            terminal().print(summary.table(name.replace("_", " ") + IMAGES.get(str(config.get("split")), "")))
             write_text(folder / f"{name}.md", summary.markdown())
             write_text(folder / f"{name}.csv", summary.csv())
         if config.get("report", True) and any("cells" in result for _, result in results):
