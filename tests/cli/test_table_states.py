@@ -85,11 +85,15 @@ def test_what_the_run_says_of_itself_reaches_the_table(here, monkeypatch, tmp_pa
 
 
 def test_half_a_table_is_in_part(trained, here, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(reproduce, "keep", lambda drawn, folder: kept.append(folder))
     assert command(monkeypatch, TABLE, "--runs", "mnist", here) == 0
+    assert kept == [tmp_path / "results" / TABLE]
     state = state_of(TABLE, "cpu", tmp_path / "results")
     assert (state.word, state.reason) == ("in part", "1 of 2 runs; missing: fashion_mnist")
     shutil.rmtree(tmp_path / "outputs")
     assert command(monkeypatch, TABLE, "--runs", "fashion_mnist", here) == 0, "on another machine"
+    assert len(kept) == 1, "its figures lack the other run"
     assert state_of(TABLE, "cpu", tmp_path / "results").word == "run"
 
 

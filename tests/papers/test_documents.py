@@ -38,6 +38,16 @@ def test_a_table_is_written_between_its_markers(results):
     assert fill(text, results, "page.md").text == text, "the same again changes nothing"
 
 
+def test_figures_beside_the_file_stand_above_a_whole_table(results):
+    folder = results / "made" / "up"
+    folder.mkdir()
+    (folder / "fig_3.png").write_bytes(b"")
+    page = PAGE.format("made/up")
+    assert "![made/up: fig 3](results/made/up/fig_3.png)" in fill(page, results, "page.md").text
+    assert "(../../../../results/made/up/fig_3.png)" in fill(page, results, "src/robustforge/defenses/x/README.md").text
+    assert "fig_3" not in fill(PAGE.format("made/up rows=first"), results, "page.md").text
+
+
 def test_a_table_without_a_file_says_how_to_make_one(results):
     written = fill(PAGE.format("made/other profile=gpu"), results, "page.md")
     assert (

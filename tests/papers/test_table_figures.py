@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from made_up import table
+from PIL import Image
 from recorded import join, make_cell
 
-from robustforge.papers.figures import diagnostic_lines, draw
+from robustforge.papers.figures import WIDTH, diagnostic_lines, draw, keep
 from robustforge.papers.outcome_curves import accepted_share, shares
 from robustforge.papers.specification import Panel
 from robustforge.records.table import read_records
@@ -71,3 +72,13 @@ def test_figures_and_lines_of_a_specification(records, tmp_path):
     assert draw(table(EMPTY), {}, tmp_path) == diagnostic_lines(table(EMPTY), ["a"], tmp_path) == []
     with pytest.raises(ValueError, match="outcomes, acceptance"):
         table(EMPTY, figures=[{"file": "x.png", "kind": "pie", "panels": []}])
+
+
+def test_kept_figures_are_small_copies(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 2 * WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "wide.png")
+    Image.fromarray(noise[:50, :60]).save(tmp_path / "small.png")
+    wide, small = keep([tmp_path / "wide.png", tmp_path / "small.png"], tmp_path / "table")
+    assert Image.open(wide).size == (WIDTH, 150)
+    assert Image.open(small).size == (60, 50), "nothing is enlarged"
+    assert wide.stat().st_size < (tmp_path / "wide.png").stat().st_size / 4

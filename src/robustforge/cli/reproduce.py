@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -31,10 +31,9 @@ from robustforge.config.locate import config_folder
 from robustforge.config.processes import command_of, run_together
 from robustforge.config.resolvers import run_folder
 from robustforge.interruption import Stopped, listening
-from robustforge.papers.compared import ComparedCell
 from robustforge.papers.comparison import compare
 from robustforge.papers.evidence import evidence_of, evidence_path, merged, read_evidence, write_evidence
-from robustforge.papers.figures import diagnostic_lines, draw
+from robustforge.papers.figures import diagnostic_lines, draw, keep
 from robustforge.papers.rendering import render, write
 from robustforge.papers.specification import TableSpec
 from robustforge.records.table import read_records
@@ -100,30 +99,21 @@ def reproduce(
     found = {run: read_result(folder / run) for run in records}
     cells = compare(spec, {run: found[run] | {"records": records[run]} for run in records} | failed)
     console.print(render(cells, header))
-    made = [*write(cells, folder, header), *draw(spec, records, folder)]
+    drawn = draw(spec, records, folder)
+    made = [*write(cells, folder, header), *drawn]
     for path in made:
         console.print(f"wrote {path}")
     publish_table(extra, folder, cells, made)
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
-        console.print(f"wrote {_keep(results, name, profile, spec, extra, cells, found)}")
+        path = evidence_path(results, name, profile)
+        content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
+        content = merged(content, read_evidence(path), spec) if path.is_file() else content
+        console.print(f"wrote {write_evidence(path, content)}")
+        if content["runs"].keys() == found.keys():  # else its figures say less than the file
+            keep(drawn, path.with_suffix(""))
     return len(failed)
-
-
-def _keep(
-    results: Path,
-    name: str,
-    profile: str,
-    spec: TableSpec,
-    extra: Sequence[str],
-    cells: Sequence[ComparedCell],
-    found: Mapping[str, Any],
-) -> Path:
-    """Writes the table's result file, or what is new in it."""
-    path = evidence_path(results, name, profile)
-    content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
-    return write_evidence(path, merged(content, read_evidence(path), spec) if path.is_file() else content)
 
 
 def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only: Sequence[str]) -> None:

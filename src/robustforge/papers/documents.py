@@ -127,7 +127,19 @@ def _body(marker: Marker, results: Path, written: Written, where: str) -> str:
     else:
         table, below = markdown_table(*markdown_rows(cells)), footnotes(cells)
     end = f"\n<sub>{'; '.join(line.rstrip('.') for line in below)}.</sub>\n" * bool(below)
-    return f"\n{command}. {content['note']}\n\n{table}{end}\n{facts(content)}\n"
+    drawn = "" if marker.rows or marker.columns else _figures(marker.name, path.with_suffix(""), where)
+    return f"\n{command}. {content['note']}\n\n{drawn}{table}{end}\n{facts(content)}\n"
+
+
+def _figures(table: str, folder: Path, where: str) -> str:
+    """The figures that lie beside a table's result file, as its command has drawn them."""
+    up = "../" * (len(Path(where).parts) - 1)
+    files = sorted(folder.glob("*.png"))
+    lines = [
+        f"![{table}: {path.stem.replace('_', ' ')}]({up}results/{table.split('/')[0]}/{folder.name}/{path.name})"
+        for path in files
+    ]
+    return "".join(f"{line}\n\n" for line in lines)
 
 
 def _chosen(cells: Sequence[ComparedCell], marker: Marker, where: str) -> list[ComparedCell]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from PIL import Image
+
 from robustforge.files import atomic_write
 from robustforge.papers import run_curves
 from robustforge.papers.comparison import compare
@@ -14,6 +16,8 @@ from robustforge.papers.row_figure import row_figure
 from robustforge.papers.specification import TableSpec
 from robustforge.records.table import Records
 from robustforge.reporting.result import read_result
+
+WIDTH = 1000  # pixels of a kept copy
 
 
 def draw(spec: TableSpec, records: Mapping[str, Records], folder: Path) -> list[Path]:
@@ -47,6 +51,26 @@ def _picture(folder: Path, file: str, of: str) -> Path | None:
     with atomic_write(target) as part:
         part.write_bytes(source.read_bytes())
     return target
+
+
+def keep(made: Iterable[Path], folder: Path) -> list[Path]:
+    """Small copies of a table's figures, to lie beside its result file: at most ``WIDTH`` pixels wide, 64 colors.
+
+    Args:
+        made: the figures, PNG files.
+        folder: for the copies.
+    """
+    kept = []
+    for path in made:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+        small.thumbnail((WIDTH, 10 * WIDTH))
+        target = folder / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as part:
+            small.quantize(64, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
+        kept.append(target)
+    return kept
 
 
 def diagnostic_lines(spec: TableSpec, runs: Iterable[str], folder: Path) -> list[str]:
