@@ -46,6 +46,7 @@ def write_methods(folder: Path, target: Path) -> None:
     for path in sorted(folder.glob("*/README.md")):
         text = path.read_text(encoding="utf-8").replace("../../../../LEADERBOARD.md", "../leaderboard.md")
         text = text.replace("../../../../docs/", "../")
+        text = text.replace("../../../../results/", "../../results/")
         _write(target / f"{path.parent.name}.md", text)
 
 

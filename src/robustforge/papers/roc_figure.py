@@ -1,4 +1,4 @@
-"""ROC curves of a reproduced table: one panel a column of that metric, one curve a row."""
+"""ROC curves of a reproduced table: one curve a row, at most six in a panel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from robustforge.papers.specification import CellSpec, TableSpec
 from robustforge.records.abstention import roc
 from robustforge.records.metrics import gather_detection
 from robustforge.records.table import Records
-from robustforge.reporting.figures.style import LINES, color, drawing, save
+from robustforge.reporting.figures.style import LINES, MOST_LINES, color, drawing, save
 
 LEAST = 0.01  # percent: where the logarithmic axis of false alarms begins
 
@@ -28,15 +29,16 @@ def roc_figure(spec: TableSpec, records: Mapping[str, Records], path: Path) -> P
     Returns:
         The file, or None where no such cell has records.
     """
-    panels: dict[str, list[CellSpec]] = {}
-    for cell in spec.cells:
-        if cell.metric == "auroc_flipped" and cell.run and cell.run[0] in records:
-            panels.setdefault(cell.column, []).append(cell)
+    found = [cell for cell in spec.cells if cell.metric == "auroc_flipped" and cell.run and cell.run[0] in records]
+    panels: list[tuple[str, list[CellSpec]]] = []
+    for column in dict.fromkeys(cell.column for cell in found):
+        cells = [cell for cell in found if cell.column == column]
+        panels += [(column, cells[first : first + MOST_LINES]) for first in range(0, len(cells), MOST_LINES)]
     if not panels:
         return None
-    with drawing(4.6 * len(panels) + 3.4, 4.4) as figure:
-        row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (column, cells) in zip(row, panels.items(), strict=True):
+    with drawing(4.4 * len(panels), 5.6) as figure:
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (column, cells) in zip(row, panels, strict=True):
             for place, cell in enumerate(cells):
                 _curve(axes, place, cell, records[cell.run[0]])
             chance = np.geomspace(LEAST, 100, 100)  # a straight line would be one on linear axes only
@@ -49,7 +51,8 @@ def roc_figure(spec: TableSpec, records: Mapping[str, Records], path: Path) -> P
                 xlim=(LEAST, 100),
                 ylim=(0, 101),
             )
-            axes.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.14))
         return save(figure, path)
 
 
@@ -63,6 +66,6 @@ def _curve(axes: Axes, place: int, cell: CellSpec, records: Records) -> None:
         true,
         drawstyle="steps-post",
         color=color(place),
-        linestyle=LINES[place // 7 % len(LINES)],
+        linestyle=LINES[place % len(LINES)],
         label=f"{cell.row} ({seen.auroc:.1f}, n = {len(seen.positive)})",
     )
