@@ -11,7 +11,7 @@ from robustforge.cli import documents
 from robustforge.cli.table_states import load, tables
 from robustforge.papers import claims_figure
 from robustforge.papers.documents import fill, parse_marker
-from robustforge.papers.evidence import write_evidence
+from robustforge.papers.evidence import read_evidence, write_evidence
 from robustforge.papers.headlines import Headline, read_headlines
 from robustforge.reporting.text import MISSING
 
@@ -46,6 +46,18 @@ def test_figures_beside_the_file_stand_above_a_whole_table(results):
     assert "![made/up: fig 3](results/made/up/fig_3.png)" in fill(page, results, "page.md").text
     assert "(../../../../results/made/up/fig_3.png)" in fill(page, results, "src/robustforge/defenses/x/README.md").text
     assert "fig_3" not in fill(PAGE.format("made/up rows=first"), results, "page.md").text
+
+
+def test_what_else_the_runs_measured_stands_below_a_whole_table(results):
+    path = results / "made" / "up.json"
+    content = read_evidence(path)
+    content["runs"]["a"]["diagnostics"] = {"feature_norm": 0.35613, "agreement": 1.0}
+    content["runs"]["b"]["diagnostics"] = {"agreement": 0.5}
+    write_evidence(path, content)
+    text = fill(PAGE.format("made/up"), results, "page.md").text
+    assert "| run | feature norm | agreement |" in text
+    assert "| a | 0.3561 | 1 |\n| b | – | 0.5 |" in text
+    assert "agreement" not in fill(PAGE.format("made/up rows=first"), results, "page.md").text
 
 
 def test_a_table_without_a_file_says_how_to_make_one(results):

@@ -127,8 +127,21 @@ def _body(marker: Marker, results: Path, written: Written, where: str) -> str:
     else:
         table, below = markdown_table(*markdown_rows(cells)), footnotes(cells)
     end = f"\n<sub>{'; '.join(line.rstrip('.') for line in below)}.</sub>\n" * bool(below)
-    drawn = "" if marker.rows or marker.columns else _figures(marker.name, path.with_suffix(""), where)
-    return f"\n{command}. {content['note']}\n\n{drawn}{table}{end}\n{facts(content)}\n"
+    whole = not marker.rows and not marker.columns
+    drawn = _figures(marker.name, path.with_suffix(""), where) * whole
+    measured = _diagnostics(content) * whole
+    return f"\n{command}. {content['note']}\n\n{drawn}{table}{end}{measured}\n{facts(content)}\n"
+
+
+def _diagnostics(content: Mapping[str, Any]) -> str:
+    """What else the runs have measured, a run a line; empty where they have not."""
+    runs = {run: entry["diagnostics"] for run, entry in content["runs"].items() if entry.get("diagnostics")}
+    names = list(dict.fromkeys(name for found in runs.values() for name in found))
+    rows = [
+        [run.replace("_", " "), *(f"{found[name]:.4g}" if name in found else MISSING for name in names)]
+        for run, found in runs.items()
+    ]
+    return "\n" + markdown_table(["run", *(name.replace("_", " ") for name in names)], rows) if rows else ""
 
 
 def _figures(table: str, folder: Path, where: str) -> str:
