@@ -57,7 +57,6 @@ def _evaluate(cfg: DictConfig) -> None:
     with open_dict(merged):
         merged.protocol = OmegaConf.create(OmegaConf.to_container(cfg.protocol, resolve=False))
         merged.protocol.seed = cfg.seed
-        merged.split = cfg.split
         changed = {key: value for key, value in cfg.defense.items() if key != "baseline" or value is not None}
         merged.defense = OmegaConf.merge(merged.defense, changed)
     merged = keep_given(settled(merged), cfg.get("trust") or ())
@@ -96,7 +95,7 @@ def merge(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         merged.trainer.enable_progress_bar = cfg.progress
         merged.logger = cfg.get("logger") or {"kind": "csv"}  # adversarial sets have nothing to log
         merged.store = cfg.store
-        merged.split = "test"
+        merged.split = cfg.split
         merged.report = cfg.get("report", False)  # not of adversarial sets
     move_to(merged, Path(str(cfg.run)), cfg)
     return merged

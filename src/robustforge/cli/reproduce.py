@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -107,13 +107,17 @@ def reproduce(
     for pictures in sorted(folder.glob("*/figures")):
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
-        path = evidence_path(results, name, profile)
         content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
-        content = merged(content, read_evidence(path), spec) if path.is_file() else content
-        console.print(f"wrote {write_evidence(path, content)}")
-        if content["runs"].keys() == found.keys():  # else its figures say less than the file
-            keep(drawn, path.with_suffix(""))
+        console.print(f"wrote {_keep(evidence_path(results, name, profile), content, spec, drawn)}")
     return len(failed)
+
+
+def _keep(path: Path, new: Mapping[str, Any], spec: TableSpec, drawn: Sequence[Path]) -> Path:
+    """Writes the table's result file, or what is new in it, and its figures beside it where they show all runs."""
+    content = merged(new, read_evidence(path), spec) if path.is_file() else new
+    if content["runs"].keys() == new["runs"].keys():
+        keep(drawn, path.with_suffix(""))
+    return write_evidence(path, content)
 
 
 def _check(spec: TableSpec, name: str, profile: str, extra: Sequence[str], only: Sequence[str]) -> None:
