@@ -49,7 +49,7 @@ def test_every_hydra_command_has_a_screen():
 def test_the_other_commands_help_fits_and_lists_everything_when_asked(monkeypatch, capsys, tmp_path, program):
     from benchmarks import command as bench
 
-    from robustforge.cli import reproduce
+    from robustforge.cli import reproduce, table_states
 
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     nothing_was_run = [f"results_dir={tmp_path}"] * (program == "reproduce")  # states of runs are tested elsewhere
@@ -64,5 +64,5 @@ def test_the_other_commands_help_fits_and_lists_everything_when_asked(monkeypatc
     assert max(map(len, lines)) <= WIDTH
     assert "--help-all" in shown["--help"]
     assert len(shown["--help-all"]) > len(shown["--help"])
-    names = bench.names() if program == "bench" else reproduce.tables()
+    names = bench.names() if program == "bench" else table_states.tables()
     assert all(name.rpartition("/")[2] in shown["--help"] for name in names)

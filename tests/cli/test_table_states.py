@@ -134,10 +134,36 @@ def test_all_goes_on_after_a_failure_and_names_it(trained, here, monkeypatch, ca
     trained["mnist"] = 0
     trained["made"].clear()
     assert command(monkeypatch, "all", "only=cae/table1a", here) == 0
-    assert trained["made"] == ["mnist", "fashion_mnist"]
+    assert trained["made"] == ["mnist"], "the other run of the table was finished"
     assert command(monkeypatch, "all", "only=cae/table1a", here) == 0
     assert "1 of 1 tables are fresh; 0 to run" in capsys.readouterr().out
-    assert trained["made"] == ["mnist", "fashion_mnist"], "what is fresh is not run again"
+    assert trained["made"] == ["mnist"], "what is fresh is not run again"
+
+
+def test_missing_runs_alone(trained, here, monkeypatch):
+    made = trained["made"]
+    assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
+    assert made == ["mnist", "fashion_mnist"]
+    assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
+    assert made == ["mnist", "fashion_mnist"], "nothing is missing"
+    assert command(monkeypatch, TABLE, here) == 0
+    assert made == ["mnist", "fashion_mnist"] * 2, "without the word, everything is run"
+    monkeypatch.setattr(remembered, "_code", lambda: "another")
+    other = "dataset=fashion_mnist"
+    monkeypatch.setattr(remembered, "digest_today", lambda given: "another" if other in given else digest_today(given))
+    made.clear()
+    assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
+    assert made == ["fashion_mnist"], "its settings or source changed"
+
+
+def test_of_other_settings_everything_is_missing(trained, tmp_path, monkeypatch, capsys):
+    """The usual result files say nothing about them."""
+    monkeypatch.setenv("ROBUSTFORGE_OUTPUTS", str(tmp_path / "outputs"))
+    assert command(monkeypatch, "cae/table1b", "seed=1", "--runs", "missing") == 0
+    assert trained["made"] == ["mnist", "fashion_mnist"]
+    assert command(monkeypatch, "all", "only=cae/table1b", "seed=1") == 0
+    assert "0 of 1 tables are fresh; 1 to run" in capsys.readouterr().out
+    assert trained["made"] == ["mnist", "fashion_mnist"] * 2
 
 
 def test_all_survives_a_run_that_was_refused(trained, here, monkeypatch, capsys):

@@ -14,7 +14,11 @@ from robustforge.types import UserError
 
 
 def run_all(
-    run: Callable[[str], int], profile: str, patterns: Sequence[str], results: Path, digest: Digest | None = None
+    run: Callable[[str], int],
+    profile: str,
+    patterns: Sequence[str],
+    results: Path | None,
+    digest: Digest | None = None,
 ) -> int:
     """Runs the tables of one profile; what is finished and fresh is skipped, so that the same command goes on.
 
@@ -22,7 +26,7 @@ def run_all(
         run: runs one table and answers how many of its runs failed.
         profile: of the tables; those that lack it are left out.
         patterns: of the tables' names; empty: all.
-        results: folder of the result files.
+        results: folder of the result files; None: nothing was run.
         digest: of a run's overrides; None computes it.
 
     Returns:

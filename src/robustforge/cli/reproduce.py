@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,8 +20,9 @@ from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
 from robustforge.cli.remembered import remembered
 from robustforge.cli.replacing import make_way
+from robustforge.cli.table_arguments import arguments_of_reproduce
 from robustforge.cli.table_board import publish_table
-from robustforge.cli.table_states import lines, load, results_folder, tables
+from robustforge.cli.table_states import lines, load, open_runs, results_folder
 from robustforge.config import slurm
 from robustforge.config.errors import explain
 from robustforge.config.identity import naming_overrides
@@ -41,19 +41,9 @@ from robustforge.reporting.result import read_result
 from robustforge.types import UserError
 
 OWN = ("profile", "results_dir", "only")  # settings of this command; all others are of the runs
+MISSING = "missing"  # in place of names of runs
 DIGESTS = "digests.json"  # of runs, so that a second list takes no time
 OF_MACHINE = ("threads", "trainer.devices")
-EXAMPLES = (
-    "examples:",
-    "  reproduce.py memdef/table1 profile=cpu seed=1       what a CPU trains of it in minutes",
-    "  reproduce.py memdef/table1 profile=paper            the paper's networks and numbers of epochs",
-    "  reproduce.py memdef/table5 --runs selector,full     some of its runs; the others as they are",
-    "  reproduce.py mrr/table1 --show                      runs nothing; compares the results that exist",
-    "  reproduce.py all profile=cpu only=cae/*,mrr/*       every table that is not fresh, with its time",
-    "  reproduce.py mrr/table1 logger=wandb                its runs and the table as one group in W&B",
-    "",
-    "--list says of every table what is known of it: never run, in part, run, or stale, with its cost.",
-)
 
 
 def reproduce(
@@ -148,42 +138,6 @@ def _train(overrides: Sequence[str], folder: Path) -> int:
     return run_together([command_of("robustforge.cli.train", [*overrides, run_dir(folder)])], [environment])
 
 
-def _examples() -> str:
-    """Names of the tables by method, and what is often asked for."""
-    groups: dict[str, list[str]] = {}
-    for name in tables():
-        method, _, table = name.rpartition("/")
-        groups.setdefault(method, []).append(table)
-    lines = [line for method, found in groups.items() for line in _wrapped(method, found)]
-    return "\n".join(["tables (<method>/<table>):", *lines, "", *EXAMPLES])
-
-
-def _wrapped(method: str, found: Sequence[str]) -> list[str]:
-    return wrap(" ".join(found), 98, initial_indent=f"  {method:<14}", subsequent_indent=" " * 16)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="reproduce.py",
-        description="A paper's table beside ours, cell by cell, by one command.",
-        epilog=_examples(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("table", nargs="?", help="<method>/<table>, see --list; or all: every one that is not fresh")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        help="profile=cpu|gpu|paper (default cpu); only=<patterns> of tables for 'all' and --list; "
-        "results_dir=<folder> for the result files; then overrides for every run",
-    )
-    parser.add_argument(
-        "--list", "--help-all", action="store_true", help="print the tables, their state and cost, and stop"
-    )
-    parser.add_argument("--runs", help="comma-separated: run only these")
-    parser.add_argument("--show", action="store_true", help="run nothing; compare the results that exist")
-    return parser.parse_intermixed_args()
-
-
 def _results(given: str | None, extra: Sequence[str]) -> Path | None:
     """The folder of the result files; None: a table with other settings replaces the usual one only when told to."""
     if given is not None:
@@ -216,23 +170,23 @@ def _run(arguments: argparse.Namespace) -> int:
             for line in lines(given.get("profile"), patterns, results or results_folder(), digest):
                 print(line, flush=True)
         return 0
-    only = [] if arguments.show else (arguments.runs.split(",") if arguments.runs else None)
     profile = given.get("profile", "cpu")
+    with remembered(root / DIGESTS) as digest:
 
-    def one(name: str) -> int:
-        return reproduce(name, profile, extra, root, only, results)
+        def one(name: str, runs: str | None) -> int:
+            only = open_runs(name, profile, results, digest) if runs == MISSING else runs.split(",") if runs else None
+            return reproduce(name, profile, extra, root, [] if arguments.show else only, results)
 
-    if named[0] == "all":
-        with remembered(root / DIGESTS) as digest:
-            return all_tables.run_all(one, profile, patterns, results or results_folder(), digest)
-    return 1 if one(named[0]) else 0
+        if named[0] == "all":
+            return all_tables.run_all(lambda name: one(name, MISSING), profile, patterns, results, digest)
+        return 1 if one(named[0], arguments.runs) else 0
 
 
 def main() -> None:
     """Console entry point."""
     try:
         with listening(slurm.notice()):
-            sys.exit(_run(_arguments()))
+            sys.exit(_run(arguments_of_reproduce()))
     except Stopped as stop:
         sys.exit(stopped(stop))
     except UserError as error:

@@ -93,19 +93,19 @@ def results_folder() -> Path:
     return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "results"
 
 
-def state_of(table: str, profile: str, folder: Path, digest: Digest | None = None) -> State:
+def state_of(table: str, profile: str, folder: Path | None, digest: Digest | None = None) -> State:
     """How one profile of a table stands.
 
     Args:
         table: ``<method>/<table>``.
         profile: one of the table's.
-        folder: of the result files.
+        folder: of the result files; None: nothing was run.
         digest: of a run's overrides; None computes it.
     """
     spec = load(table)
     stated = spec.profiles[profile].minutes
-    path = evidence_path(folder, table, profile)
-    if not path.is_file():
+    path = evidence_path(folder, table, profile) if folder else None
+    if path is None or not path.is_file():
         return State(table, profile, "never", minutes=stated)
     try:
         content = read_evidence(path)
@@ -117,7 +117,9 @@ def state_of(table: str, profile: str, folder: Path, digest: Digest | None = Non
     return State(table, profile, word, changed or missing, _when(content), content["seconds"] / 60, True)
 
 
-def states(profile: str | None, patterns: Sequence[str], folder: Path, digest: Digest | None = None) -> Iterator[State]:
+def states(
+    profile: str | None, patterns: Sequence[str], folder: Path | None, digest: Digest | None = None
+) -> Iterator[State]:
     """All tables that fit, one after the other: those of one profile, or every profile that a table has."""
     for name in tables(patterns):
         for one in load(name).profiles:
@@ -141,6 +143,25 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Di
     yield ", ".join(f"{count[word]} {word}" for word in ("run", "in part", "stale", "never"))
 
 
+def open_runs(table: str, profile: str, folder: Path | None, digest: Digest | None = None) -> list[str]:
+    """The runs of a table that its result file lacks, or whose settings or source changed since.
+
+    Args:
+        table: ``<method>/<table>``.
+        profile: one of the table's.
+        folder: of the result files; None: nothing was run.
+        digest: of a run's overrides; None computes it.
+    """
+    spec = load(table)
+    path = evidence_path(folder, table, profile) if folder else None
+    try:
+        content = read_evidence(path) if path is not None and path.is_file() else {"runs": {}, "overrides": []}
+    except ValueError:  # of another version: nothing of it counts
+        content = {"runs": {}, "overrides": []}
+    changed = set(_changed_runs(spec, profile, content, digest or digest_today))
+    return [run for run in spec.runs_of(profile) if run in changed or run not in content["runs"]]
+
+
 def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:
     """Which runs the file lacks; empty where it has all."""
     runs = spec.runs_of(profile)
@@ -155,6 +176,12 @@ def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Dig
     """What is not as it was when the file was written."""
     if content["depends"] != table_digest(spec):
         yield "other cells are shown now"
+    for run in _changed_runs(spec, profile, content, digest):
+        yield f"settings or source of run '{run}' changed"
+
+
+def _changed_runs(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest) -> Iterator[str]:
+    """Which of the file's runs would be others today."""
     for run, entry in content["runs"].items():
         if run not in spec.runs:
             continue
@@ -163,7 +190,7 @@ def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Dig
         except HydraException:  # a setting that it gives is no more
             today = None
         if entry["depends"] != today:
-            yield f"settings or source of run '{run}' changed"
+            yield run
 
 
 def _when(content: dict[str, Any]) -> str:
