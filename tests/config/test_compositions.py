@@ -24,6 +24,8 @@ NEEDS = {
     "pretrained": ("defense.network=${model}",),
     "own": ("model.network._target_=torch.nn.Flatten",),
 }
+# groups that have nothing to do with each other, nor with the protocol
+RIDERS = ("attack", "threat", "trainer", "callbacks", "logger", "optimizer", "scheduler", "paths")
 # groups that one defense brings along
 OWNERS = {"inner": ("defense=dfl_pcl",), "feature_loss": ("defense=dfl_pcl",)}
 
@@ -96,17 +98,29 @@ def test_every_promised_group_is_there():
     assert promised <= {group for group, _ in options()}
 
 
-@pytest.mark.parametrize(("group", "option"), options(), ids=lambda part: part)
-def test_option_composes_and_fits(compose, group, option):
-    cfg = compose(*OWNERS.get(group, ()), f"{group}={option}", *NEEDS.get(option, ()))
-    plain = check(cfg)
-    if group in ("dataset", "protocol"):
-        assert plain[group]["name"] == {"paper": "paper/memdef"}.get(
-            option, option
-        )  # the file's name is the config's and the row's
-    if group == "attack":
-        # worst_case is what tables call the minimum over everything
-        assert plain[group].get("name", "none") == {"worst_case": "worst_of"}.get(option, option)
+def cases():
+    """Every option in one composition: those of RIDERS in turn beside the protocols, all others alone."""
+    found = [[one] for one in options() if one[0] not in RIDERS]
+    hosts = [case for case in found if case[0][0] == "protocol"]
+    for rider in RIDERS:
+        riders = [one for one in options() if one[0] == rider]
+        assert riders
+        assert len(riders) <= len(hosts)
+        for host, one in zip(hosts, riders, strict=False):
+            host.append(one)
+    assert sorted(one for case in found for one in case) == sorted(options())
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: " ".join(map("=".join, case)))
+def test_options_compose_and_fit(compose, case):
+    needs = [item for group, option in case for item in (*OWNERS.get(group, ()), *NEEDS.get(option, ()))]
+    plain = check(compose(*needs, *map("=".join, case)))
+    for group, option in case:
+        if group in ("dataset", "protocol"):  # the file's name is the config's and the row's
+            assert plain[group]["name"] == {"paper": "paper/memdef"}.get(option, option)
+        if group == "attack":  # worst_case is what tables call the minimum over everything
+            assert plain[group].get("name", "none") == {"worst_case": "worst_of"}.get(option, option)
 
 
 @pytest.mark.parametrize("victim", ["none", "adversarial_training", "dynamic", "dfl_pcl"])
