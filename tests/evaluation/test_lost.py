@@ -1,5 +1,7 @@
 """protocol.columns=worst: no passes on images that are lost already, and the same worst case."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,18 @@ def test_the_runs_own_attack_has_its_column(evaluate, suites):
     evaluation = evaluate("share", columns="main", **common)
     with pytest.raises(UserError, match=r"protocol.columns=full"):
         evaluation.run_share(Share(0, 2))
+
+
+def test_a_log_says_of_each_cell_what_is_left_after_it(evaluate, suites, caplog):
+    """And not how many of the few images hold that it still had to look at."""
+    caplog.set_level("INFO", "robustforge")
+    evaluation = evaluate("told", columns="worst", suites=suites, budgets=(SMALL,))
+    evaluation.quiet = False
+    records = read_records(evaluation.run()[0])
+    told = [float(found[1]) for line in caplog.messages if (found := re.search(r"([\d.]+) % still correct", line))]
+    attacked = [cell for cell in summarize(records) if cell.attack != "clean"]
+    assert records["skipped"].any()
+    assert told[-len(attacked) :] == pytest.approx([cell.accuracy for cell in attacked], abs=0.05)
 
 
 def test_measured_cells_are_found_again_by_what_was_lost(evaluate, suites):

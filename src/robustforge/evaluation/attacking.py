@@ -74,7 +74,7 @@ class Attacking:
         mine = mine[~np.isin(mine, before.index)]
         parts, seconds = (list(before.parts), before.seconds) if main else ([], 0.0)
         for columns in parts:
-            bar.advance(columns["success"])
+            bar.advance(columns["success"] | columns["skipped"])
         threshold, surface = self.threshold(cell), compiled(cell.surface) if self.protocol.compile else cell.surface
         for batch in self.batches(self.data.test, mine, self.batch_size(cell.system, surface)):
             started = time.perf_counter()
@@ -84,7 +84,7 @@ class Attacking:
             kept.keep(columns, spent)
             parts.append(columns)
             seconds += spent
-            bar.advance(columns["success"])
+            bar.advance(columns["success"] | columns["skipped"])
         return Finished(parts, mine, seconds)
 
     def attacked(

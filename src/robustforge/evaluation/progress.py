@@ -59,11 +59,11 @@ class CellProgress:
         self._label, self._done, self._correct, self._one = label, 0, 0, Pace(images)
         self._bars.reset(self._images, total=images, description=f"  {label}", note="")
 
-    def advance(self, success: np.ndarray) -> None:
-        """One more batch: (n,) whether the attack succeeded on each image of this process."""
+    def advance(self, lost: np.ndarray) -> None:
+        """One more batch: (n,) whether each image of this process is lost, to this attack or to an earlier one."""
         check()  # the end of a batch is where a signal counts whose exception was lost
-        self._done += len(success)
-        self._correct += int((~success).sum())
+        self._done += len(lost)
+        self._correct += int((~lost).sum())
         self._one.done = done = self._done * distributed.world_size()
         note = f"{self._accuracy()}, {done / self._one.seconds:,.0f} images/s"
         self._bars.update(self._images, completed=done, note=note)
