@@ -154,6 +154,10 @@ def test_missing_runs_alone(trained, here, monkeypatch):
     made.clear()
     assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
     assert made == ["fashion_mnist"], "its settings or source changed"
+    monkeypatch.setattr(table_states, "table_digest", lambda spec: "another")
+    made.clear()
+    assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
+    assert made == ["mnist", "fashion_mnist"], "other cells are shown: they need the records of all runs"
 
 
 def test_of_other_settings_everything_is_missing(trained, tmp_path, monkeypatch, capsys):

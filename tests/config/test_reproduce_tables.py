@@ -32,10 +32,9 @@ def like_an_earlier_one(spec, run):
 def case(name, run, profile):
     """Each table is composed with each kind of run by the profile cpu, and with its first run by the others.
 
-    All others are among the slow tests; so are the methods of the second board, which are those of the first.
+    All others are among the slow tests.
     """
     slow = like_an_earlier_one(SPECS[name], run) if profile == "cpu" else run != FIRST[name]
-    slow |= name == "leaderboard/fashion_mnist" and run != FIRST[name]
     return pytest.param(name, run, profile, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{run}-{profile}")
 
 

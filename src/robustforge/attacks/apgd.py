@@ -146,6 +146,7 @@ class _Run(Iterates):
 
     @classmethod
     def begin(cls, start: Tensor, clean: Tensor, step: float, goal: Tensor | None) -> _Run:
+        """The state before the first step: ``start`` and ``clean`` (m, C, H, W), ``step`` in pixel units."""
         lowest = torch.full((len(start),), float("-inf"), device=start.device)
         return cls(
             x=start,

@@ -55,6 +55,8 @@ class _Search(State):
 
     @classmethod
     def start(cls, rows: Tensor, clean: Tensor, c: float) -> _Search:
+        """The state before the first round: images ``rows`` (m,), ``clean`` (m, C, H, W), the first weight ``c``."""
+
         def full(value: float) -> Tensor:
             return torch.full((len(rows),), value, device=rows.device)
 

@@ -114,6 +114,7 @@ class ConstraintDescent(BaseAttack):
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            """One value to raise, (m,) minus the weighted hinges at ``leaf`` (m, C, H, W); and the logits."""
             answer = session.surface.answer(leaf, s.target if session.surface.aimed else session.y[rows])
             label = (margin(answer.logits.float(), s.target) + self.confidence).clamp(min=0)
             scores = torch.log1p((scaled_excess(answer, session.threshold) + self.slack).clamp(min=0))

@@ -90,6 +90,7 @@ class DetectorAware(BaseAttack):
         kept: list[Tensor] = []
 
         def function(leaf: Tensor) -> tuple[list[Tensor], Tensor]:
+            """What to raise at ``leaf`` (m, C, H, W), (m,) each, as the schedule has it; and the logits."""
             answer = session.surface.answer(leaf, session.y[rows])
             label, excess = session.lead(answer.logits, rows), scaled_excess(answer, session.threshold)
             kept[:] = [label.detach(), excess.detach()]

@@ -88,6 +88,7 @@ class _AttackedModel(nn.Module):
         self.device_marker = nn.Parameter(torch.zeros(0, device=rows.device), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``x`` (B, C, H, W); counts the passes that the library makes."""
         # restarts and per-class loops hand over other batch sizes: only surfaces that ignore y survive those
         y = self._y if len(x) == len(self._y) else self._y[: len(x)]
         self._count("forwards", len(x))

@@ -112,6 +112,7 @@ def _stages(cfg: DictConfig, job: Job, store: ArtifactStore, loggers: RunLoggers
     factory = build(cfg.trainer)
 
     def trainer(stage: str, epochs: int, extra: Sequence[Callback], clip: float | None) -> pl.Trainer:
+        """Lightning's trainer of one stage, with the run's callbacks and the stage's own."""
         shown = [callback for callback in callbacks if not (job.quiet and isinstance(callback, ProgressBar))]
         made: pl.Trainer = factory(
             max_epochs=epochs,

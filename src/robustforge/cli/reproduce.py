@@ -174,8 +174,12 @@ def _run(arguments: argparse.Namespace) -> int:
     with remembered(root / DIGESTS) as digest:
 
         def one(name: str, runs: str | None) -> int:
-            only = open_runs(name, profile, results, digest) if runs == MISSING else runs.split(",") if runs else None
-            return reproduce(name, profile, extra, root, [] if arguments.show else only, results)
+            only = runs.split(",") if runs else None
+            if arguments.show:
+                only = []
+            elif runs == MISSING:
+                only = open_runs(name, profile, results, digest)
+            return reproduce(name, profile, extra, root, only, results)
 
         if named[0] == "all":
             return all_tables.run_all(lambda name: one(name, MISSING), profile, patterns, results, digest)

@@ -104,13 +104,12 @@ def state_of(table: str, profile: str, folder: Path | None, digest: Digest | Non
     """
     spec = load(table)
     stated = spec.profiles[profile].minutes
-    path = evidence_path(folder, table, profile) if folder else None
-    if path is None or not path.is_file():
-        return State(table, profile, "never", minutes=stated)
     try:
-        content = read_evidence(path)
+        content = _content(table, profile, folder)
     except ValueError as error:
         return State(table, profile, "stale", str(error), minutes=stated)
+    if content is None:
+        return State(table, profile, "never", minutes=stated)
     changed = next(_changes(spec, profile, content, digest or digest_today), "")
     missing = _missing(spec, profile, content)
     word: Literal["in part", "run", "stale"] = "stale" if changed else "in part" if missing else "run"
@@ -146,20 +145,25 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Di
 def open_runs(table: str, profile: str, folder: Path | None, digest: Digest | None = None) -> list[str]:
     """The runs of a table that its result file lacks, or whose settings or source changed since.
 
-    Args:
-        table: ``<method>/<table>``.
-        profile: one of the table's.
-        folder: of the result files; None: nothing was run.
-        digest: of a run's overrides; None computes it.
+    All of them where the table shows other cells now, which need the records of every run. The arguments are those of
+    :func:`state_of`.
     """
     spec = load(table)
-    path = evidence_path(folder, table, profile) if folder else None
+    runs = spec.runs_of(profile)
     try:
-        content = read_evidence(path) if path is not None and path.is_file() else {"runs": {}, "overrides": []}
+        content = _content(table, profile, folder)
     except ValueError:  # of another version: nothing of it counts
-        content = {"runs": {}, "overrides": []}
+        return runs
+    if content is None or content["depends"] != table_digest(spec):
+        return runs
     changed = set(_changed_runs(spec, profile, content, digest or digest_today))
-    return [run for run in spec.runs_of(profile) if run in changed or run not in content["runs"]]
+    return [run for run in runs if run in changed or run not in content["runs"]]
+
+
+def _content(table: str, profile: str, folder: Path | None) -> dict[str, Any] | None:
+    """What the table's result file holds; None where there is none. ValueError where another version wrote it."""
+    path = evidence_path(folder, table, profile) if folder else None
+    return read_evidence(path) if path is not None and path.is_file() else None
 
 
 def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:

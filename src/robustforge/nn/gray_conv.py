@@ -59,6 +59,7 @@ class _GrayConvolution(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Gradients of images (B, 1, H, W) and of weights (O, 1, K, K), None where they are not needed."""
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         to_x = to_weight = None
