@@ -13,6 +13,11 @@ from robustforge.attacks.core.models import modules_of
 from robustforge.types import DefenseOutput
 
 EPS = 0.1
+SHORT = (
+    "protocol.columns=worst",
+    "attack.steps=3",
+    "protocol.suites.standard.attacks.auto.attacks.square.n_queries=10",
+)
 Both = namedtuple("Both", "logits features")
 
 
@@ -93,6 +98,18 @@ def test_torchvision_and_scripted_networks():
     scripted = torch.jit.script(owned.trained(0).body)
     result = rf.attack(scripted, torch.rand(3, 1, 8, 8), torch.arange(3), "pgd", eps=EPS, steps=2)
     assert result.x_adv.shape == (3, 1, 8, 8)
+
+
+def test_a_network_that_flattens_by_view_when_no_image_is_left(network, images):
+    """``x.view(len(x), -1)`` is an error for no images, and nobody is asked about none once all are lost."""
+    model = functools.partial(viewed, network)
+    report = rf.evaluate(model, images, eps=1.0, protocol="standard", overrides=SHORT, checks_n=10, progress=False)
+    assert report.robust_accuracy == 0
+    assert report.records["skipped"].to_numpy().any()
+
+
+def viewed(network, x):
+    return network(x.view(len(x), -1).view(len(x), 1, 8, 8))
 
 
 def test_every_attack_object_takes_a_bare_network(network, images):

@@ -1,4 +1,4 @@
-"""Networks that write into their input, one-pixel images, and classes that do not exist."""
+"""Networks that write into their input or cannot answer no images, one-pixel images, and classes that do not exist."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from robustforge.attacks.carlini_wagner import CarliniWagner
 from robustforge.attacks.core.batching import batch_within
 from robustforge.attacks.core.surface import eot, fooled
 from robustforge.attacks.deepfool import DeepFool
-from robustforge.attacks.ensemble import WorstCase
+from robustforge.attacks.ensemble import Sampled, WorstCase
 from robustforge.attacks.fab import FAB
 from robustforge.attacks.fgsm import FGSM
 from robustforge.attacks.fmn import FMN
@@ -55,6 +55,41 @@ def test_a_network_that_writes_into_its_input(trained, images, attack, way):
     expected = attack(classify(copies)["end_to_end"], x, y, threat)
     assert torch.equal(result.x_adv, expected.x_adv)
     assert torch.equal(result.success, copies(result.x_adv).argmax(1) != y)
+
+
+class Flattens(nn.Module):
+    """A linear classifier that flattens its input as many networks do, which is an error where there are no images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x.view(len(x), -1))
+
+
+@pytest.mark.filterwarnings("ignore:torchattacks")
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *ATTACKS, WorstCase("worst", {"fgsm": FGSM(), "pgd": PGD(steps=3)}),
+        Sampled("sampled", {"pgd": PGD(steps=3), "square": Square(n_queries=20)}, sampled=["square"], sample=0.0),
+        Mixture({"pgd": PGD(steps=3)}, {"pgd": Threat("linf", 0.1)}),
+    ],
+    ids=lambda attack: attack.name,
+)  # fmt: skip
+def test_a_network_that_cannot_answer_no_images(attack):
+    network = Flattens()
+    with pytest.raises(RuntimeError, match="0 elements"):
+        network(torch.zeros(0, 1, 8, 8))
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    right, wrong = network(x).argmax(1), network(x).argmin(1)
+    lost = torch.tensor([True, False, True, False])
+    threat = Threat("linf", 0.05)
+    assert attack(network, x[:0], right[:0], threat).success.shape == (0,)
+    assert attack(network, x, wrong, threat).success.all()
+    assert attack(network, x, torch.where(lost, wrong, right), threat).success[lost].all()
 
 
 def test_nothing_returned_is_the_callers_own(victim, images):

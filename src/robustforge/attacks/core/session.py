@@ -172,6 +172,8 @@ class AttackSession:
             (n,) bool: the system is wrong (or answers the target) and accepts.
         """
         rows = self.everyone() if rows is None else rows
+        if not len(rows):  # many a network has no answer to no images: x.view(len(x), -1) is an error
+            return torch.zeros_like(rows, dtype=torch.bool)
         if count:
             self._count(self.forwards, rows)
         with torch.autocast(x_adv.device.type, enabled=False):
