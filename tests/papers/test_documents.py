@@ -92,11 +92,27 @@ def test_one_line_and_some_rows_and_columns(results):
     assert "Clean" not in text
 
 
-def test_an_indicator_leaves_a_star(results, result):
-    worst = [cell | {"violated": ["zero gradients"]} for cell in result["worst_case"]]
-    made = content(table(SPEC), a=result | {"worst_case": worst}, b=result)
-    write_evidence(results / "made" / "up.json", made)
-    assert "| first | 90.0 (60 to 98) * |" in fill(PAGE.format("made/up one_line columns=PGD"), results, "page.md").text
+def test_an_indicator_leaves_a_star_at_its_own_number(results, result):
+    """Of the paper's attack and of the adapted one, each at what it left, with a line below that says what it means."""
+    own = [cell | {"violated": ["zero_gradients"] * (cell["attack"] == "pgd")} for cell in result["cells"]]
+    worst = [cell | {"violated": ["loss_moved"]} for cell in result["worst_case"]]
+    one_line, whole = (PAGE.format(f"made/up{more}") for more in (" one_line columns=PGD", " columns=PGD"))
+    gradients = "zero gradients, more than 5 % of the attacked images have a gradient of exactly zero"
+    loss = "loss moved, on more than 5 % of the images without success, the attacker's objective never rose"
+    for cells, worst_case, stars, found in (
+        (own, result["worst_case"], (" *", ""), [gradients]),
+        (result["cells"], worst, ("", " *"), [loss]),
+        (own, worst, (" *", " *"), [gradients, loss]),
+        (result["cells"], result["worst_case"], ("", ""), []),
+    ):
+        made = content(table(SPEC), a=result | {"cells": cells, "worst_case": worst_case}, b=result)
+        write_evidence(results / "made" / "up.json", made)
+        short, long = (fill(page, results, "page.md").text for page in (one_line, whole))
+        assert f"| first | 90.0 (60 to 98){stars[0]} |" in short
+        assert f"|  | ours: slot_given | 90.0 ✓{stars[0]} |\n|  | adapted: worst case | 40.0{stars[1]} |" in long
+        assert [words in long for words in (gradients, loss)] == [words in found for words in (gradients, loss)]
+        assert ("a star: an indicator says" in long) == bool(found)
+        assert (gradients in short, loss in short) == (stars[0] != "", False), "what is not shown has no star"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +199,7 @@ def test_a_leaderboard_has_a_picture_whose_best_row_is_the_first(spec, result, t
     one = next(cell for cell in made["cells"] if "ours" in cell)
     made["cells"] = [one | {"row": row, "column": column, "ours": value} for (row, column), value in numbers.items()]
     made["cells"].append({key: value for key, value in one.items() if key != "ours"} | {"row": "not run"})
-    made["cells"][-2]["adapted_violated"] = ["unbounded_breaks"]
+    made["cells"][-2]["violated"] = ["unbounded_breaks"]
     write_evidence(tmp_path / "leaderboard" / "up.json", made)
     monkeypatch.setattr(claims_figure, "BOARD", ("clean", "FGSM", "PGD"))
     bars = claims_figure.of_board("leaderboard/up", tmp_path)

@@ -11,8 +11,9 @@ from textwrap import fill
 import matplotlib as mpl
 
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
-from robustforge.papers.headlines import adapted_in, beside, read_headlines
+from robustforge.papers.headlines import adapted_in, beside, left_by, read_headlines
 from robustforge.papers.rendering import by_row
+from robustforge.papers.stars import star
 from robustforge.reporting.figures.style import MAIN_COLOR, MUTED, WORST_COLOR, drawing
 from robustforge.reporting.text import MISSING
 
@@ -59,7 +60,7 @@ def of_method(method: str, results: Path) -> Bars | None:
         if one.method == method and path.is_file():
             cells = cells_of(read_evidence(path))
             groups = {
-                cell.row: _rounded(cell.paper, cell.ours, adapted_in(one, cells, cell.row)[0])
+                cell.row: _rounded(cell.paper, cell.ours, left_by(one, adapted_in(one, cells, cell.row)))
                 for cell in cells
                 if cell.column == one.column and cell.ours is not None
             }
@@ -78,8 +79,8 @@ def of_board(table: str, results: Path) -> Bars | None:
     groups = {}
     for row, mine in by_row([cell for cell in cells_of(read_evidence(path)) if cell.ours is not None]).items():
         ours = {cell.column: cell.ours for cell in mine}
-        star = " *" * any(cell.adapted_violated for cell in mine if cell.column in BOARD)
-        groups[row + star] = _rounded(*(ours.get(column) for column in BOARD))
+        against = [name for cell in mine if cell.column in BOARD for name in cell.violated]
+        groups[row + star(against)] = _rounded(*(ours.get(column) for column in BOARD))
 
     def worst_case(row: str) -> float:
         value = groups[row][-1]

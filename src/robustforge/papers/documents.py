@@ -21,6 +21,7 @@ from robustforge.papers.costs import COSTS
 from robustforge.papers.evidence import USUAL, cells_of, evidence_path, read_evidence
 from robustforge.papers.headlines import beside, read_headlines
 from robustforge.papers.rendering import by_row, footnotes, markdown_rows, was_run
+from robustforge.papers.stars import star, star_note
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 HEADLINES = "headlines"
@@ -174,7 +175,8 @@ def _one_line(cells: Sequence[ComparedCell]) -> tuple[str, list[str]]:
         lines.append([label, *(shown[column] for column in columns)])
     left = [label for label, mine in rows.items() if not was_run(mine)]
     notes = [f"not run on this version: {', '.join(left)}"] if left else []
-    return markdown_table(["", *columns], lines), notes
+    stars = star_note(cell.violated for cell in cells if cell.metric not in COSTS)
+    return markdown_table(["", *columns], lines), stars + notes
 
 
 def _words(cell: ComparedCell) -> str:
@@ -187,7 +189,7 @@ def _words(cell: ComparedCell) -> str:
         shown += f" ±{cell.spread:.1f}"
     elif cell.ours_interval is not None:
         shown += f" ({cell.ours_interval[0]:.0f} to {cell.ours_interval[1]:.0f})"
-    return shown + " *" * bool(cell.adapted_violated)
+    return shown + star(cell.violated)
 
 
 def _counts(sizes: Sequence[int]) -> str:
@@ -231,10 +233,14 @@ def picture_file(name: str) -> str:
 
 def _headlines(results: Path, where: str) -> str:
     place = "methods/{}.md" if where.startswith("docs/") else "src/robustforge/defenses/{}/README.md"
-    rows = []
+    rows, stars = [], []
     for headline in read_headlines():
         found = beside(headline, results)
-        numbers = (percent(found.paper, 1000), percent(found.ours, found.n), percent(found.adapted, found.adapted_n))
-        rows.append([f"[{headline.name}]({place.format(headline.method)})", headline.claim, *numbers])
+        ours = percent(found.ours, found.n) + star(found.violated)
+        adapted = percent(found.adapted, found.adapted_n) + star(found.adapted_violated)
+        name = f"[{headline.name}]({place.format(headline.method)})"
+        rows.append([name, headline.claim, percent(found.paper, 1000), ours, adapted])
+        stars += [found.violated, found.adapted_violated]
     header = ["paper", "what is claimed", "printed", "ours, its protocol", "ours, adapted attack"]
-    return f"\n{markdown_table(header, rows)}\n{MISSING}: the table was not run on this version.\n"
+    below = [f"{MISSING}: the table was not run on this version.", *star_note(stars)]
+    return f"\n{markdown_table(header, rows)}\n" + "\n\n".join(below) + "\n"

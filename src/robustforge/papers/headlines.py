@@ -59,13 +59,25 @@ class Headline:
 
 @dataclass(frozen=True)
 class Beside:
-    """The three numbers, in percent; None where the table was not run. ``n`` and ``adapted_n`` are test images."""
+    """The three numbers of a headline.
+
+    Attributes:
+        paper: printed, in percent.
+        ours: under the paper's protocol, in percent; None where the table was not run.
+        adapted: under the adapted attack, likewise.
+        n: test images of ``ours``.
+        adapted_n: test images of ``adapted``.
+        violated: names of the indicators that speak against ``ours``.
+        adapted_violated: likewise against ``adapted``.
+    """
 
     paper: float | None
     ours: float | None = None
     adapted: float | None = None
     n: int = 0
     adapted_n: int = 0
+    violated: tuple[str, ...] = ()
+    adapted_violated: tuple[str, ...] = ()
 
 
 def read_headlines() -> list[Headline]:
@@ -79,16 +91,28 @@ def beside(headline: Headline, results: Path) -> Beside:
     path = evidence_path(results, headline.table, headline.profile)
     cells = cells_of(read_evidence(path)) if path.is_file() else []
     ours = _cell(cells, headline.row, headline.column)
-    adapted, adapted_n = adapted_in(headline, cells, headline.adapted_row or headline.row)
-    return Beside(headline.paper, ours.ours if ours else None, adapted, (ours.n if ours else None) or 0, adapted_n)
+    adapted = adapted_in(headline, cells, headline.adapted_row or headline.row)
+    return Beside(
+        headline.paper,
+        ours.ours if ours else None,
+        left_by(headline, adapted),
+        (ours.n if ours else None) or 0,
+        (adapted.adapted_n if adapted else None) or 0,
+        ours.violated if ours else (),
+        adapted.adapted_violated if adapted else (),
+    )
 
 
-def adapted_in(headline: Headline, cells: Sequence[ComparedCell], row: str) -> tuple[float | None, int]:
-    """What the adapted attack leaves in a row of the headline's table, and of how many test images."""
-    cell = _cell(cells, row, headline.adapted_column or headline.column)
-    if cell is None or cell.adapted is None:
-        return None, 0
-    return 100 - cell.adapted if headline.adapted_rest else cell.adapted, cell.adapted_n or 0
+def adapted_in(headline: Headline, cells: Sequence[ComparedCell], row: str) -> ComparedCell | None:
+    """The cell with the adapted attack in a row of the headline's table."""
+    return _cell(cells, row, headline.adapted_column or headline.column)
+
+
+def left_by(headline: Headline, adapted: ComparedCell | None) -> float | None:
+    """What the adapted attack of that cell leaves, in percent."""
+    if adapted is None or adapted.adapted is None:
+        return None
+    return 100 - adapted.adapted if headline.adapted_rest else adapted.adapted
 
 
 def _cell(cells: Sequence[ComparedCell], row: str, column: str) -> ComparedCell | None:

@@ -19,34 +19,15 @@ from rich.text import Text
 from robustforge.files import write_json, write_text
 from robustforge.papers.compared import REACHED, ComparedCell
 from robustforge.papers.lookup import COPIED, NOT_RUN
+from robustforge.papers.stars import star, star_note
 from robustforge.reporting.figures.style import drawing, save
 from robustforge.reporting.text import MISSING, markdown_table, percent
 
 CSV_COLUMNS = (
-    "row",
-    "column",
-    "paper",
-    "paper_surface",
-    "ours",
-    "ours_low",
-    "ours_high",
-    "adapted_surface",
-    "adapted",
-    "adapted_low",
-    "adapted_high",
-    "adapted_n",
-    "gap",
-    "gap_low",
-    "gap_high",
-    "avg_like_code",
-    "n",
-    "seed",
-    "verdict",
-    "shortfall",
-    "reason",
-    "adapted_reason",
-    "statement",
-)
+    "row", "column", "paper", "paper_surface", "ours", "ours_low", "ours_high", "adapted_surface", "adapted",
+    "adapted_low", "adapted_high", "adapted_n", "gap", "gap_low", "gap_high", "avg_like_code", "n", "seed", "verdict",
+    "shortfall", "violated", "adapted_violated", "reason", "adapted_reason", "statement",
+)  # fmt: skip
 LEGEND = (
     "Accuracy in percent. 'paper': as printed. 'ours': the paper's attack on the surface that its protocol attacks, in "
     "brackets the points still missing, ✓ where the paper's number is reached. 'adapted': the attack that knows the "
@@ -125,9 +106,10 @@ def _notes(cells: Sequence[ComparedCell]) -> dict[str, int]:
 
 
 def footnotes(cells: Sequence[ComparedCell]) -> list[str]:
-    """What stands below a table: what ± is, and why numbers are missing."""
+    """What stands below a table: what ± and a star are, and why numbers are missing."""
     spread = [SPREAD] if any(cell.spread is not None for cell in cells) else []
-    return spread + [f"{MISSING} [{k}] {reason}" for reason, k in _notes(cells).items()]
+    stars = star_note(found for cell in cells for found in (cell.violated, cell.adapted_violated))
+    return spread + stars + [f"{MISSING} [{k}] {reason}" for reason, k in _notes(cells).items()]
 
 
 def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
@@ -138,6 +120,13 @@ def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
         shown = f"{MISSING} [{notes[reason]}]" if value is None else percent(value, n or 0)
         return shown if spread is None else f"{shown} ±{spread:.1f}"
 
+    def own(cell: ComparedCell) -> str:
+        return words(cell.ours, cell.n, cell.reason, cell.spread) + _mark(cell) + star(cell.violated)
+
+    def adapted_to(cell: ComparedCell) -> str:
+        shown = words(cell.adapted, cell.adapted_n, cell.adapted_reason, cell.adapted_spread)
+        return shown + star(cell.adapted_violated)
+
     rows = []
     for label, mine in by_row(cells).items():
         lines: list[Line] = [("paper", [(cell, words(cell.paper, 1000, NO_PAPER_VALUE)) for cell in mine])]
@@ -146,12 +135,9 @@ def _rows(cells: Sequence[ComparedCell]) -> list[tuple[str, list[Line]]]:
         elif not was_run(mine):
             lines = [(LEFT_OUT, lines[0][1])]
         else:
-            ours = [(cell, words(cell.ours, cell.n, cell.reason, cell.spread) + _mark(cell)) for cell in mine]
-            adapted = [
-                (cell, words(cell.adapted, cell.adapted_n, cell.adapted_reason, cell.adapted_spread)) for cell in mine
-            ]
             surface = mine[0].adapted_surface.replace("_", " ")
-            lines += [(f"ours: {mine[0].paper_surface}", ours), (f"adapted: {surface}", adapted)]
+            lines.append((f"ours: {mine[0].paper_surface}", [(cell, own(cell)) for cell in mine]))
+            lines.append((f"adapted: {surface}", [(cell, adapted_to(cell)) for cell in mine]))
         rows.append((label, lines))
     return rows
 
@@ -194,6 +180,7 @@ def _csv(cells: Sequence[ComparedCell], header_lines: Sequence[str]) -> str:
         row: dict[str, Any] = {**asdict(cell), "statement": " | ".join(header_lines)}
         row["ours_low"], row["ours_high"] = cell.ours_interval or (None, None)
         row["adapted_low"], row["adapted_high"] = cell.adapted_interval or (None, None)
+        row |= {name: "; ".join(row[name]) for name in ("violated", "adapted_violated")}
         row |= dict.fromkeys(("gap", "gap_low", "gap_high"))
         if cell.gap is not None:
             row |= {"gap": cell.gap.points, "gap_low": cell.gap.low, "gap_high": cell.gap.high}
