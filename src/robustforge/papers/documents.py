@@ -242,5 +242,5 @@ def _headlines(results: Path, where: str) -> str:
         rows.append([name, headline.claim, percent(found.paper, 1000), ours, adapted])
         stars += [found.violated, found.adapted_violated]
     header = ["paper", "what is claimed", "printed", "ours, its protocol", "ours, adapted attack"]
-    below = [f"{MISSING}: the table was not run on this version.", *star_note(stars)]
-    return f"\n{markdown_table(header, rows)}\n" + "\n\n".join(below) + "\n"
+    missing = [f"{MISSING}: the table was not run on this version."] * any(MISSING in row for row in rows)
+    return "\n" + "\n\n".join([markdown_table(header, rows).rstrip(), *missing, *star_note(stars)]) + "\n"
