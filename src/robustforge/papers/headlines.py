@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -92,15 +92,13 @@ def beside(headline: Headline, results: Path) -> Beside:
     cells = cells_of(read_evidence(path)) if path.is_file() else []
     ours = _cell(cells, headline.row, headline.column)
     adapted = adapted_in(headline, cells, headline.adapted_row or headline.row)
-    return Beside(
-        headline.paper,
-        ours.ours if ours else None,
-        left_by(headline, adapted),
-        (ours.n if ours else None) or 0,
-        (adapted.adapted_n if adapted else None) or 0,
-        ours.violated if ours else (),
-        adapted.adapted_violated if adapted else (),
-    )
+    found = Beside(headline.paper)
+    if ours is not None:
+        found = replace(found, ours=ours.ours, n=ours.n or 0, violated=ours.violated)
+    if adapted is not None:
+        left, n = left_by(headline, adapted), adapted.adapted_n or 0
+        found = replace(found, adapted=left, adapted_n=n, adapted_violated=adapted.adapted_violated)
+    return found
 
 
 def adapted_in(headline: Headline, cells: Sequence[ComparedCell], row: str) -> ComparedCell | None:
@@ -109,7 +107,7 @@ def adapted_in(headline: Headline, cells: Sequence[ComparedCell], row: str) -> C
 
 
 def left_by(headline: Headline, adapted: ComparedCell | None) -> float | None:
-    """What the adapted attack of that cell leaves, in percent."""
+    """What the adapted attack of that cell leaves, in percent; of 100 what is not in the cell with ``adapted_rest``."""
     if adapted is None or adapted.adapted is None:
         return None
     return 100 - adapted.adapted if headline.adapted_rest else adapted.adapted

@@ -9,6 +9,7 @@ from robustforge.indicators.rules import MEANING
 from robustforge.indicators.verdict import ROBUST, UNAVERAGED, UNEVADED, UNTESTED
 from robustforge.records.members import member_words
 from robustforge.records.table import CLEAN
+from robustforge.reporting.advice import meaning
 from robustforge.reporting.text import MISSING, NORMS, budget, column_words, half_width, percent
 
 Table = tuple[list[str], list[list[str]]]
@@ -30,8 +31,7 @@ class Notes:
     def lines(self) -> list[str]:
         """One footnote a letter."""
         return [
-            f"[{letter}] {name.replace('_', ' ')}: violated, {MEANING.get(name, 'nothing supports the number')}"
-            for name, letter in self.letters.items()
+            f"[{letter}] {name.replace('_', ' ')}: violated, {meaning(name)}" for name, letter in self.letters.items()
         ]
 
 
