@@ -13,11 +13,11 @@ from robustforge.papers.evidence import (
     data_name,
     evidence_of,
     evidence_path,
-    merged,
     read_evidence,
     table_digest,
     write_evidence,
 )
+from robustforge.papers.merging import merged
 from robustforge.papers.rendering import render
 from robustforge.reporting.result import make_result
 
@@ -143,11 +143,43 @@ def test_runs_that_are_not_at_hand_are_taken_from_the_old_file(spec, result):
     alone = merged(content(spec, a=result), both, spec)
     assert alone == both
     other = result | {"depends": "another", "cells": [cell | {"accuracy": 12.0} for cell in result["cells"]]}
-    mixed = merged(content(spec, b=other), both, spec)
+    mixed = merged(content(spec, b=other), both, spec, changed={"a"})
     assert mixed["runs"]["a"] == both["runs"]["a"]
     assert at(mixed, "first", "PGD") == at(both, "first", "PGD")
     assert at(mixed, "second", "PGD")["ours"] == 12.0
-    assert at(mixed, "mean", "PGD")["verdict"] == "not run", "a mean of an old and a new run is no mean"
+    assert at(mixed, "mean", "PGD")["verdict"] == "not run", "a mean of runs of two versions of the code is no mean"
+
+
+def with_accuracy(result, accuracy):
+    cells = [cell | {"accuracy": accuracy} for cell in result["cells"]]
+    return result | {"cells": cells, "worst_case": [cell | {"accuracy": accuracy} for cell in result["worst_case"]]}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_seeds_that_were_run_apart_have_the_mean_of_those_that_were_run_together(result, partial):
+    row = {
+        "label": "mean",
+        "run": ["a", "b", "c"],
+        "partial": partial,
+        "system": "memdef",
+        "paper_surface": "slot_given",
+    }
+    spec = table(SPEC, rows=[row])
+    seeds = {run: with_accuracy(result, accuracy) for run, accuracy in {"a": 10.0, "b": 20.0, "c": 60.0}.items()}
+    together = content(spec, **seeds)
+    one = content(spec, a=seeds["a"])
+    two = merged(content(spec, b=seeds["b"]), one, spec)
+    apart = merged(content(spec, c=seeds["c"]), json.loads(json.dumps(two)), spec)
+    assert apart["cells"] == together["cells"]
+    assert list(apart["runs"]) == ["a", "b", "c"]
+    assert at(apart, "mean", "PGD")["ours"] == 30.0
+    assert at(two, "mean", "PGD").get("ours") == (15.0 if partial else None)
+    own = {run: cell.ours for run, cell in cells_of(apart)[1].by_run.items()}
+    assert own == {"a": 10.0, "b": 20.0, "c": 60.0}, "the numbers of each seed are kept"
+    later = merged(content(spec, c=seeds["c"]), two, spec, changed={"a"})
+    assert at(later, "mean", "PGD").get("ours") == (40.0 if partial else None), (
+        "without what would be another run today"
+    )
 
 
 def test_other_overrides_make_another_file(spec, result):

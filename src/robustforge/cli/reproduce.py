@@ -18,11 +18,11 @@ from rich.console import Console
 
 from robustforge.cli import all_tables
 from robustforge.cli.entry import stopped
-from robustforge.cli.remembered import remembered
+from robustforge.cli.remembered import Digest, remembered
 from robustforge.cli.replacing import make_way
 from robustforge.cli.table_arguments import arguments_of_reproduce
 from robustforge.cli.table_board import publish_table
-from robustforge.cli.table_states import lines, load, open_runs, results_folder
+from robustforge.cli.table_states import changed_runs, lines, load, open_runs, results_folder
 from robustforge.config import slurm
 from robustforge.config.errors import explain
 from robustforge.config.identity import naming_overrides
@@ -32,8 +32,9 @@ from robustforge.config.processes import command_of, run_together
 from robustforge.config.resolvers import run_folder
 from robustforge.interruption import Stopped, listening
 from robustforge.papers.comparison import compare
-from robustforge.papers.evidence import evidence_of, evidence_path, merged, read_evidence, write_evidence
+from robustforge.papers.evidence import evidence_of, evidence_path, read_evidence, write_evidence
 from robustforge.papers.figures import diagnostic_lines, draw, keep
+from robustforge.papers.merging import merged
 from robustforge.papers.rendering import render, write
 from robustforge.papers.specification import TableSpec
 from robustforge.records.table import read_records
@@ -53,6 +54,7 @@ def reproduce(
     root: Path,
     only: Sequence[str] | None = None,
     results: Path | None = None,
+    digest: Digest | None = None,
 ) -> int:
     """Runs and compares one table.
 
@@ -63,6 +65,7 @@ def reproduce(
         root: folder of the reproductions; a table with further overrides has a folder of its own there.
         only: run only these (of the others the existing results are shown, or that they were not run).
         results: folder of the result files; None writes none.
+        digest: of a run's overrides; None computes it.
 
     Returns:
         Number of runs that failed.
@@ -98,13 +101,16 @@ def reproduce(
         console.print(f"pictures of {pictures.parent.name}: {pictures}")
     if results is not None and records:
         content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
-        console.print(f"wrote {_keep(evidence_path(results, name, profile), content, spec, drawn)}")
+        console.print(f"wrote {_keep(evidence_path(results, name, profile), content, spec, drawn, digest)}")
     return len(failed)
 
 
-def _keep(path: Path, new: Mapping[str, Any], spec: TableSpec, drawn: Sequence[Path]) -> Path:
+def _keep(path: Path, new: Mapping[str, Any], spec: TableSpec, drawn: Sequence[Path], digest: Digest | None) -> Path:
     """Writes the table's result file, or what is new in it, and its figures beside it where they show all runs."""
-    content = merged(new, read_evidence(path), spec) if path.is_file() else new
+    content = new
+    if path.is_file():
+        old = read_evidence(path)
+        content = merged(new, old, spec, set(changed_runs(spec, new["profile"], old, digest)))
     if content["runs"].keys() == new["runs"].keys():
         keep(drawn, path.with_suffix(""))
     return write_evidence(path, content)
@@ -179,7 +185,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 only = []
             elif runs == MISSING:
                 only = open_runs(name, profile, results, digest)
-            return reproduce(name, profile, extra, root, only, results)
+            return reproduce(name, profile, extra, root, only, results, digest)
 
         if named[0] == "all":
             return all_tables.run_all(lambda name: one(name, MISSING), profile, patterns, results, digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -110,7 +110,7 @@ def state_of(table: str, profile: str, folder: Path | None, digest: Digest | Non
         return State(table, profile, "stale", str(error), minutes=stated)
     if content is None:
         return State(table, profile, "never", minutes=stated)
-    changed = next(_changes(spec, profile, content, digest or digest_today), "")
+    changed = next(_changes(spec, profile, content, digest), "")
     missing = _missing(spec, profile, content)
     word: Literal["in part", "run", "stale"] = "stale" if changed else "in part" if missing else "run"
     return State(table, profile, word, changed or missing, _when(content), content["seconds"] / 60, True)
@@ -156,8 +156,30 @@ def open_runs(table: str, profile: str, folder: Path | None, digest: Digest | No
         return runs
     if content is None or content["depends"] != table_digest(spec):
         return runs
-    changed = set(_changed_runs(spec, profile, content, digest or digest_today))
+    changed = set(changed_runs(spec, profile, content, digest))
     return [run for run in runs if run in changed or run not in content["runs"]]
+
+
+def changed_runs(
+    spec: TableSpec, profile: str, content: Mapping[str, Any], digest: Digest | None = None
+) -> Iterator[str]:
+    """Which runs of a result file would be others today.
+
+    Args:
+        spec: of the table.
+        profile: one of the table's.
+        content: of the file.
+        digest: of a run's overrides; None computes it.
+    """
+    for run, entry in content["runs"].items():
+        if run not in spec.runs:
+            continue
+        try:
+            today = (digest or digest_today)([*spec.overrides(run, profile), *content["overrides"]])
+        except HydraException:  # a setting that it gives is no more
+            today = None
+        if entry["depends"] != today:
+            yield run
 
 
 def _content(table: str, profile: str, folder: Path | None) -> dict[str, Any] | None:
@@ -176,25 +198,12 @@ def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:
     return f"{len(runs) - len(lacks)} of {len(runs)} runs; missing: {named}"
 
 
-def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest) -> Iterator[str]:
+def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest | None) -> Iterator[str]:
     """What is not as it was when the file was written."""
     if content["depends"] != table_digest(spec):
         yield "other cells are shown now"
-    for run in _changed_runs(spec, profile, content, digest):
+    for run in changed_runs(spec, profile, content, digest):
         yield f"settings or source of run '{run}' changed"
-
-
-def _changed_runs(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest) -> Iterator[str]:
-    """Which of the file's runs would be others today."""
-    for run, entry in content["runs"].items():
-        if run not in spec.runs:
-            continue
-        try:
-            today: str | None = digest([*spec.overrides(run, profile), *content["overrides"]])
-        except HydraException:  # a setting that it gives is no more
-            today = None
-        if entry["depends"] != today:
-            yield run
 
 
 def _when(content: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from robustforge.records.statistics import Difference
 
@@ -42,6 +43,7 @@ class ComparedCell:
         adapted_violated: likewise against ``adapted``.
         metric: what the numbers are, see :class:`robustforge.papers.specification.CellSpec`.
         adapted_verdict: what a strict protocol calls ``adapted`` (``robust accuracy``, ``unreliable`` ...), else empty.
+        by_run: of a row that averages several runs, the cell of each that was run; else empty.
     """
 
     row: str
@@ -68,6 +70,7 @@ class ComparedCell:
     adapted_violated: tuple[str, ...] = ()
     adapted_verdict: str = ""
     metric: str = "accuracy"
+    by_run: Mapping[str, ComparedCell] = field(default_factory=dict)
 
 
 def judge(paper: float | None, ours: float | None, metric: str) -> tuple[float | None, str]:

@@ -11,7 +11,7 @@ from robustforge.papers.compared import ComparedCell, judge
 from robustforge.papers.costs import COSTS
 from robustforge.papers.lookup import COPIED, NOT_RUN, look_up
 from robustforge.papers.printed import load_paper_table, paper_row, paper_value
-from robustforge.papers.replicates import averaged
+from robustforge.papers.replicates import over_runs
 from robustforge.papers.specification import AVERAGED, CellSpec, TableSpec
 from robustforge.records.metrics import METRICS
 from robustforge.records.statistics import Difference, Outcomes, paired_difference
@@ -38,12 +38,11 @@ def compare(spec: TableSpec, results: Mapping[str, Any]) -> list[ComparedCell]:
     cells = []
     for cell in spec.cells:
         paper = paper_number(cell)
-        each = [_compare_one(replace(cell, run=(run,)), paper, ready) for run in cell.run]
-        if cell.partial:
-            each = [one for one in each if one.ours is not None] or each[:1]
-        if not each:
-            each = [_compare_one(cell, paper, ready)]
-        cells.append(each[0] if len(each) == 1 else averaged(each, cell.metric))
+        each = {run: _compare_one(replace(cell, run=(run,)), paper, ready) for run in cell.run}
+        if len(each) > 1:
+            cells.append(over_runs(each, cell.metric, cell.partial))
+        else:
+            cells.append(_compare_one(cell, paper, ready))
     return cells
 
 

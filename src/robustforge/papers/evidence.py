@@ -22,7 +22,8 @@ SCHEMA = 1
 USUAL = "cpu"  # the profile that a file's name leaves out
 _DIGITS = 4
 _LISTED = ("runs", "cells")  # one line an entry, so that a changed number is a changed line
-_LEFT_OUT = ("avg_like_code", "gap")
+_LEFT_OUT = ("avg_like_code", "gap", "by_run")
+_OF_ALL_RUNS = ("row", "column", "paper", "paper_surface", "adapted_surface", "metric")
 _NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -73,7 +74,7 @@ def evidence_of(
         "depends": table_digest(spec),
         "seconds": _seconds(results),
         "runs": runs,
-        "cells": [_cell(cell) for cell in cells],
+        "cells": [written_cell(cell) for cell in cells],
     }
 
 
@@ -91,40 +92,6 @@ def table_digest(spec: TableSpec) -> str:
         given = {key: value for key, value in asdict(cell).items() if key not in usual or value != usual[key]}
         shown.append({**given, "paper": paper_number(cell)})
     return hashlib.sha256(json.dumps(plain(shown), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def merged(new: Mapping[str, Any], old: Mapping[str, Any], spec: TableSpec) -> dict[str, Any]:
-    """The new file, with what it lacks from the old one.
-
-    Args:
-        new: of the runs that are at hand.
-        old: of the same table and profile. Runs that are not at hand, and their cells, are taken from it; so are runs
-            that are the same and have the same numbers, with their date, commit and cost.
-        spec: of the table.
-    """
-    if old.get("overrides") != new["overrides"]:
-        return dict(new)
-    before = {(cell["row"], cell["column"]): cell for cell in old["cells"]}
-    same = {run for run, entry in new["runs"].items() if _same(entry, old["runs"].get(run))}
-    kept = {run for run in old["runs"] if run in spec.runs and run not in new["runs"]}
-    cells, changed = [], set()
-    for wanted, cell in zip(spec.cells, new["cells"], strict=True):
-        needs = {run for run in (*wanted.run, wanted.adapted_run, wanted.baseline) if run}
-        theirs = before.get((cell["row"], cell["column"]))
-        if theirs is not None and needs & kept and needs <= kept | same:
-            cell = theirs
-        if theirs != cell:
-            changed |= needs
-        cells.append(cell)
-    runs = {}
-    for run in spec.runs:
-        if run in kept or (run in same and run not in changed):
-            runs[run] = old["runs"][run]
-        elif run in new["runs"]:
-            runs[run] = new["runs"][run]
-    seconds = new["seconds"] if runs == new["runs"] else max(new["seconds"], old["seconds"])
-    seconds = old["seconds"] if runs == old["runs"] else seconds
-    return {**new, "seconds": seconds, "runs": runs, "cells": cells}
 
 
 def write_evidence(path: Path, content: Mapping[str, Any]) -> Path:
@@ -156,13 +123,17 @@ def read_evidence(path: Path) -> dict[str, Any]:
 
 def cells_of(content: Mapping[str, Any]) -> list[ComparedCell]:
     """The cells of a file, as :func:`robustforge.papers.comparison.compare` made them."""
-    missing: dict[str, Any] = {field.name: None for field in fields(ComparedCell) if field.default is MISSING}
-    texts = dict.fromkeys(("reason", "adapted_reason"), "")
-    cells = []
-    for given in content["cells"]:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        cells.append(ComparedCell(**{**missing, **texts, **values}))
-    return cells
+    return [read_cell(given) for given in content["cells"]]
+
+
+def read_cell(given: Mapping[str, Any]) -> ComparedCell:
+    """The cell of which :func:`written_cell` gave the content."""
+    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(ComparedCell) if field.default is MISSING)
+    values |= dict.fromkeys(("reason", "adapted_reason"), "")
+    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    shared = {name: given[name] for name in _OF_ALL_RUNS if name in given}
+    values["by_run"] = {run: read_cell({**shared, **one}) for run, one in given.get("by_run", {}).items()}
+    return ComparedCell(**values)
 
 
 def _run(result: Mapping[str, Any], overrides: list[str], diagnostics: Sequence[str]) -> dict[str, Any]:
@@ -199,16 +170,15 @@ def _seconds(results: Mapping[str, Mapping[str, Any]]) -> int:
     return round(sum(stages.values()) + sum(cell["seconds"] or 0 for cell in cells))
 
 
-def _cell(cell: ComparedCell) -> dict[str, Any]:
+def written_cell(cell: ComparedCell) -> dict[str, Any]:
+    """What the file holds of a cell: what it has, and nothing twice."""
     usual = {field.name: field.default for field in fields(ComparedCell)}
     values = {name: value for name, value in asdict(cell).items() if name not in _LEFT_OUT}
     kept = {name: value for name, value in values.items() if value not in (None, "", ()) and value != usual.get(name)}
-    rounded: dict[str, Any] = _rounded(kept)
+    each = {run: written_cell(one) for run, one in cell.by_run.items()}
+    own = {run: {name: one[name] for name in one if name not in _OF_ALL_RUNS} for run, one in each.items()}
+    rounded: dict[str, Any] = _rounded({**kept, "by_run": own} if own else kept)
     return rounded
-
-
-def _same(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> bool:
-    return old is not None and all(new[key] == old.get(key) for key in ("overrides", "data", "depends", "stages"))
 
 
 def _rounded(value: Any) -> Any:

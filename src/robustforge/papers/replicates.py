@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from robustforge.papers.compared import ComparedCell, judge
 from robustforge.records.statistics import mean_interval
+
+
+def over_runs(each: Mapping[str, ComparedCell], metric: str, partial: bool) -> ComparedCell:
+    """One cell of a row that averages several runs; it keeps the cell of each in ``by_run``.
+
+    Args:
+        each: the cell of each run, at least one.
+        metric: what the numbers are.
+        partial: average over those that were run; False: the cell is missing where one of them is.
+    """
+    run = {name: cell for name, cell in each.items() if cell.ours is not None}
+    counted = list((run if partial and run else each).values())
+    return replace(counted[0] if len(counted) == 1 else averaged(counted, metric), by_run=run)
 
 
 def averaged(cells: Sequence[ComparedCell], metric: str) -> ComparedCell:
