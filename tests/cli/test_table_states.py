@@ -107,6 +107,15 @@ def test_the_list_tells_states_runs_and_figures(here, monkeypatch, capsys):
     assert text.rstrip().endswith("0 run, 0 in part, 0 stale, 3 never")
 
 
+def test_what_a_table_wants_is_said_before_it_is_run(trained, here, monkeypatch, capsys):
+    wants = "wants torchvision's files of SVHN in paths.data_dir"
+    assert command(monkeypatch, "--list", "only=gmvae/svhn", "profile=cpu", here) == 0
+    assert wants in capsys.readouterr().out
+    trained["supervised"] = 1
+    assert command(monkeypatch, "all", "only=gmvae/svhn", here) == 1
+    assert f"gmvae/svhn: never, about 30.0 min, {wants}" in capsys.readouterr().out
+
+
 def test_digests_are_remembered_until_the_code_changes(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(remembered, "digest_today", lambda overrides: asked.append(overrides) or "d" * 16)

@@ -32,7 +32,7 @@ class State:
         profile: its name.
         word: ``never``, ``run``, ``in part`` where some of its runs are missing, or ``stale`` where a run, its
             settings, its source or the table's cells changed since.
-        reason: why it is stale, or what is missing, else empty.
+        reason: why it is stale, which runs are missing, or what a table needs that was never run; else empty.
         when: date and commit, or empty.
         minutes: that it took, else that it is expected to take; None where neither is known.
         measured: whether ``minutes`` was measured.
@@ -109,7 +109,7 @@ def state_of(table: str, profile: str, folder: Path | None, digest: Digest | Non
     except ValueError as error:
         return State(table, profile, "stale", str(error), minutes=stated)
     if content is None:
-        return State(table, profile, "never", minutes=stated)
+        return State(table, profile, "never", f"wants {spec.wants}" if spec.wants else "", minutes=stated)
     changed = next(_changes(spec, profile, content, digest), "")
     missing = _missing(spec, profile, content)
     word: Literal["in part", "run", "stale"] = "stale" if changed else "in part" if missing else "run"

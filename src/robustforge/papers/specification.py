@@ -211,6 +211,7 @@ class TableSpec:
         roc: whether to draw the ROC curves behind the ``auroc_flipped`` cells.
         pictures: of runs that are a figure of the paper: PNG's name -> ``<run>/<name of the run's figure>``.
         over_rows: figures of the table's own numbers.
+        wants: what its runs need that neither the repository nor a download gives everywhere, in words.
     """
 
     title: str
@@ -223,6 +224,7 @@ class TableSpec:
     roc: bool = False
     pictures: Mapping[str, str] = field(default_factory=dict)
     over_rows: tuple[RowFigure, ...] = ()
+    wants: str = ""
 
     def overrides(self, run: str, profile: str) -> list[str]:
         """train.py's overrides for one run: the run's own, the profile's, the run's for that profile."""

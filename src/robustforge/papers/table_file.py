@@ -64,6 +64,7 @@ class _File:
     roc: bool = False
     pictures: Mapping[str, str] = field(default_factory=dict)
     over_rows: tuple[Any, ...] = ()
+    wants: str = ""
 
 
 def parse_table(given: Mapping[str, Any], where: str) -> TableSpec:
@@ -95,6 +96,7 @@ def _parse_table(file: _File) -> TableSpec:
         roc=file.roc,
         pictures=file.pictures,
         over_rows=tuple(parse(RowFigure, given, "A figure") for given in file.over_rows),
+        wants=file.wants,
     )
 
 
