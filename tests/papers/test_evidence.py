@@ -174,6 +174,12 @@ def test_seeds_that_were_run_apart_have_the_mean_of_those_that_were_run_together
     assert list(apart["runs"]) == ["a", "b", "c"]
     assert at(apart, "mean", "PGD")["ours"] == 30.0
     assert at(two, "mean", "PGD").get("ours") == (15.0 if partial else None)
+    elsewhere = {"label": "another", "run": "d", "system": "memdef", "paper_surface": "slot_given"}
+    wider = table(SPEC, rows=[row, elsewhere])
+    before = [{key: value for key, value in cell.items() if key != "by_run"} for cell in two["cells"]]
+    old = {**two, "cells": [*before, *content(wider)["cells"][2:]]}
+    both = merged(content(wider, d=seeds["c"]), old, wider)
+    assert both["cells"][:2] == before, "a row that nothing is new in stays as it was, also without all of its seeds"
     own = {run: cell.ours for run, cell in cells_of(apart)[1].by_run.items()}
     assert own == {"a": 10.0, "b": 20.0, "c": 60.0}, "the numbers of each seed are kept"
     later = merged(content(spec, c=seeds["c"]), two, spec, changed={"a"})

@@ -29,9 +29,10 @@ def merged(
     before = {(cell["row"], cell["column"]): cell for cell in old["cells"]}
     same = {run for run, entry in new["runs"].items() if _same(entry, old["runs"].get(run))}
     kept = {run for run in old["runs"] if run in spec.runs and run not in new["runs"]}
+    known = old["runs"].keys() | new["runs"].keys()
     cells, other = [], set()
     for wanted, cell in zip(spec.cells, new["cells"], strict=True):
-        needs = {run for run in (*wanted.run, wanted.adapted_run, wanted.baseline) if run}
+        needs = {run for run in (*wanted.run, wanted.adapted_run, wanted.baseline) if run in known}
         theirs = before.get((cell["row"], cell["column"]))
         if theirs is not None and needs & kept and needs <= kept | same:
             cell = theirs
