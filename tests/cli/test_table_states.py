@@ -8,10 +8,10 @@ import pytest
 from recorded import join, make_cell
 
 from robustforge.cli import remembered, reproduce, table_states
-from robustforge.cli.table_states import load, state_of, tables
+from robustforge.cli.table_states import load, open_runs, state_of, tables
 from robustforge.config.dependence import digest_today
 from robustforge.files import write_json
-from robustforge.papers.evidence import read_evidence
+from robustforge.papers.evidence import read_evidence, write_evidence
 from robustforge.records.schema import read_table, write_table
 from robustforge.reporting.result import make_result
 
@@ -147,6 +147,19 @@ def test_all_goes_on_after_a_failure_and_names_it(trained, here, monkeypatch, ca
     assert command(monkeypatch, "all", "only=cae/table1a", here) == 0
     assert "1 of 1 tables are fresh; 0 to run" in capsys.readouterr().out
     assert trained["made"] == ["mnist"], "what is fresh is not run again"
+
+
+def test_runs_that_have_to_be_run_together_are_open(trained, here, tmp_path, monkeypatch):
+    assert command(monkeypatch, TABLE, "profile=cpu", here) == 0
+    path = tmp_path / "results" / f"{TABLE}.json"
+    write_evidence(path, {**read_evidence(path), "together": ["mnist"]})
+    state = state_of(TABLE, "cpu", tmp_path / "results")
+    assert (state.word, state.reason) == ("in part", "to be run together: mnist")
+    assert open_runs(TABLE, "cpu", tmp_path / "results") == ["mnist"]
+    trained["made"].clear()
+    assert command(monkeypatch, TABLE, "--runs", "missing", here) == 0
+    assert trained["made"] == ["mnist"]
+    assert state_of(TABLE, "cpu", tmp_path / "results").word == "run"
 
 
 def test_missing_runs_alone(trained, here, monkeypatch):

@@ -155,37 +155,79 @@ def with_accuracy(result, accuracy):
     return result | {"cells": cells, "worst_case": [cell | {"accuracy": accuracy} for cell in result["worst_case"]]}
 
 
+MEAN = {"label": "mean", "run": ["a", "b", "c"], "system": "memdef", "paper_surface": "slot_given"}
+
+
+@pytest.fixture
+def seeds(result):
+    """Results of three seeds, whose mean is 30."""
+    return {run: with_accuracy(result, accuracy) for run, accuracy in {"a": 10.0, "b": 20.0, "c": 60.0}.items()}
+
+
+def one_after_the_other(spec, seeds, *runs):
+    """The file after each run was made where the others are not at hand."""
+    made = content(spec, **{runs[0]: seeds[runs[0]]})
+    for run in runs[1:]:
+        made = merged(content(spec, **{run: seeds[run]}), json.loads(json.dumps(made)), spec)
+    return made
+
+
 @pytest.mark.parametrize("partial", [False, True])
-def test_seeds_that_were_run_apart_have_the_mean_of_those_that_were_run_together(result, partial):
-    row = {
-        "label": "mean",
-        "run": ["a", "b", "c"],
-        "partial": partial,
-        "system": "memdef",
-        "paper_surface": "slot_given",
-    }
-    spec = table(SPEC, rows=[row])
-    seeds = {run: with_accuracy(result, accuracy) for run, accuracy in {"a": 10.0, "b": 20.0, "c": 60.0}.items()}
-    together = content(spec, **seeds)
-    one = content(spec, a=seeds["a"])
-    two = merged(content(spec, b=seeds["b"]), one, spec)
-    apart = merged(content(spec, c=seeds["c"]), json.loads(json.dumps(two)), spec)
-    assert apart["cells"] == together["cells"]
-    assert list(apart["runs"]) == ["a", "b", "c"]
+def test_seeds_that_were_run_apart_have_the_mean_of_those_that_were_run_together(seeds, partial):
+    spec = table(SPEC, rows=[MEAN | {"partial": partial}])
+    apart = one_after_the_other(spec, seeds, "a", "b", "c")
+    assert apart["cells"] == content(spec, **seeds)["cells"]
+    assert (list(apart["runs"]), apart.get("together")) == (["a", "b", "c"], None)
     assert at(apart, "mean", "PGD")["ours"] == 30.0
-    assert at(two, "mean", "PGD").get("ours") == (15.0 if partial else None)
-    elsewhere = {"label": "another", "run": "d", "system": "memdef", "paper_surface": "slot_given"}
-    wider = table(SPEC, rows=[row, elsewhere])
-    before = [{key: value for key, value in cell.items() if key != "by_run"} for cell in two["cells"]]
-    old = {**two, "cells": [*before, *content(wider)["cells"][2:]]}
-    both = merged(content(wider, d=seeds["c"]), old, wider)
-    assert both["cells"][:2] == before, "a row that nothing is new in stays as it was, also without all of its seeds"
     own = {run: cell.ours for run, cell in cells_of(apart)[1].by_run.items()}
     assert own == {"a": 10.0, "b": 20.0, "c": 60.0}, "the numbers of each seed are kept"
-    later = merged(content(spec, c=seeds["c"]), two, spec, changed={"a"})
-    assert at(later, "mean", "PGD").get("ours") == (40.0 if partial else None), (
-        "without what would be another run today"
-    )
+
+
+@pytest.mark.parametrize(("partial", "ours"), [(False, None), (True, 15.0)])
+def test_a_mean_of_some_seeds_is_shown_where_the_table_says_so(seeds, partial, ours):
+    spec = table(SPEC, rows=[MEAN | {"partial": partial}])
+    assert at(one_after_the_other(spec, seeds, "a", "b"), "mean", "PGD").get("ours") == ours
+
+
+@pytest.mark.parametrize(("partial", "ours"), [(False, None), (True, 40.0)])
+def test_no_mean_is_taken_over_what_would_be_another_run_today(seeds, partial, ours):
+    spec = table(SPEC, rows=[MEAN | {"partial": partial}])
+    later = merged(content(spec, c=seeds["c"]), one_after_the_other(spec, seeds, "a", "b"), spec, changed={"a"})
+    assert at(later, "mean", "PGD").get("ours") == ours
+
+
+def without_seeds(made):
+    """As a file of an earlier version: a mean, without the numbers behind it."""
+    cells = [{key: value for key, value in cell.items() if key != "by_run"} for cell in made["cells"]]
+    return {**made, "cells": cells}
+
+
+def test_a_row_that_no_new_run_is_in_stays_as_it_was(seeds):
+    spec = table(SPEC, rows=[MEAN | {"partial": True}, {**MEAN, "label": "another", "run": "d"}])
+    old = without_seeds(one_after_the_other(spec, seeds, "a", "b"))
+    made = merged(content(spec, d=seeds["c"]), old, spec)
+    assert made["cells"][:2] == old["cells"][:2]
+    assert "together" not in made
+
+
+def test_runs_that_cannot_be_put_together_are_named_until_they_are(seeds):
+    spec = table(SPEC, rows=[MEAN | {"partial": True}, {**MEAN, "label": "another", "run": "d"}])
+    old = without_seeds(one_after_the_other(spec, seeds, "a", "b"))
+    made = merged(content(spec, c=seeds["c"]), old, spec)
+    assert made["together"] == ["a", "b", "c"]
+    later = merged(content(spec, d=seeds["a"]), made, spec)
+    assert later["together"] == ["a", "b", "c"], "another run mends nothing"
+    together = merged(content(spec, **seeds), later, spec)
+    assert "together" not in together
+    assert at(together, "mean", "PGD")["ours"] == 30.0
+
+
+def test_a_number_over_an_old_and_a_new_run_names_both(seeds):
+    row = {**MEAN, "run": "a", "adapted_run": "b"}
+    spec = table(SPEC, rows=[row])
+    made = one_after_the_other(spec, seeds, "a", "b")
+    assert made["together"] == ["a", "b"]
+    assert "together" not in merged(content(spec, a=seeds["a"], b=seeds["b"]), made, spec)
 
 
 def test_other_overrides_make_another_file(spec, result):

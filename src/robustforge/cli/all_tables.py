@@ -64,7 +64,7 @@ def run_all(
 def _plan(found: Sequence[State], left: Sequence[State]) -> str:
     """What will be run and how long it takes, as far as that is known."""
     lines = [f"{len(found) - len(left)} of {len(found)} tables are fresh; {len(left)} to run:"]
-    lines += [f"    {', '.join(filter(None, (f'{one.table}: {one.word}', one.cost, one.reason)))}" for one in left]
+    lines += [f"    {state.table}: {state.words}" for state in left]
     known = [state.minutes for state in left if state.minutes is not None]
     unknown = f", and {len(left) - len(known)} tables that nobody has measured" * (len(known) < len(left))
     lines.append(f"This takes about {duration(60 * sum(known))}{unknown}. Stages that are in the store take no time.")

@@ -77,18 +77,11 @@ def reproduce(
     _check(spec, name, profile, extra, only or ())
     console = Console()
     folder = root / name / _place(profile, extra)
-    failed: dict[str, Any] = {}
-    for run in spec.runs_of(profile):
-        if only is None or run in only:
-            console.rule(f"{name} ({profile}): {run}")
-            if code := _run_one(run, [*spec.overrides(run, profile), *extra], folder / run):
-                failed[run] = {"failed": f"exit code {code}"}
+    failed = _run_each(spec, name, profile, extra, only, folder, console)
     there = [run for run in spec.runs_of(profile) if run not in failed and (folder / run / "result.json").exists()]
     records = {run: read_records(folder / run) for run in there}
-    header = [spec.title, spec.profiles[profile].note.strip()]
-    if extra:
-        header.append(f"Further overrides: {' '.join(extra)}.")
-    header += diagnostic_lines(spec, records, folder)
+    others = [f"Further overrides: {' '.join(extra)}."] if extra else []
+    header = [spec.title, spec.profiles[profile].note.strip(), *others, *diagnostic_lines(spec, records, folder)]
     found = {run: read_result(folder / run) for run in records}
     cells = compare(spec, {run: found[run] | {"records": records[run]} for run in records} | failed)
     console.print(render(cells, header))
@@ -103,6 +96,25 @@ def reproduce(
         content = evidence_of(name, profile, spec, [item for item in extra if _decides(item)], cells, found)
         console.print(f"wrote {_keep(evidence_path(results, name, profile), content, spec, drawn, digest)}")
     return len(failed)
+
+
+def _run_each(
+    spec: TableSpec,
+    name: str,
+    profile: str,
+    extra: Sequence[str],
+    only: Sequence[str] | None,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Makes a table's runs, or ``only`` some; what is told of those that failed, by run."""
+    failed = {}
+    for run in spec.runs_of(profile):
+        if only is None or run in only:
+            console.rule(f"{name} ({profile}): {run}")
+            if code := _run_one(run, [*spec.overrides(run, profile), *extra], folder / run):
+                failed[run] = {"failed": f"exit code {code}"}
+    return failed
 
 
 def _keep(path: Path, new: Mapping[str, Any], spec: TableSpec, drawn: Sequence[Path], digest: Digest | None) -> Path:

@@ -30,8 +30,8 @@ class State:
     Attributes:
         table: ``<method>/<table>``.
         profile: its name.
-        word: ``never``, ``run``, ``in part`` where some of its runs are missing, or ``stale`` where a run, its
-            settings, its source or the table's cells changed since.
+        word: ``never``, ``run``, ``in part`` where some of its runs are missing or have to be run together, or
+            ``stale`` where a run, its settings, its source or the table's cells changed since.
         reason: why it is stale, which runs are missing, or what a table needs that was never run; else empty.
         when: date and commit, or empty.
         minutes: that it took, else that it is expected to take; None where neither is known.
@@ -45,6 +45,11 @@ class State:
     when: str = ""
     minutes: float | None = None
     measured: bool = False
+
+    @property
+    def words(self) -> str:
+        """The state, when it came about, what it cost and why it is so."""
+        return ", ".join(word for word in (self.word, self.when, self.cost, self.reason) if word)
 
     @property
     def cost(self) -> str:
@@ -137,13 +142,12 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Di
         yield f"    runs: {', '.join(spec.runs)}" + (f"; figures: {', '.join(drawn)}" if drawn else "")
         for state in states(profile, [name], folder, digest):
             count[state.word] += 1
-            words = [state.word, *(word for word in (state.when, state.cost, state.reason) if word)]
-            yield f"    profile={state.profile}: {', '.join(words)}"
+            yield f"    profile={state.profile}: {state.words}"
     yield ", ".join(f"{count[word]} {word}" for word in ("run", "in part", "stale", "never"))
 
 
 def open_runs(table: str, profile: str, folder: Path | None, digest: Digest | None = None) -> list[str]:
-    """The runs of a table that its result file lacks, or whose settings or source changed since.
+    """The runs of a table that its result file lacks, that changed since, or that have to be run together.
 
     All of them where the table shows other cells now, which need the records of every run. The arguments are those of
     :func:`state_of`.
@@ -157,7 +161,8 @@ def open_runs(table: str, profile: str, folder: Path | None, digest: Digest | No
     if content is None or content["depends"] != table_digest(spec):
         return runs
     changed = set(changed_runs(spec, profile, content, digest))
-    return [run for run in runs if run in changed or run not in content["runs"]]
+    wanted = changed.union(content.get("together", ()))
+    return [run for run in runs if run in wanted or run not in content["runs"]]
 
 
 def changed_runs(
@@ -189,13 +194,16 @@ def _content(table: str, profile: str, folder: Path | None) -> dict[str, Any] | 
 
 
 def _missing(spec: TableSpec, profile: str, content: dict[str, Any]) -> str:
-    """Which runs the file lacks; empty where it has all."""
-    runs = spec.runs_of(profile)
+    """Which runs the file lacks, or cannot put together; empty where it has all."""
+    runs, together = spec.runs_of(profile), content.get("together")
     lacks = [run for run in runs if run not in content["runs"]]
-    if not lacks:
-        return ""
-    named = ", ".join(lacks[:4]) + f" and {len(lacks) - 4} more" * (len(lacks) > 4)
-    return f"{len(runs) - len(lacks)} of {len(runs)} runs; missing: {named}"
+    if lacks:
+        return f"{len(runs) - len(lacks)} of {len(runs)} runs; missing: {_some(lacks)}"
+    return f"to be run together: {_some(together)}" if together else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)
 
 
 def _changes(spec: TableSpec, profile: str, content: dict[str, Any], digest: Digest | None) -> Iterator[str]:

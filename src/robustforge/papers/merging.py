@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,43 +23,55 @@ def merged(
         spec: of the table.
         changed: runs of the old file that would be others today. They are kept, but no mean is taken over them and
             new ones.
+
+    Returns:
+        The content of the file. ``together`` names runs that have to be run together, on one machine: a cell needs the
+        records of all of them, and not all are at hand.
     """
     if old.get("overrides") != new["overrides"]:
         return dict(new)
     before = {(cell["row"], cell["column"]): cell for cell in old["cells"]}
     same = {run for run, entry in new["runs"].items() if _same(entry, old["runs"].get(run))}
     kept = {run for run in old["runs"] if run in spec.runs and run not in new["runs"]}
-    known = old["runs"].keys() | new["runs"].keys()
-    cells, other = [], set()
+    usable, known = kept.difference(changed), old["runs"].keys() | new["runs"].keys()
+    cells, renewed, together = [], set[str](), set[str]()
     for wanted, cell in zip(spec.cells, new["cells"], strict=True):
-        needs = {run for run in (*wanted.run, wanted.adapted_run, wanted.baseline) if run in known}
+        needs = wanted.needs & known
         theirs = before.get((cell["row"], cell["column"]))
         if theirs is not None and needs & kept and needs <= kept | same:
             cell = theirs
-        elif theirs is not None and len(wanted.run) > 1:
-            cell = _over_both(wanted, cell, theirs, [run for run in kept if run not in changed])
+            together |= needs.intersection(old.get("together", ()))
+        elif theirs is not None and needs & usable:
+            joined = _joined(wanted, cell, theirs, usable)
+            cell, together = (cell, together | needs) if joined is None else (joined, together)
         if theirs != cell:
-            other |= needs
+            renewed |= needs
         cells.append(cell)
     runs = {}
     for run in spec.runs:
-        if run in kept or (run in same and run not in other):
+        if run in kept or (run in same and run not in renewed):
             runs[run] = old["runs"][run]
         elif run in new["runs"]:
             runs[run] = new["runs"][run]
     seconds = new["seconds"] if runs == new["runs"] else max(new["seconds"], old["seconds"])
     seconds = old["seconds"] if runs == old["runs"] else seconds
-    return {**new, "seconds": seconds, "runs": runs, "cells": cells}
+    return {
+        **new,
+        "seconds": seconds,
+        **({"together": sorted(together)} if together else {}),
+        "runs": runs,
+        "cells": cells,
+    }
 
 
-def _over_both(
-    wanted: CellSpec, new: Mapping[str, Any], old: Mapping[str, Any], kept: Sequence[str]
-) -> Mapping[str, Any]:
-    """A cell that averages several runs: those at hand, and of the old file those that are kept."""
+def _joined(
+    wanted: CellSpec, new: Mapping[str, Any], old: Mapping[str, Any], kept: Collection[str]
+) -> dict[str, Any] | None:
+    """A cell over the runs at hand and those that are kept; None where the old file has not the number of each."""
     now, then = read_cell(new), read_cell(old)
-    each = {run: then.by_run[run] for run in kept if run in then.by_run} | dict(now.by_run)
-    if not each.keys() - now.by_run.keys():
-        return new
+    if len(wanted.run) == 1 or (then.ours is not None and not then.by_run):
+        return None
+    each = {run: cell for run, cell in then.by_run.items() if run in kept} | dict(now.by_run)
     missing = replace(now, ours=None, adapted=None, by_run={})
     return written_cell(over_runs({run: each.get(run, missing) for run in wanted.run}, wanted.metric, wanted.partial))
 

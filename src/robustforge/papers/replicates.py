@@ -17,9 +17,9 @@ def over_runs(each: Mapping[str, ComparedCell], metric: str, partial: bool) -> C
         metric: what the numbers are.
         partial: average over those that were run; False: the cell is missing where one of them is.
     """
-    run = {name: cell for name, cell in each.items() if cell.ours is not None}
-    counted = list((run if partial and run else each).values())
-    return replace(counted[0] if len(counted) == 1 else averaged(counted, metric), by_run=run)
+    made = {run: cell for run, cell in each.items() if cell.ours is not None}
+    counted = list((made if partial and made else each).values())
+    return replace(counted[0] if len(counted) == 1 else averaged(counted, metric), by_run=made)
 
 
 def averaged(cells: Sequence[ComparedCell], metric: str) -> ComparedCell:

@@ -22,10 +22,7 @@ FIGURE_KINDS = ("outcomes", "acceptance")
 
 @dataclass(frozen=True)
 class Profile:
-    """How the table is run.
-
-    ``cpu`` is for two cores and an evening, ``gpu`` for one data-center GPU and at most eight minutes, ``paper`` for
-    the paper's own settings.
+    """How the table is run; ``conf/reproduce/README.md`` says what each of ``PROFILES`` is for.
 
     Attributes:
         note: what differs from the paper; printed above the table.
@@ -123,6 +120,11 @@ class CellSpec:
             raise ValueError(f"There is no metric '{self.metric}'{did_you_mean(self.metric, known)}")
         if self.run and not (self.system and self.attack):
             raise ValueError(f"The cell '{self.row}', '{self.column}' has a run: give its system and its attack.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the runs that its numbers are computed from."""
+        return frozenset(run for run in (*self.run, self.adapted_run, self.baseline) if run)
 
     @property
     def selection(self) -> Selection:
@@ -238,11 +240,10 @@ class TableSpec:
         return [run for run in self.runs if not wanted or run in wanted]
 
     def __post_init__(self) -> None:
-        shown = {run for cell in self.cells for run in (*cell.run, cell.adapted_run, cell.baseline) if run}
+        shown = {run for cell in self.cells for run in cell.needs}
         shown |= {panel.run for figure in self.figures for panel in figure.panels}
         shown |= {run for figure in self.curves for run in figure.runs.values()}
         shown |= {run for profile in self.profiles.values() for run in profile.runs}
         shown |= {picture.rpartition("/")[0] for picture in self.pictures.values()}
-        for run in sorted(shown):
-            if run not in self.runs:
-                raise ValueError(f"There is no run '{run}'{did_you_mean(run, self.runs)}")
+        for run in sorted(shown - self.runs.keys()):
+            raise ValueError(f"There is no run '{run}'{did_you_mean(run, self.runs)}")
