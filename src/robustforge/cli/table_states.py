@@ -107,7 +107,10 @@ def state_of(table: str, profile: str, folder: Path | None, digest: Digest | Non
         folder: of the result files; None: nothing was run.
         digest: of a run's overrides; None computes it.
     """
-    spec = load(table)
+    return _state(table, load(table), profile, folder, digest)
+
+
+def _state(table: str, spec: TableSpec, profile: str, folder: Path | None, digest: Digest | None) -> State:
     stated = spec.profiles[profile].minutes
     try:
         content = _content(table, profile, folder)
@@ -126,9 +129,16 @@ def states(
 ) -> Iterator[State]:
     """All tables that fit, one after the other: those of one profile, or every profile that a table has."""
     for name in tables(patterns):
-        for one in load(name).profiles:
-            if profile in (None, one):
-                yield state_of(name, one, folder, digest)
+        yield from _states(name, load(name), profile, folder, digest)
+
+
+def _states(
+    table: str, spec: TableSpec, profile: str | None, folder: Path | None, digest: Digest | None
+) -> Iterator[State]:
+    """The profiles of one table, or the one that is asked for."""
+    for one in spec.profiles:
+        if profile in (None, one):
+            yield _state(table, spec, one, folder, digest)
 
 
 def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Digest | None = None) -> Iterator[str]:
@@ -140,7 +150,7 @@ def lines(profile: str | None, patterns: Sequence[str], folder: Path, digest: Di
         drawn = [figure.file for figure in spec.figures] + [figure.file for figure in spec.curves]
         drawn += ["roc.png"] * spec.roc
         yield f"    runs: {', '.join(spec.runs)}" + (f"; figures: {', '.join(drawn)}" if drawn else "")
-        for state in states(profile, [name], folder, digest):
+        for state in _states(name, spec, profile, folder, digest):
             count[state.word] += 1
             yield f"    profile={state.profile}: {state.words}"
     yield ", ".join(f"{count[word]} {word}" for word in ("run", "in part", "stale", "never"))
