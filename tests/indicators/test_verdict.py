@@ -55,6 +55,19 @@ def test_without_an_iterated_attack_nothing_is_robust():
     assert "no iterated white-box attack" in markdown_run(result)
 
 
+def test_where_no_image_stands_nothing_speaks_against_the_number():
+    masked = cell("pgd", 6, zero_gradient=1.0, loss_gain=0.0)
+    for broken in ([masked, cell("square", N, backwards=0)], [cell("fgsm", N, backwards=1)]):
+        result = result_of(clean(), *broken)
+        (worst,) = result["worst_case"]
+        assert (worst["verdict"], worst["accuracy"], worst["violated"]) == (ROBUST, 0, [])
+        assert "robust accuracy 0.0" in markdown_run(result)
+    pgd = next(c for c in result_of(clean(), masked, cell("square", N, backwards=0))["cells"] if c["attack"] == "pgd")
+    assert "white_box_not_weaker_than_black_box" in pgd["violated"], "the attack itself did fail"
+    (worst,) = result_of(clean(), masked, cell("square", N - 1, backwards=0))["worst_case"]
+    assert worst["verdict"] == UNRELIABLE
+
+
 def test_what_may_reject_is_robust_only_where_an_attack_tried_to_be_accepted():
     def with_detector(columns, evades=False):
         return columns | {"threshold": np.full(N, 0.5), "evades": np.full(N, evades)}

@@ -36,7 +36,8 @@ def judged_cells(
         strict: whether the protocol states verdicts: ``unreliable`` where an indicator is violated. Only a worst case
             may be called a robust accuracy, and only if an iterated white-box attack is part of it; of a system that
             may reject, only if one of these tried to evade the rejection; of one that answers at random, only if one
-            of these averaged over its draws.
+            of these averaged over its draws. A worst case in which no image stands needs no support: it is an upper
+            bound of 0, whatever the attacks behind it are.
         random: systems that answer at random.
     """
     evidence = gather(records)
@@ -53,17 +54,25 @@ def judged_cells(
     added_worst: list[Judgment] = []
     for cell in worst:
         indicators = judge_worst(evidence, judged, cell.system, cell.norm, cell.eps, cell.rate)
-        more = {"indicators": plain_indicators(indicators), "violated": violations(indicators)}
-        if indicators is None and strict:
-            more["violated"] = [UNTESTED]
-        elif strict and not _detector_attacked(evidence, cell):
-            more["violated"].append(UNEVADED)
-        if strict and cell.system in random and not _draws_averaged(evidence, cell):
-            more["violated"].append(UNAVERAGED)
+        against = violations(indicators)
         if strict:
-            more["verdict"] = UNRELIABLE if more["violated"] else ROBUST
+            against = _unsupported(evidence, cell, indicators is not None, against, cell.system in random)
+        if cell.accuracy == 0:
+            against = []
+        more = {"indicators": plain_indicators(indicators), "violated": against}
+        if strict:
+            more["verdict"] = UNRELIABLE if against else ROBUST
         added_worst.append(more)
     return added, added_worst
+
+
+def _unsupported(evidence: Sequence[Evidence], cell: Cell, tested: bool, against: list[str], random: bool) -> list[str]:
+    """Why a worst case is no robust accuracy: the violated indicators, and which attacks it lacks."""
+    if not tested:
+        against = [UNTESTED]
+    elif not _detector_attacked(evidence, cell):
+        against = [*against, UNEVADED]
+    return [*against, UNAVERAGED] if random and not _draws_averaged(evidence, cell) else against
 
 
 def _draws_averaged(evidence: Sequence[Evidence], cell: Cell) -> bool:
