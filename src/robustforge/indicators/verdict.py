@@ -55,8 +55,12 @@ def judged_cells(
     for cell in worst:
         indicators = judge_worst(evidence, judged, cell.system, cell.norm, cell.eps, cell.rate)
         against = violations(indicators)
-        if strict:
-            against = _unsupported(evidence, cell, indicators is not None, against, cell.system in random)
+        if strict and indicators is None:
+            against = [UNTESTED]
+        elif strict and not _detector_attacked(evidence, cell):
+            against.append(UNEVADED)
+        if strict and cell.system in random and not _draws_averaged(evidence, cell):
+            against.append(UNAVERAGED)
         if cell.accuracy == 0:
             against = []
         more = {"indicators": plain_indicators(indicators), "violated": against}
@@ -64,15 +68,6 @@ def judged_cells(
             more["verdict"] = UNRELIABLE if against else ROBUST
         added_worst.append(more)
     return added, added_worst
-
-
-def _unsupported(evidence: Sequence[Evidence], cell: Cell, tested: bool, against: list[str], random: bool) -> list[str]:
-    """Why a worst case is no robust accuracy: the violated indicators, and which attacks it lacks."""
-    if not tested:
-        against = [UNTESTED]
-    elif not _detector_attacked(evidence, cell):
-        against = [*against, UNEVADED]
-    return [*against, UNAVERAGED] if random and not _draws_averaged(evidence, cell) else against
 
 
 def _draws_averaged(evidence: Sequence[Evidence], cell: Cell) -> bool:

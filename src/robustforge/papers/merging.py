@@ -47,12 +47,11 @@ def merged(
         if theirs != cell:
             renewed |= needs
         cells.append(cell)
-    runs = {}
-    for run in spec.runs:
-        if run in kept or (run in same and run not in renewed):
-            runs[run] = old["runs"][run]
-        elif run in new["runs"]:
-            runs[run] = new["runs"][run]
+    runs = {
+        run: old["runs"][run] if run in kept or (run in same and run not in renewed) else new["runs"][run]
+        for run in spec.runs
+        if run in known
+    }
     seconds = new["seconds"] if runs == new["runs"] else max(new["seconds"], old["seconds"])
     seconds = old["seconds"] if runs == old["runs"] else seconds
     return {
