@@ -159,7 +159,7 @@ def _protocol(
 def _run(name: str, defense: Defense, data: ImageData, protocol: Protocol, place: Place) -> Report:
     started = time.perf_counter()
     quiet = not (place.progress and sys.stdout.isatty())
-    with _kept(place.folder) as folder, _matmul(), left_as_found(defense, place.device) as found:
+    with _kept(place.folder) as folder, left_as_found(defense, place.device) as found:
         device = found or torch.device(place.device or "cpu")
         if isinstance(data, MemoryData):
             surface = defense.surfaces()["end_to_end"]
@@ -185,14 +185,3 @@ def _kept(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
-
-
-@contextmanager
-def _matmul() -> Iterator[None]:
-    """The precision of matrix products that the command line has, so that both give the same records."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustforge.float32 import full_float32
 from robustforge.types import UserError
 
 
 @contextmanager
 def left_as_found(modules: nn.Module, device: torch.device | str | None = None) -> Iterator[torch.device | None]:
-    """Lends a caller's networks, on ``device``, frozen, in eval mode and in the faster memory layout.
+    """Lends a caller's networks, on ``device``, frozen, in eval mode and in the faster memory layout; float32 is full.
 
     Afterwards, also when an error is raised, the same tensors are in the same places with the same values.
 
@@ -31,6 +32,7 @@ def left_as_found(modules: nn.Module, device: torch.device | str | None = None) 
     """
     with ExitStack() as after:
         after.enter_context(_random_state())
+        after.enter_context(full_float32())  # as the commands: both give the same records
         _remember(modules, after)
         places = {tensor.device for tensor in [*modules.parameters(), *modules.buffers()]}
         if device is not None:

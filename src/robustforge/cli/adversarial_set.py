@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import hydra
-import torch
 from omegaconf import DictConfig
 
 from robustforge.cli.entry import job, run
@@ -26,6 +25,7 @@ from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Cell
 from robustforge.files import short_name
 from robustforge.fingerprint import describe, weights_hash
+from robustforge.float32 import use_full_float32
 from robustforge.training.craft import craft
 from robustforge.types import UserError
 
@@ -52,7 +52,7 @@ def make(cfg: DictConfig) -> Path:
     merged = settled(merge(recorded, cfg))
     check_run(merged, tables.Run)
     device, name = device_of(merged), str(merged.defense_name)
-    torch.set_float32_matmul_precision("high")
+    use_full_float32()
     defense, data = restored(merged, device, processes_of(recorded))
     surfaces = defense.surfaces()
     if cfg.surface not in surfaces:

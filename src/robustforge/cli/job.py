@@ -23,6 +23,7 @@ from robustforge.defenses.stages import seed_everywhere
 from robustforge.evaluation.fitting import check_fits
 from robustforge.evaluation.protocol import Protocol
 from robustforge.evaluation.rows import rows
+from robustforge.float32 import use_full_float32
 from robustforge.training.fitting import check_optimizers, check_precision, lightnings_refusals
 
 
@@ -53,7 +54,7 @@ def assemble(cfg: DictConfig) -> Job:
     if cfg.get("threads"):
         torch.set_num_threads(int(cfg.threads))
     seed_everywhere(int(cfg.seed))
-    torch.set_float32_matmul_precision("high")
+    use_full_float32()
     protocol = build(cfg.protocol)
     data = build(cfg.dataset)
     defense, baseline = build_defense(cfg.defense), build_baseline(cfg.defense)
