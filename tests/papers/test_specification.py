@@ -46,6 +46,19 @@ def test_a_profile_may_make_some_of_the_runs_and_state_its_time():
     assert spec.overrides("n4", "gpu") == ["defenders=4", "shared=1", "size=2"]
 
 
+def test_a_runs_own_setting_is_not_replaced_unseen():
+    def sizes(**run):
+        spec = parse_table({**SMALL, "runs": {**SMALL["runs"], "own": run}}, "small.yaml")
+        return [one for one in spec.overrides("own", "cpu") if one.startswith("size")]
+
+    told = "Run 'own' sets size=3, and profile 'cpu' replaces it with 1: write it under 'cpu' of the run"
+    with pytest.raises(ValueError, match=told):
+        sizes(overrides=["size=3"])
+    assert sizes(overrides=["size=3"], cpu=["size=3"])[-1] == "size=3"
+    assert sizes(overrides=["size=3"], apart=True) == ["size=3"]
+    assert set(sizes(overrides=["size=1"])) == {"size=1"}
+
+
 def test_loops_are_nested_and_their_variables_may_have_entries():
     given = {
         "group": {

@@ -7,7 +7,7 @@ tables have the run in the row and the attack in the column, and some the other 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -85,10 +85,13 @@ def parse_table(given: Mapping[str, Any], where: str) -> TableSpec:
 
 def _parse_table(file: _File) -> TableSpec:
     profiles = {name: _profile(file, name, given) for name, given in file.profiles.items()}
+    runs = {name: _run(name, given, profiles) for name, given in file.runs.items()}
+    for name, made in runs.items():
+        _check_own(name, made, profiles)
     return TableSpec(
         title=file.title,
         profiles=profiles,
-        runs={name: _run(name, given, profiles) for name, given in file.runs.items()},
+        runs=runs,
         cells=tuple(_cell(file, row, column) for row in file.rows for column in file.columns),
         diagnostics=file.diagnostics,
         figures=tuple(_figure(OutcomeFigure, Panel, given) for given in file.figures),
@@ -111,6 +114,25 @@ def _run(name: str, given: Mapping[str, Any], profiles: Mapping[str, Profile]) -
     check_keys(given, ("overrides", "apart", *profiles), f"Run '{name}'")
     by_profile = {key: tuple(given[key]) for key in profiles if key in given}
     return Run(tuple(given.get("overrides", ())), by_profile, bool(given.get("apart", False)))
+
+
+def _check_own(name: str, run: Run, profiles: Mapping[str, Profile]) -> None:
+    """Refuses a run's own setting that a profile, which comes after it, would replace unseen."""
+    own = _settings(run.overrides)
+    for profile, made in profiles.items():
+        if run.apart or (made.runs and name not in made.runs):
+            continue
+        shared, last = _settings(made.overrides), _settings(run.by_profile.get(profile, ()))
+        for key in own:
+            if key in shared and key not in last and shared[key] != own[key]:
+                raise ValueError(
+                    f"Run '{name}' sets {key}={own[key]}, and profile '{profile}' replaces it with {shared[key]}: "
+                    f"write it under '{profile}' of the run, which comes last."
+                )
+
+
+def _settings(overrides: Sequence[str]) -> dict[str, str]:
+    return {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in overrides)}
 
 
 def _figure(kind: type[Figure], panel: type[Any], given: Mapping[str, Any]) -> Figure:
