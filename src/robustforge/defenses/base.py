@@ -175,7 +175,7 @@ class Defense(pl.LightningModule):
         self._stop_if_diverged()
 
     def _stop_if_diverged(self) -> None:
-        """Looks at the previous step's terms, which are there by now: the device need not be waited for."""
+        """Looks at the previous step's terms; a GPU is waited for, which costs what is left of the pass under way."""
         if self._previous is None:
             return
         (step, terms), self._previous = self._previous, None
