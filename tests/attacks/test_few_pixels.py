@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from attack_cases import EXACT, check_independence, check_properties, check_result
 
 from robustforge.attacks.core.surface import Surface
 from robustforge.attacks.detector_aware import DetectorAware
@@ -81,3 +82,16 @@ def test_a_target_is_aimed_at(trained, images):
 def test_settings_under_which_it_would_do_nothing_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         FewPixels(**wrong)
+
+
+def test_results_are_judged_as_returned_and_do_not_depend_on_batches(victim, images):
+    x, y = images[0][:29], images[1][:29]
+    attack, threat = FewPixels(shares=(1 / 8, 1.0), steps=8, **EXACT), Threat("linf", 0.1)
+    result = check_independence(attack, victim, x, y, threat, pixels=0.998, sizes=(1, 7))
+    check_result(result, victim, x, y, threat)
+    assert result.success.any()
+    assert not result.success.all()
+
+
+def test_budget_range_and_odd_inputs():
+    check_properties(FewPixels(shares=(1 / 4, 1.0), steps=3), threats=[Threat("linf", 0.1), Threat("linf", 1.0)])
