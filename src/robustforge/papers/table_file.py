@@ -132,6 +132,7 @@ def _check_own(name: str, run: Run, profiles: Mapping[str, Profile]) -> None:
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> value of overrides; of equal keys the last one, as Hydra has it."""
     return {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in overrides)}
 
 
